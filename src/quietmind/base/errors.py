@@ -1,0 +1,112 @@
+"""The error tree. Every failure a person can meet is one of these, and its message is one line that says
+what was read, what is wrong and what to do. Adapters translate their backend's errors into these; nothing else
+may cross a room.
+"""
+
+from __future__ import annotations
+
+
+class QuietmindError(Exception):
+    """Root of the tree. ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(QuietmindError):
+    """The request itself makes no sense: a negative context, an unknown KV type, an empty question."""
+
+    exit_code = 2
+
+
+# Notes and the archive -----------------------------------------------------------------------------------
+
+
+class NotesError(QuietmindError):
+    """A folder or file of notes could not be read."""
+
+
+class WorkspaceError(QuietmindError):
+    """The workspace folder or its database cannot be used."""
+
+
+class NothingIndexed(WorkspaceError):
+    """The workspace holds no notes yet."""
+
+
+class ArchiveLocked(WorkspaceError):
+    """Another process holds the database for longer than we are willing to wait."""
+
+
+class ArchiveDamaged(WorkspaceError):
+    """The database file is not one of ours, comes from a newer version, or fails its integrity check."""
+
+
+class DiskFull(WorkspaceError):
+    """A write found no space. What was committed before it stays."""
+
+
+# Models --------------------------------------------------------------------------------------------------
+
+
+class ModelError(QuietmindError):
+    """Anything about a model's files."""
+
+
+class ModelNotFound(ModelError):
+    """No file answers to the name that was given."""
+
+
+class ModelFileDamaged(ModelError):
+    """A model file contradicts itself or ends too early. Nothing of it is used."""
+
+
+class ModelNotUnderstood(ModelError):
+    """A well-formed file of an architecture, type or version that this program has no arithmetic for."""
+
+
+class DownloadFailed(ModelError):
+    """Weights could not be fetched, or what arrived has the wrong checksum."""
+
+
+class DoesNotFit(ModelError):
+    """The plan says that the model takes more memory than the machine has. Carries the rendered ledger."""
+
+    def __init__(self, message: str, ledger: str = "") -> None:
+        super().__init__(message)
+        self.ledger = ledger
+
+
+# Engines -------------------------------------------------------------------------------------------------
+
+
+class EngineError(QuietmindError):
+    """Root of everything that a running model can do wrong."""
+
+
+class EngineMissing(EngineError):
+    """The engine is not installed; the message says how to install it."""
+
+
+class EngineStartFailed(EngineError):
+    """The child ended, or did not become healthy in time, before its first request."""
+
+
+class EngineCrashed(EngineError):
+    """The child ended while it was in use."""
+
+
+class EngineHung(EngineError):
+    """The child lives but has produced nothing for longer than the limit; it has been ended."""
+
+
+class EngineRefused(EngineError):
+    """The engine answered a request with an error of its own."""
+
+
+class ContextOverflow(EngineError):
+    """A request needs more tokens than the context holds. Says both numbers."""
+
+    def __init__(self, message: str, *, needed: int, context: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.context = context

@@ -1,0 +1,112 @@
+"""What every engine can do, whatever runs behind it.
+
+An engine is started by its adapter, used through :class:`Engine`, and ended by ``stop`` (or by leaving its
+``with`` block). Whatever goes wrong is raised as one of the EngineError family of ``base.errors``, and after any of
+EngineCrashed and EngineHung the child is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, Self
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What a generation took, as the engine measured it. Milliseconds and tokens.
+
+    ``cached`` tokens of the prompt came from the KV cache; ``prompt`` tokens were prefilled.
+    """
+
+    cached: int
+    prompt: int
+    prompt_ms: float
+    predicted: int
+    predicted_ms: float
+
+    @property
+    def prefill_per_second(self) -> float:
+        """Prompt tokens prefilled a second; 0 when none were."""
+        return 1000 * self.prompt / self.prompt_ms if self.prompt_ms > 0 else 0.0
+
+    @property
+    def decode_per_second(self) -> float:
+        """Tokens generated a second; 0 when none were."""
+        return 1000 * self.predicted / self.predicted_ms if self.predicted_ms > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The next piece of generated text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last item of every generation that was not broken off."""
+
+    reason: FinishReason
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt (already rendered by the chat template) and how to continue it.
+
+    ``schema`` is a JSON schema that the output is constrained to. ``temperature`` 0 is greedy.
+    """
+
+    prompt: str
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    schema: Mapping[str, Any] | None = None
+
+
+class Engine(Protocol):
+    """A running model."""
+
+    @property
+    def model(self) -> str:
+        """Name of the model, for people."""
+
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and output together may take."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of ``text`` alone: no start token added, no special tokens parsed."""
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return the prompt that the model's own chat template makes of ``messages``, ready for the answer."""
+
+    def generate(self, request: Request) -> Iterator[Delta | Finished]:
+        """Yield pieces of text as they come, then one Finished. Closing the iterator cancels the generation.
+
+        Raises ContextOverflow when prompt and ``max_tokens`` exceed the context; EngineRefused, EngineCrashed,
+        EngineHung.
+        """
+
+    def healthy(self) -> bool:
+        """Say whether the engine would take a request now. Never raises."""
+
+    def stop(self) -> None:
+        """End the engine and wait until it is gone. Calling it again does nothing."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...

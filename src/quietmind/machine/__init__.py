@@ -1,0 +1,1 @@
+"""What this computer is: devices, memory, and what limits them."""

@@ -1,0 +1,1 @@
+"""The archive: reading files of notes, cutting them into passages, indexing and finding them."""

@@ -1,0 +1,114 @@
+"""The records of the archive. Line numbers are 1-based and inclusive, as editors and citations count them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class Kind(StrEnum):
+    """What a file of notes turned out to be."""
+
+    MARKDOWN = "markdown"
+    CHAT = "chat"
+    TEXT = "text"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A line whose text had been decoded wrongly once. The file keeps its bytes; only the index sees ``after``."""
+
+    line: int
+    codec: str  # the encoding that the UTF-8 bytes had been mistaken for, e.g. "mac_roman"
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """A reference from one note to another, ``[[Target#Heading|label]]``."""
+
+    line: int
+    target: str
+    heading: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A stretch of a document under one heading, or one turn of a chat.
+
+    ``heading`` is the path from the outermost heading down; ``speaker``, ``when`` and ``uid`` only for turns.
+    """
+
+    first_line: int
+    last_line: int
+    heading: tuple[str, ...]
+    speaker: str | None = None
+    when: str | None = None
+    uid: str | None = None
+
+
+@dataclass(frozen=True)
+class Document:
+    """A file of notes as the index sees it.
+
+    ``lines`` has one entry for every line of the file, in order, decoded, repaired and freed of the quote marks
+    that wrap a chat export: ``lines[n - 1]`` is what line ``n`` says. ``sha256`` is of the file's bytes.
+    """
+
+    path: Path
+    kind: Kind
+    title: str
+    encoding: str
+    lines: tuple[str, ...]
+    sections: tuple[Section, ...]
+    links: tuple[Link, ...]
+    repairs: tuple[Repair, ...]
+    sha256: str
+
+    def text(self, first_line: int, last_line: int) -> str:
+        """Return lines ``first_line`` to ``last_line``, both included, joined by newlines."""
+        return "\n".join(self.lines[first_line - 1 : last_line])
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A piece of a document that is found, shown and cited as one.
+
+    ``path`` is absolute. ``text`` is exactly ``document.text(first_line, last_line)``.
+    """
+
+    path: Path
+    first_line: int
+    last_line: int
+    text: str
+    title: str
+    heading: tuple[str, ...] = ()
+    speaker: str | None = None
+    when: str | None = None
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the text, hexadecimal: tells whether the words still are what was indexed."""
+        return text_hash(self.text)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage that answers a query.
+
+    ``score`` orders the hits of one query, higher is better, and means nothing across queries. ``coverage`` is
+    between 0 and 1: the share of the query's weight (inverse document frequency of its lemmas) found here.
+    """
+
+    passage: Passage
+    score: float
+    coverage: float
+
+
+def text_hash(text: str) -> str:
+    """Return the SHA-256 of ``text`` in UTF-8, hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,1 @@
+"""The one place that joins plan, engine and notes for one folder of work."""
