@@ -7,9 +7,15 @@ from __future__ import annotations
 
 
 class QuietmindError(Exception):
-    """Root of the tree. ``exit_code`` is what the command line ends with."""
+    """Root of the tree. ``exit_code`` is what the command line ends with.
+
+    The message is one line, whatever a backend or a file name put into it.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))
 
 
 class UsageError(QuietmindError):

@@ -45,20 +45,17 @@ class _TerminalBar:
     """A rich bar on standard error, imported and drawn only after the patience has run out."""
 
     def __init__(self) -> None:
-        self._label, self._total, self._bytes, self._done = "", None, False, 0
-        self._began = time.monotonic()
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
+        self.begin("", None)
 
     def begin(self, label: str, total: int | None, *, bytes_: bool = False) -> None:
         self.close()
-        self._label, self._total, self._bytes, self._done = label, total, bytes_, 0
+        self._label = label
+        self._total = total
+        self._bytes = bytes_
+        self._done = 0
         self._began = time.monotonic()
-
-    _label: str
-    _total: int | None
-    _bytes: bool
-    _done: int
 
     def advance(self, amount: int = 1) -> None:
         self._done += amount

@@ -1,18 +1,99 @@
-"""The ``quietmind`` command."""
+"""The ``quietmind`` command: finds the subcommand, and turns every failure into one line and an exit code.
+
+Exit codes: 0 done, 1 it could not be done (one line says why and what to do), 2 wrong usage, 130 stopped by Ctrl-C.
+"""
 
 from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
 import quietmind
+from quietmind.base.errors import DoesNotFit, QuietmindError
+from quietmind.cli.options import State, debug_option
+
+# Name -> (module that holds a command of this name, what --help says). Only the chosen module is imported.
+_COMMANDS = {
+    "pull": ("quietmind.cli.pull", "Fetch the weights of a model."),
+    "index": ("quietmind.cli.index", "Bring the index of a folder of notes up to date."),
+    "search": ("quietmind.cli.search", "Find passages in the indexed notes."),
+    "ask": ("quietmind.cli.ask", "Answer a question from the notes, with checked citations."),
+    "plan": ("quietmind.cli.plan", "Say what a model takes in memory on this machine, before loading it."),
+}
+_STOPPED_BY_PERSON = 130
 
 
-@click.group()
+class _LazyCommands(click.Group):
+    """A group that imports a command only when it is called: ``quietmind --help`` stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(quietmind.__version__, prog_name="quietmind")
+@debug_option
 def cli() -> None:
-    """Read a private archive with a local model and answer with checked citations."""
+    """Read a private archive of notes with a local model, and answer with citations checked against the files.
+
+    Nothing leaves this machine; only `quietmind pull` uses the network, to fetch weights.
+    """
 
 
-def run() -> None:
-    """Run the command line."""
-    cli()
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    state = State()
+    try:
+        result = cli.main(arguments, prog_name="quietmind", standalone_mode=False, obj=state)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        return _STOPPED_BY_PERSON
+    except QuietmindError as error:
+        if state.debug:
+            raise
+        if isinstance(error, DoesNotFit) and error.ledger:
+            click.echo(error.ledger, err=True)
+        click.echo(f"quietmind: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if state.debug:
+            raise
+        said = " ".join(str(error).split())
+        click.echo(
+            f"quietmind: unexpected {type(error).__name__}: {said}; run again with --debug to see where", err=True
+        )
+        return 1
+    return result if isinstance(result, int) else 0

@@ -38,9 +38,11 @@ class Link:
 
 @dataclass(frozen=True)
 class Section:
-    """A stretch of a document under one heading, or one turn of a chat.
+    """A stretch of a document under one heading, or such a stretch of one turn of a chat.
 
-    ``heading`` is the path from the outermost heading down; ``speaker``, ``when`` and ``uid`` only for turns.
+    ``heading`` is the path from the outermost heading down; ``speaker`` ("user", "assistant" or what the export calls
+    it), ``when`` (ISO, to the minute) and ``uid`` only for turns. The sections of a document follow each other
+    without gaps from its first line to its last.
     """
 
     first_line: int
@@ -51,12 +53,36 @@ class Section:
     uid: str | None = None
 
 
+class Form(StrEnum):
+    """What a block of lines is, as far as it matters for cutting."""
+
+    HEADING = "heading"
+    PARAGRAPH = "paragraph"
+    LIST = "list"
+    TABLE = "table"
+    CODE = "code"
+    MARK = "mark"  # lines of an export that are no one's words: who spoke, where a turn ends
+
+
+@dataclass(frozen=True)
+class Block:
+    """Lines that belong together. ``cuts`` are lines before which the block may be cut if it is too large to stay whole:
+    the items of a list, the rows of a table. Blank lines around a block are not part of it.
+    """
+
+    first_line: int
+    last_line: int
+    form: Form
+    cuts: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True)
 class Document:
     """A file of notes as the index sees it.
 
     ``lines`` has one entry for every line of the file, in order, decoded, repaired and freed of the quote marks
-    that wrap a chat export: ``lines[n - 1]`` is what line ``n`` says. ``sha256`` is of the file's bytes.
+    that wrap a chat export: ``lines[n - 1]`` is what line ``n`` says. ``blocks`` hold every line that is not blank,
+    in order, and none reaches across the end of a section. ``sha256`` is of the file's bytes.
     """
 
     path: Path
@@ -65,6 +91,7 @@ class Document:
     encoding: str
     lines: tuple[str, ...]
     sections: tuple[Section, ...]
+    blocks: tuple[Block, ...]
     links: tuple[Link, ...]
     repairs: tuple[Repair, ...]
     sha256: str

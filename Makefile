@@ -1,0 +1,54 @@
+# make demo: from a fresh clone to two answered questions.  make test: everything that must hold.
+# The only network that either needs is the Python package registry.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := .demo
+
+# What the demo asks: the answers stand in examples/archive.
+ASK_EN := QUESTION_EN
+ASK_RU := QUESTION_RU
+
+.PHONY: demo test format clean
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "quietmind needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[llamacpp]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[all,dev]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	@mkdir -p $(DEMO)
+	@$(call say,pull tiny)
+	@$(call say,plan tiny --context 4096)
+	@$(call say,index examples/archive)
+	@$(call say,ask "$(ASK_EN)" --save $(DEMO)/answer.en.json)
+	@$(call say,ask "$(ASK_RU)" --save $(DEMO)/answer.ru.json)
+
+# Print the command as a person would type it, then run it in the demo's own workspace.
+define say
+printf '\n$$ quietmind %s\n' '$(1)' && QUIETMIND_WORKSPACE=$(DEMO) $(BIN)/quietmind $(1)
+endef
+
+test: $(VENV)/.test
+	$(BIN)/quietmind pull tiny
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest
+
+format: $(VENV)/.test
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,70 @@
+"""The person's settings: a TOML file whose every key can also be given on the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from quietmind.base.errors import UsageError
+from quietmind.base.paths import default_workspace, shown_path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the file may say. None means: let the plan decide.
+
+    ``context`` and ``max_tokens`` are tokens, ``passages`` the most passages that an answer is given.
+    """
+
+    workspace: Path
+    model: str = "tiny"
+    context: int | None = None
+    kv: str = "f16"
+    threads: int | None = None
+    passages: int = 6
+    max_tokens: int = 512
+
+
+_TYPES: dict[str, type] = {
+    "workspace": str,
+    "model": str,
+    "context": int,
+    "kv": str,
+    "threads": int,
+    "passages": int,
+    "max_tokens": int,
+}
+
+
+def load_settings(file: Path) -> Settings:
+    """Read the settings file; a file that does not exist says nothing.
+
+    Raises UsageError for a file that is not TOML, an unknown key or a value of the wrong kind.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Settings(workspace=default_workspace())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{shown_path(file)}: cannot be read ({error}); mend or remove the settings file") from error
+    try:
+        given = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{shown_path(file)}: not valid TOML: {error}") from error
+    values = {key: _checked(file, key, value) for key, value in given.items()}
+    workspace = values.pop("workspace", None)
+    return Settings(workspace=Path(workspace).expanduser() if workspace else default_workspace(), **values)
+
+
+def _checked(file: Path, key: str, value: object) -> Any:
+    known = [field.name for field in fields(Settings)]
+    if key not in known:
+        raise UsageError(f"{shown_path(file)}: unknown setting {key!r}; known are {', '.join(known)}")
+    wanted = _TYPES[key]
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise UsageError(f"{shown_path(file)}: {key} must be a {wanted.__name__}, not {value!r}")
+    if isinstance(value, int) and value < 1:
+        raise UsageError(f"{shown_path(file)}: {key} must be at least 1, not {value}")
+    return value

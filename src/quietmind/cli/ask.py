@@ -1,0 +1,217 @@
+"""``quietmind ask``: a question to the archive."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quietmind.base.paths import shown_path
+from quietmind.cli.options import TOKENS, State, debug_option, json_option, model_options, pass_state, workspace_option
+from quietmind.cli.output import counted, print_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from quietmind.think.ask import Answer, Found, Text
+    from quietmind.think.verify import Citation
+    from quietmind.workspace.pack import Given
+
+_NOTHING = "Nothing in the indexed notes is about this, so the model was not asked."
+_UNSUPPORTED = "[?] no passage that the model was given supports this sentence; treat it as the model's own words."
+_CLOSEST = "No sentence of the answer stands in the notes. What comes closest to the question there:"
+_STANDINGS = {
+    "verified": "",
+    "edited": "  (the file has changed around these words since it was indexed)",
+    "moved": "  (moved since indexing; these are its lines now)",
+    "changed": "  (NOT VERIFIED: changed since indexing, the words no longer stand in the file; run `quietmind index`)",
+    "gone": "  (NOT VERIFIED: the file can no longer be read; run `quietmind index`)",
+}
+
+
+@click.command()
+@click.argument("question")
+@click.option("--model", help="A model's name, file or hf:REPO/FILE (default: tiny).")
+@model_options
+@click.option("--passages", type=click.IntRange(1, 1000), help="Most passages to give the model (default: 6).")
+@click.option("--max-tokens", type=TOKENS, help="Longest answer in tokens (default: 512).")
+@click.option("--show", is_flag=True, help="Print the passages that the model was given.")
+@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Also write the answer to FILE as JSON.")
+@json_option
+@workspace_option
+@debug_option
+@pass_state
+def ask(
+    state: State,
+    question: str,
+    model: str | None,
+    context: int | None,
+    kv: str,
+    threads: int | None,
+    passages: int | None,
+    max_tokens: int | None,
+    show: bool,
+    save: Path | None,
+    as_json: bool,
+    workspace: Path,
+) -> None:
+    """Answer QUESTION from the notes, with citations checked against the files."""
+    from quietmind.think.ask import ask as ask_archive
+    from quietmind.workspace.launch import launch
+    from quietmind.workspace.workspace import Workspace
+
+    settings = state.settings
+    with Workspace(workspace) as archive:
+        events = ask_archive(
+            archive,
+            question,
+            lambda: launch(model or settings.model, context=context, kv_type=kv, threads=threads, logs=archive.logs),
+            passages=passages or settings.passages,
+            max_tokens=max_tokens or settings.max_tokens,
+        )
+        answer = _follow(events, stream=not as_json)
+    if save:
+        write_json(save, _as_json(answer, show=show))
+    if as_json:
+        print_json(_as_json(answer, show=show))
+    else:
+        _print(answer, show=show)
+
+
+def _follow(events: Iterable[Found | Text | Answer], *, stream: bool) -> Answer:
+    """Show events as they come; return the answer."""
+    from quietmind.think.ask import Answer, Found
+
+    waiting = _Waiting()
+    answer: Answer | None = None
+    try:
+        for event in events:
+            if isinstance(event, Found):
+                waiting.start(event)
+                continue
+            waiting.stop()
+            if isinstance(event, Answer):
+                answer = event
+            elif stream:
+                click.echo(event.text, nl=False)
+                sys.stdout.flush()
+    finally:
+        waiting.stop()
+    assert answer is not None, "ask() ends with an Answer or raises"
+    return answer
+
+
+class _Waiting:
+    """A spinner while the model reads the passages, on a terminal only."""
+
+    def __init__(self) -> None:
+        self._status: Any = nullcontext()
+
+    def start(self, found: Found) -> None:
+        if found.given and sys.stderr.isatty():
+            from rich.console import Console
+
+            tokens = sum(given.tokens for given in found.given)
+            self._status = Console(stderr=True).status(
+                f"reading {counted(len(found.given), 'passage')}, {tokens:,} tokens"
+            )
+            self._status.start()
+
+    def stop(self) -> None:
+        if hasattr(self._status, "stop"):
+            self._status.stop()
+
+
+def _print(answer: Answer, *, show: bool) -> None:
+    if not answer.found:
+        click.echo(_NOTHING)
+        return
+    click.echo("\n" if answer.text else "The model answered nothing.\n")
+    if answer.stopped_early:
+        click.echo(f"({answer.stopped_early})")
+    if answer.unsupported:
+        click.echo(_UNSUPPORTED)
+    if not any(citation.supports for citation in answer.citations):
+        click.echo(_CLOSEST)
+    for citation in answer.citations:
+        click.echo(_citation_line(citation))
+    if show:
+        for given in answer.given:
+            click.echo(f"\n{_given_line(given)}\n{given.passage.text}")
+    click.echo(_timings_line(answer), err=True)
+
+
+def _citation_line(citation: Citation) -> str:
+    place = f"{shown_path(citation.path)}:{citation.first_line}-{citation.last_line}"
+    quote = " ".join(citation.quote.split())
+    return f"[{citation.number}] {place}  “{quote}”{_STANDINGS[citation.standing]}"
+
+
+def _given_line(given: Given) -> str:
+    passage = given.passage
+    return f"--- [{given.number}] {shown_path(passage.path)}:{passage.first_line}-{passage.last_line}"
+
+
+def _timings_line(answer: Answer) -> str:
+    timings = answer.timings
+    parts = [str(answer.model), f"search {timings.search_ms:.0f} ms", f"load {timings.load_ms / 1000:.1f} s"]
+    parts.append(f"first token {timings.first_token_ms / 1000:.1f} s")
+    if timings.engine is not None:
+        engine = timings.engine
+        parts.append(f"{engine.prompt:,} tokens read at {engine.prefill_per_second:.0f}/s")
+        parts.append(f"{engine.predicted:,} written at {engine.decode_per_second:.0f}/s")
+    return " · ".join([*parts, f"total {timings.total_ms / 1000:.1f} s"])
+
+
+def _as_json(answer: Answer, *, show: bool) -> dict[str, Any]:
+    timings = answer.timings
+    engine = timings.engine
+    document: dict[str, Any] = {
+        "question": answer.question,
+        "found": answer.found,
+        "answer": answer.text,
+        "citations": [
+            {
+                "number": citation.number,
+                "path": str(citation.path),
+                "first_line": citation.first_line,
+                "last_line": citation.last_line,
+                "quote": citation.quote,
+                "verified": citation.verified,
+                "standing": citation.standing.value,
+                "supports": list(citation.supports),
+            }
+            for citation in answer.citations
+        ],
+        "unsupported": list(answer.unsupported),
+        "stopped_early": answer.stopped_early,
+        "timings": {
+            "search_ms": round(timings.search_ms, 1),
+            "load_ms": round(timings.load_ms, 1),
+            "first_token_ms": round(timings.first_token_ms, 1),
+            "total_ms": round(timings.total_ms, 1),
+            "prompt_tokens": engine.prompt if engine else 0,
+            "cached_tokens": engine.cached if engine else 0,
+            "answer_tokens": engine.predicted if engine else 0,
+            "prefill_tokens_per_s": round(engine.prefill_per_second, 1) if engine else 0.0,
+            "decode_tokens_per_s": round(engine.decode_per_second, 1) if engine else 0.0,
+        },
+        "model": answer.model,
+    }
+    if show:
+        document["passages"] = [
+            {
+                "number": given.number,
+                "path": str(given.passage.path),
+                "first_line": given.passage.first_line,
+                "last_line": given.passage.last_line,
+                "score": round(given.score, 4),
+                "tokens": given.tokens,
+                "text": given.passage.text,
+            }
+            for given in answer.given
+        ]
+    return document

@@ -1,0 +1,73 @@
+"""``quietmind index``: bring the index up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quietmind.base.errors import NotesError
+from quietmind.base.paths import shown_path
+from quietmind.base.progress import terminal_progress
+from quietmind.cli.options import debug_option, json_option, workspace_option
+from quietmind.cli.output import counted, print_json
+
+if TYPE_CHECKING:
+    from quietmind.notes.index import Report
+
+
+@click.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path))
+@json_option
+@workspace_option
+@debug_option
+def index(folder: Path | None, as_json: bool, workspace: Path) -> None:
+    """Bring the index of FOLDER up to date; without FOLDER, of every folder that was indexed before.
+
+    Only what changed is read again. The notes themselves are never written to.
+    """
+    from quietmind.workspace.workspace import Workspace
+
+    with Workspace(workspace, create=folder is not None) as archive, terminal_progress() as progress:
+        folders = [folder] if folder else archive.roots()
+        if not folders:
+            raise NotesError("no folder has been indexed yet; name one: quietmind index FOLDER")
+        reports = [archive.index(root, progress) for root in folders]
+    if as_json:
+        print_json(_as_json(reports[0]) if folder else [_as_json(report) for report in reports])
+        return
+    for report in reports:
+        _print(report)
+
+
+def _print(report: Report) -> None:
+    notes = report.added + report.changed + report.unchanged
+    click.echo(
+        f"{shown_path(report.root)}: {counted(notes, 'note')}, {counted(report.passages, 'passage')} "
+        f"({report.added:,} added, {report.changed:,} changed, {report.removed:,} removed, "
+        f"{report.unchanged:,} unchanged) in {report.seconds:.1f} s"
+    )
+    for path, lines, codec in report.repaired:
+        click.echo(
+            f"  repaired in the index: {shown_path(path)}: {counted(lines, 'line')} of UTF-8 once read as {codec}"
+        )
+    for path, encoding in report.encodings:
+        click.echo(f"  read as {encoding}: {shown_path(path)}")
+    for path, reason in report.skipped:
+        click.echo(f"  skipped: {shown_path(path)}: {reason}")
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    return {
+        "root": str(report.root),
+        "added": report.added,
+        "changed": report.changed,
+        "removed": report.removed,
+        "unchanged": report.unchanged,
+        "passages": report.passages,
+        "repaired": [{"path": str(path), "lines": lines, "codec": codec} for path, lines, codec in report.repaired],
+        "encodings": [{"path": str(path), "encoding": encoding} for path, encoding in report.encodings],
+        "skipped": [{"path": str(path), "reason": reason} for path, reason in report.skipped],
+        "seconds": round(report.seconds, 3),
+    }

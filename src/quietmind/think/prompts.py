@@ -1,0 +1,63 @@
+"""What the model is told, in the language of the question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from quietmind.engine.port import Message
+from quietmind.workspace.pack import Given
+
+Language = Literal["en", "ru"]
+
+_CYRILLIC = re.compile(r"[Ѐ-ӿ]")
+_LATIN = re.compile(r"[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class _Wording:
+    system: str
+    notes: str
+    question: str
+
+
+_WORDINGS: dict[Language, _Wording] = {
+    "en": _Wording(
+        system=(
+            "You answer questions from the person's own notes. Use only the numbered notes that are given. "
+            "Keep their exact names, numbers and words. After each sentence write the number of the note "
+            "that it comes from in square brackets, like [1]. If the notes do not answer the question, say so. "
+            "Answer in English, briefly."
+        ),
+        notes="Notes:",
+        question="Question:",
+    ),
+    "ru": _Wording(
+        system=(
+            "Ты отвечаешь на вопросы по личным заметкам человека. Опирайся только на данные пронумерованные заметки. "
+            "Сохраняй точные названия, числа и слова. После каждого предложения ставь в квадратных скобках "
+            "номер заметки, из которой оно взято, например [1]. Если в заметках нет ответа, так и скажи. "
+            "Отвечай по-русски, кратко."
+        ),
+        notes="Заметки:",
+        question="Вопрос:",
+    ),
+}
+
+
+def language_of(text: str) -> Language:
+    """Return the language to answer in. Russian questions about software are full of Latin names; a third decides."""
+    cyrillic, latin = len(_CYRILLIC.findall(text)), len(_LATIN.findall(text))
+    return "ru" if cyrillic > 0.3 * (cyrillic + latin) else "en"
+
+
+def conversation(question: str, given: Sequence[Given]) -> list[Message]:
+    """Return the messages that ask ``question`` of the given passages. The question comes last, next to the answer."""
+    wording = _WORDINGS[language_of(question)]
+    notes = "\n".join(passage.block for passage in given)
+    return [
+        Message("system", wording.system),
+        Message("user", f"{wording.notes}\n\n{notes}\n{wording.question} {question.strip()}"),
+    ]
