@@ -1,8 +1,8 @@
 """What every engine can do, whatever runs behind it.
 
 An engine is started by its adapter, used through :class:`Engine`, and ended by ``stop`` (or by leaving its
-``with`` block). Whatever goes wrong is raised as one of the EngineError family of ``base.errors``, and after any of
-EngineCrashed and EngineHung the child is gone.
+``with`` block). Whatever goes wrong is raised as one of the EngineError family of ``base.errors``. After EngineCrashed
+or EngineHung the child is gone and every further call raises EngineCrashed; after ``stop``, EngineRefused.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
+
+from quietmind.base.errors import ContextOverflow, UsageError
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
@@ -97,8 +99,11 @@ class Engine(Protocol):
     def generate(self, request: Request) -> Iterator[Delta | Finished]:
         """Yield pieces of text as they come, then one Finished. Closing the iterator cancels the generation.
 
-        Raises ContextOverflow when prompt and ``max_tokens`` exceed the context; EngineRefused, EngineCrashed,
-        EngineHung.
+        Nothing happens before the first item is asked for. One generation runs at a time: other threads wait for
+        theirs, and the thread that has one open gets EngineRefused.
+
+        Raises UsageError for an empty prompt; ContextOverflow when prompt and ``max_tokens`` exceed the context;
+        EngineRefused, EngineCrashed, EngineHung.
         """
 
     def healthy(self) -> bool:
@@ -110,3 +115,22 @@ class Engine(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc_info: object) -> None: ...
+
+
+def require_room(request: Request, prompt_tokens: int, context: int) -> None:
+    """Check a request before it is sent. Every adapter calls this, so that all refuse alike.
+
+    Raises UsageError for an empty prompt or output, ContextOverflow when both do not fit in ``context`` tokens.
+    """
+    if prompt_tokens < 1:
+        raise UsageError("the prompt is empty; there is nothing to continue")
+    if request.max_tokens < 1:
+        raise UsageError(f"max_tokens is {request.max_tokens}; ask for at least one token")
+    needed = prompt_tokens + request.max_tokens
+    if needed > context:
+        raise ContextOverflow(
+            f"{prompt_tokens:,} tokens of prompt and {request.max_tokens:,} of answer need {needed:,}, and the context "
+            f"holds {context:,}; shorten the prompt or start with a larger context",
+            needed=needed,
+            context=context,
+        )

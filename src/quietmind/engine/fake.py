@@ -1,0 +1,162 @@
+"""A scripted engine behind the same port, for error paths and for speed. No model, no process, no time."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from quietmind.base.errors import EngineCrashed, EngineError, EngineHung, EngineRefused
+from quietmind.engine.port import Delta, Finished, FinishReason, Message, Request, Timings, require_room
+from quietmind.engine.turn import Turn
+
+_PIECE = re.compile(r"\s?\w+|\s?[^\w\s]|\s")
+
+# A tenth of a second a thousand tokens of prompt, a hundred tokens a second of answer.
+_PREFILL_MS, _DECODE_MS = 0.1, 10.0
+
+
+@dataclass(frozen=True)
+class Crash:
+    """The engine dies after ``after`` pieces of ``text``."""
+
+    text: str = ""
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class Hang:
+    """The engine falls silent after ``after`` pieces of ``text``, is found out and ended."""
+
+    text: str = ""
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """The engine answers this one request with an error."""
+
+    message: str = "the fake engine refuses this request"
+
+
+Step = str | Crash | Hang | Refuse
+
+
+class FakeEngine:
+    """Answers each request with the next step of ``script``, or with ``script(request)``.
+
+    ``requests`` holds every request that reached the engine, in order. One that finds the script used up raises
+    AssertionError: the test expected fewer.
+    """
+
+    def __init__(
+        self, script: Sequence[Step] | Callable[[Request], Step], *, context: int = 4096, model: str = "fake"
+    ) -> None:
+        self.requests: list[Request] = []
+        self._script = script
+        self._context = context
+        self._model = model
+        self._gone: EngineError | None = None
+        self._turn = Turn()
+        self._cache: list[int] = []
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return self._model
+
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and output together may take."""
+        return self._context
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return a number for each word, mark and leftover white space, the same for the same piece everywhere."""
+        self._require_alive()
+        return [zlib.crc32(piece.encode("utf-8", "replace")) for piece in pieces(text)]
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return the messages one after the other, each under its role, and the assistant's mark."""
+        self._require_alive()
+        turns = [f"<|{message.role}|>\n{message.content}\n" for message in messages]
+        return "".join([*turns, "<|assistant|>\n"])
+
+    def generate(self, request: Request) -> Iterator[Delta | Finished]:
+        """Play the next step of the script. The schema of the request is recorded and not looked at."""
+        tokens = self.tokenize(request.prompt)
+        require_room(request, len(tokens), self._context)
+        with self._turn:
+            self._require_alive()
+            step = self._next_step(request)
+            if isinstance(step, Refuse):
+                raise EngineRefused(step.message)
+            cached = self._prefill(tokens)
+            text, reason = _cut(step if isinstance(step, str) else step.text, request)
+            spoken = pieces(text)
+            if not isinstance(step, str):
+                spoken = spoken[: step.after]
+            for piece in spoken:
+                yield Delta(piece)
+                self._require_alive()
+            if isinstance(step, Crash):
+                self._gone = EngineCrashed(f"{self._model}: the engine was ended by SIGSEGV; start it again")
+                raise self._gone
+            if isinstance(step, Hang):
+                self._gone = EngineCrashed(f"{self._model}: the engine had hung and was ended; start it again")
+                raise EngineHung(f"{self._model}: the engine was silent for too long and was ended; start it again")
+        prefilled = len(tokens) - cached
+        yield Finished(
+            reason,
+            Timings(cached, prefilled, _PREFILL_MS * prefilled, len(spoken), _DECODE_MS * len(spoken)),
+        )
+
+    def healthy(self) -> bool:
+        """Say whether the engine would take a request now."""
+        return self._gone is None
+
+    def stop(self) -> None:
+        """End the engine. Calling it again does nothing."""
+        self._gone = self._gone or EngineRefused("the engine has been stopped; start it again")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def _require_alive(self) -> None:
+        if self._gone is not None:
+            raise type(self._gone)(*self._gone.args)
+
+    def _next_step(self, request: Request) -> Step:
+        self.requests.append(request)
+        if callable(self._script):
+            return self._script(request)
+        if len(self.requests) > len(self._script):
+            raise AssertionError(f"request {len(self.requests)} of a script of {len(self._script)}: {request}")
+        return self._script[len(self.requests) - 1]
+
+    def _prefill(self, tokens: list[int]) -> int:
+        """Return how many leading tokens the cache of the last request holds; like llama.cpp, compute at least one."""
+        shared = 0
+        while shared < min(len(tokens) - 1, len(self._cache)) and tokens[shared] == self._cache[shared]:
+            shared += 1
+        self._cache = tokens
+        return shared
+
+
+def pieces(text: str) -> list[str]:
+    """Cut ``text`` into words and marks with the white space before them; joined, they are ``text`` again."""
+    return _PIECE.findall(text)
+
+
+def _cut(text: str, request: Request) -> tuple[str, FinishReason]:
+    """Return what of ``text`` comes before a stop string and within ``max_tokens``, and why it ends there."""
+    ends = [position for stop in request.stop if stop and (position := text.find(stop)) >= 0]
+    text = text[: min(ends, default=len(text))]
+    spoken = pieces(text)
+    if len(spoken) > request.max_tokens:
+        return "".join(spoken[: request.max_tokens]), "length"
+    return text, "stop"
