@@ -66,8 +66,10 @@ class Form(StrEnum):
 
 @dataclass(frozen=True)
 class Block:
-    """Lines that belong together. ``cuts`` are lines before which the block may be cut if it is too large to stay whole:
-    the items of a list, the rows of a table. Blank lines around a block are not part of it.
+    """Lines that belong together; blank lines around them are not part of it.
+
+    ``cuts`` are lines before which the block may be cut if it is too large to stay whole: the items of a list, the
+    rows of a table.
     """
 
     first_line: int

@@ -1,0 +1,317 @@
+"""Keeping the archive's index in step with the files.
+
+Files are read outside of any transaction and written in batches, each in one. Whatever happens to the process, the
+database holds whole documents only, and the next update does what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from quietmind.base.errors import NotesError
+from quietmind.base.paths import shown_path
+from quietmind.base.progress import SILENT, Progress
+from quietmind.base.sqlite import transaction, translated
+from quietmind.notes.document import Document, Passage
+from quietmind.notes.lemmas import LEMMA_VERSION, lemmas_of
+from quietmind.notes.passages import CUTTER_VERSION, passages
+from quietmind.notes.reading import READER_VERSION, FileState, parse, read_bytes
+from quietmind.notes.scan import Found, Scan, Skipped, scan
+
+BATCH_SECONDS = 0.7  # of reading per transaction: what a kill costs, against what a commit costs
+# FAT counts time in steps of 2 s: a file touched later than that before it was read may change and look the same.
+SETTLED_AFTER_NS = 2_000_000_000
+_REMOVED_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class RepairedFile:
+    """A file whose text had been decoded wrongly once by ``codec``, in ``lines`` lines."""
+
+    path: Path
+    lines: int
+    codec: str
+
+
+@dataclass(frozen=True)
+class OtherEncoding:
+    """A file that is not in UTF-8."""
+
+    path: Path
+    encoding: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an update did. The counts are files, but ``passages``: those of the files read by this update.
+
+    A renamed file counts once as removed and once as added. ``skipped`` are there but not indexed (or, when they
+    could only not be read now, indexed as they were before).
+    """
+
+    root: Path
+    added: int
+    changed: int
+    removed: int
+    unchanged: int
+    passages: int
+    repaired: tuple[RepairedFile, ...]
+    other_encodings: tuple[OtherEncoding, ...]
+    skipped: tuple[Skipped, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the database says of a document."""
+
+    id: int
+    state: FileState
+    settled: bool
+    sha256: str
+    made_by: str
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file that was read, ready to be written. ``rows`` has the lemmas of each passage, by column."""
+
+    document: Document
+    state: FileState
+    settled: bool
+    passages: tuple[Passage, ...]
+    rows: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class _Touched:
+    """A file that looked changed and is not."""
+
+    id: int
+    state: FileState
+    settled: bool
+
+
+@dataclass
+class _Tally:
+    """The counts of the report in the making."""
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    passages: int = 0
+
+
+def made_by() -> str:
+    """Return the versions of all that stands between a file and its rows; documents made by others are read again."""
+    return f"reader {READER_VERSION}, cutter {CUTTER_VERSION}, lemmas {LEMMA_VERSION}"
+
+
+class Index:
+    """The index in an open database whose schema is up to date (``connect(path, MIGRATIONS)``)."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, *, batch_seconds: float = BATCH_SECONDS) -> None:
+        self._connection = connection
+        self._path = path
+        self._batch_seconds = batch_seconds
+
+    def roots(self) -> list[Path]:
+        """Return the folders of notes that have been indexed, in the order of their names."""
+        with translated(self._path):
+            return [_path(row[0]) for row in self._connection.execute("SELECT path FROM roots ORDER BY path")]
+
+    def update(self, root: Path, progress: Progress = SILENT) -> Report:
+        """Bring the index of the notes below ``root`` up to date; other roots stay as they are.
+
+        Reads only files that are new or may have changed. Raises NotesError when ``root`` cannot be listed or holds no
+        notes (nothing is removed then), ArchiveLocked, DiskFull; what was done until then stays.
+        """
+        began = time.monotonic()
+        seen = scan(root)
+        tally = _Tally()
+        skipped = list(seen.skipped)
+        written: list[Document] = []
+        with translated(self._path):
+            known = self._known(seen.root)
+            stale = [found for found in seen.found if not _is_current(known.get(found.path), found.state)]
+            tally.unchanged = len(seen.found) - len(stale)
+            self._register(seen.root)
+            for batch in self._batches(stale, known, skipped, progress):
+                self._write(batch)
+                for item in batch:
+                    _count(item, known, tally)
+                    if isinstance(item, _Read):
+                        written.append(replace(item.document, lines=(), blocks=(), sections=(), links=()))
+            gone = self._gone(seen, skipped, known)
+            self._remove(gone)
+            tally.removed = len(gone)
+        return Report(
+            root=seen.root,
+            **vars(tally),
+            repaired=tuple(RepairedFile(d.path, len(d.repairs), d.repairs[0].codec) for d in written if d.repairs),
+            other_encodings=tuple(OtherEncoding(d.path, d.encoding) for d in written if d.encoding != "utf-8"),
+            skipped=tuple(skipped),
+            seconds=time.monotonic() - began,
+        )
+
+    def _register(self, root: Path) -> None:
+        if root not in self.roots():
+            with transaction(self._connection):
+                self._connection.execute("INSERT OR IGNORE INTO roots VALUES (?)", (os.fsencode(root),))
+
+    def _known(self, root: Path) -> dict[Path, _Known]:
+        """Return what the database holds below ``root``."""
+        prefix = os.fsencode(os.path.join(root, ""))  # noqa: PTH118 - a Path has no trailing separator
+        rows = self._connection.execute(
+            "SELECT path, id, size, mtime_ns, ctime_ns, inode, settled, sha256, made_by FROM documents"
+            " WHERE path >= ? AND path < ?",
+            (prefix, prefix[:-1] + bytes([prefix[-1] + 1])),
+        )
+        return {
+            _path(path): _Known(id_, FileState(size, mtime, ctime, inode), bool(settled), sha256, maker)
+            for path, id_, size, mtime, ctime, inode, settled, sha256, maker in rows
+        }
+
+    def _batches(
+        self, stale: Sequence[Found], known: Mapping[Path, _Known], skipped: list[Skipped], progress: Progress
+    ) -> Iterator[list[_Read | _Touched]]:
+        """Yield what reading ``stale`` gives, as much at a time as takes ``batch_seconds``; add to ``skipped``."""
+        progress.begin("Reading notes", len(stale))
+        batch: list[_Read | _Touched] = []
+        began = time.monotonic()
+        for found in stale:
+            item = _read(found.path, known.get(found.path))
+            if isinstance(item, Skipped):
+                skipped.append(item)
+            else:
+                batch.append(item)
+            progress.advance()
+            if batch and time.monotonic() - began >= self._batch_seconds:
+                yield batch
+                batch = []
+                began = time.monotonic()
+        if batch:
+            yield batch
+
+    def _write(self, batch: Iterable[_Read | _Touched]) -> None:
+        with transaction(self._connection):
+            for item in batch:
+                if isinstance(item, _Touched):
+                    self._connection.execute(
+                        "UPDATE documents SET size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, settled = ?"
+                        " WHERE id = ?",
+                        (*_columns(item.state), item.settled, item.id),
+                    )
+                else:
+                    self._replace(item)
+
+    def _replace(self, read: _Read) -> None:
+        document = read.document
+        path = os.fsencode(document.path)
+        # By path and not by what was known: another process may have written the same file meanwhile.
+        for (id_,) in self._connection.execute("SELECT id FROM documents WHERE path = ?", (path,)).fetchall():
+            self._delete(id_)
+        about = (path, document.kind, document.title, document.encoding, len(document.lines), len(document.repairs))
+        inserted = self._connection.execute(
+            "INSERT INTO documents (path, kind, title, encoding, lines, repaired_lines,"
+            " size, mtime_ns, ctime_ns, inode, settled, sha256, made_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*about, *_columns(read.state), read.settled, document.sha256, made_by()),
+        ).lastrowid
+        first = self._connection.execute("SELECT coalesce(max(id), 0) + 1 FROM passages").fetchone()[0]
+        self._connection.executemany(
+            "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            ((id_, inserted, *_passage_columns(passage)) for id_, passage in enumerate(read.passages, first)),
+        )
+        self._connection.executemany(
+            "INSERT INTO lemmas (rowid, title, heading, body) VALUES (?, ?, ?, ?)",
+            ((id_, *row) for id_, row in enumerate(read.rows, first)),
+        )
+
+    def _delete(self, document: int) -> None:
+        self._connection.execute(
+            "DELETE FROM lemmas WHERE rowid IN (SELECT id FROM passages WHERE document = ?)", (document,)
+        )
+        self._connection.execute("DELETE FROM documents WHERE id = ?", (document,))
+
+    def _gone(self, seen: Scan, skipped: Sequence[Skipped], known: Mapping[Path, _Known]) -> list[int]:
+        """Return the documents to remove: no file any more, or a file that has become none of ours.
+
+        What could only not be looked at now stays. So does what lies below another root inside this one that the walk
+        did not reach (a hidden folder, a disk that is not there): that root's own update decides.
+        """
+        refused = {skip.path for skip in skipped if not skip.transient}
+        present = {found.path for found in seen.found} - refused
+        spared = {skip.path for skip in skipped if skip.transient}
+        reached = {folder for path in present for folder in path.parents}
+        spared |= {root for root in self.roots() if root != seen.root and root not in reached}
+        return [
+            known[path].id
+            for path in sorted(known.keys() - present)
+            if path not in spared and spared.isdisjoint(path.parents)
+        ]
+
+    def _remove(self, documents: Sequence[int]) -> None:
+        for start in range(0, len(documents), _REMOVED_AT_ONCE):
+            with transaction(self._connection):
+                for document in documents[start : start + _REMOVED_AT_ONCE]:
+                    self._delete(document)
+
+
+def _is_current(known: _Known | None, state: FileState) -> bool:
+    return known is not None and known.settled and known.state == state and known.made_by == made_by()
+
+
+def _read(path: Path, known: _Known | None) -> _Read | _Touched | Skipped:
+    """Read the file at ``path`` and take it apart; touches no database."""
+    opened_ns = time.time_ns()
+    try:
+        data, state = read_bytes(path)
+    except NotesError as error:
+        return Skipped(path, _reason(error, path), transient=True)
+    settled = opened_ns - max(state.mtime_ns, state.ctime_ns) > SETTLED_AFTER_NS
+    if known and known.made_by == made_by() and known.sha256 == hashlib.sha256(data).hexdigest():
+        return _Touched(known.id, state, settled)
+    try:
+        document = parse(path, data)
+    except NotesError as error:
+        return Skipped(path, _reason(error, path))
+    cut = passages(document)
+    title = " ".join(lemmas_of(f"{document.title}\n{path.name}"))
+    rows = tuple((title, " ".join(lemmas_of("\n".join(p.heading))), " ".join(lemmas_of(p.text))) for p in cut)
+    return _Read(document, state, settled, cut, rows)
+
+
+def _count(item: _Read | _Touched, known: Mapping[Path, _Known], tally: _Tally) -> None:
+    if isinstance(item, _Touched):
+        tally.unchanged += 1
+        return
+    tally.passages += len(item.passages)
+    if item.document.path in known:
+        tally.changed += 1
+    else:
+        tally.added += 1
+
+
+def _reason(error: NotesError, path: Path) -> str:
+    return str(error).removeprefix(f"{shown_path(path)}: ")
+
+
+def _columns(state: FileState) -> tuple[int, int, int, int]:
+    return state.size, state.mtime_ns, state.ctime_ns, state.inode
+
+
+def _passage_columns(passage: Passage) -> tuple[int, int, str, str | None, str | None, str]:
+    heading = json.dumps(passage.heading, ensure_ascii=False)
+    return passage.first_line, passage.last_line, heading, passage.speaker, passage.when, passage.text
+
+
+def _path(stored: bytes) -> Path:
+    return Path(os.fsdecode(stored))

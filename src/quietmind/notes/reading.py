@@ -1,0 +1,126 @@
+"""From a file to a :class:`Document`: bytes, text, repair, structure."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from quietmind.base.errors import NotesError
+from quietmind.base.paths import shown_path
+from quietmind.base.units import MIB, format_bytes
+from quietmind.notes import chat, encoding, markdown, mojibake, plaintext
+from quietmind.notes.document import Document, Kind
+
+# Raise it when the same bytes come out as another document: indexes read their files again.
+READER_VERSION = 1
+
+MAX_FILE_BYTES = 20 * MIB
+MARKDOWN_ENDINGS = frozenset({".md", ".markdown"})
+TEXT_ENDINGS = frozenset({".pseudo", ".idea", ".txt"})
+ENDINGS = MARKDOWN_ENDINGS | TEXT_ENDINGS
+
+_ATTEMPTS = 3
+_MAX_INODE = (1 << 63) - 1  # what an INTEGER column holds; some file systems use all 64 bits
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What tells, without reading it, that a file is still the one that was read. Times in nanoseconds."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileState:
+        """Return the state that ``status`` describes."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _MAX_INODE)
+
+
+def read_document(path: Path) -> Document:
+    """Read the note at ``path``. Raises NotesError when it cannot be read, is too large or is no text."""
+    data, _ = read_bytes(path)
+    return parse(path, data)
+
+
+def read_bytes(path: Path) -> tuple[bytes, FileState]:
+    """Return the bytes of a regular file of at most MAX_FILE_BYTES, and its state while it held exactly these.
+
+    Raises NotesError when it is none, cannot be read, or is being written to faster than it can be read.
+    """
+    try:
+        # O_NONBLOCK: opening a pipe that took the file's place must not wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            for _ in range(_ATTEMPTS):
+                before = os.fstat(descriptor)
+                if not stat.S_ISREG(before.st_mode):
+                    raise NotesError(f"{shown_path(path)}: is not a regular file")
+                if before.st_size > MAX_FILE_BYTES:
+                    raise NotesError(f"{shown_path(path)}: {too_large(before.st_size)}")
+                file.seek(0)
+                data = _read_at_most(file.fileno(), MAX_FILE_BYTES + 1)
+                state = FileState.of(os.fstat(descriptor))
+                if state == FileState.of(before) and len(data) == state.size:
+                    return data, state
+    except OSError as error:
+        raise NotesError(f"{shown_path(path)}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a NUL in the path
+        raise NotesError(f"{shown_path(path)}: is not a file name ({error})") from error
+    raise NotesError(f"{shown_path(path)}: keeps changing while it is read; try again when nothing writes to it")
+
+
+def too_large(size: int) -> str:
+    """Return why a file of ``size`` bytes is not read."""
+    return f"{format_bytes(size)} is more than the {format_bytes(MAX_FILE_BYTES)} that a note may have; split it"
+
+
+def parse(path: Path, data: bytes) -> Document:
+    """Return the document that ``data``, the content of ``path``, holds. Raises NotesError when it is no text."""
+    try:
+        text, encoded = encoding.decode(data)
+    except NotesError as error:
+        raise NotesError(f"{shown_path(path)}: {error}; it is left out") from error
+    lines, repairs = mojibake.repair(encoding.split_lines(text))
+    title = os.fsencode(path.stem).decode("utf-8", "replace")  # a name need not be UTF-8, a title is text
+    if turns := chat.find_turns(lines):
+        kind = Kind.CHAT
+        found = chat.parse(lines, turns)
+        lines, sections, blocks, links = found.lines, found.sections, found.blocks, found.links
+        title = found.title or title
+    elif path.suffix.lower() in MARKDOWN_ENDINGS:
+        kind = Kind.MARKDOWN
+        parsed = markdown.parse(lines)
+        sections = tuple(markdown.sections(parsed.headings, 1, len(lines)))
+        blocks, links = parsed.blocks, parsed.links
+        first_level = (heading.text for heading in parsed.headings if heading.level == 1 and heading.text)
+        title = parsed.front_title or next(first_level, title)
+    else:
+        kind = Kind.TEXT
+        sections = tuple(markdown.sections((), 1, len(lines)))
+        blocks = plaintext.outline(lines) if path.suffix.lower() == ".pseudo" else plaintext.paragraphs(lines)
+        links = tuple(markdown.find_links(text, 1)) if "[[" in text else ()
+    return Document(
+        path=path.absolute(),
+        kind=kind,
+        title=title,
+        encoding=encoded,
+        lines=lines,
+        sections=sections,
+        blocks=blocks,
+        links=links,
+        repairs=repairs,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _read_at_most(descriptor: int, count: int) -> bytes:
+    pieces: list[bytes] = []
+    while count > 0 and (piece := os.read(descriptor, min(count, MIB))):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)

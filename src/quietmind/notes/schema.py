@@ -1,0 +1,56 @@
+"""The tables of the archive, as named migrations. Paths are stored as the bytes the file system knows them by."""
+
+from __future__ import annotations
+
+from quietmind.base.sqlite import Migration
+
+MIGRATIONS = (
+    Migration(
+        "notes-1-documents",
+        (
+            "CREATE TABLE roots (path BLOB PRIMARY KEY) WITHOUT ROWID",
+            # size to inode: the state of the file when it was read. settled: whether it was old enough then for an
+            # unchanged state to prove unchanged content. made_by: versions of reader, cutter and lemmatizer.
+            """
+            CREATE TABLE documents (
+                id INTEGER PRIMARY KEY,
+                path BLOB NOT NULL UNIQUE,
+                kind TEXT NOT NULL,
+                title TEXT NOT NULL,
+                encoding TEXT NOT NULL,
+                lines INTEGER NOT NULL,
+                repaired_lines INTEGER NOT NULL,
+                size INTEGER NOT NULL,
+                mtime_ns INTEGER NOT NULL,
+                ctime_ns INTEGER NOT NULL,
+                inode INTEGER NOT NULL,
+                settled INTEGER NOT NULL,
+                sha256 TEXT NOT NULL,
+                made_by TEXT NOT NULL
+            )
+            """,
+            # heading: a JSON array, outermost first.
+            """
+            CREATE TABLE passages (
+                id INTEGER PRIMARY KEY,
+                document INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+                first_line INTEGER NOT NULL,
+                last_line INTEGER NOT NULL,
+                heading TEXT NOT NULL,
+                speaker TEXT,
+                said_at TEXT,
+                text TEXT NOT NULL
+            )
+            """,
+            "CREATE INDEX passages_of_document ON passages (document)",
+            # Lemmas separated by spaces; rowid is passages.id. The table keeps its own copy of them: deleting from an
+            # index without one needs the lemmas as they were, and a newer lemmatizer would give others.
+            """
+            CREATE VIRTUAL TABLE lemmas USING fts5 (
+                title, heading, body, tokenize = "ascii tokenchars '_.-'"
+            )
+            """,
+            "CREATE VIRTUAL TABLE lemma_counts USING fts5vocab (lemmas, row)",
+        ),
+    ),
+)

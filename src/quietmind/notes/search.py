@@ -1,0 +1,126 @@
+"""Finding passages: BM25 over lemmas in SQLite's FTS5, then the share of the question that a passage covers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quietmind.base.sqlite import translated
+from quietmind.notes.document import Hit, Kind, Passage
+from quietmind.notes.lemmas import query_lemmas
+
+# Weights of bm25: a word in the title or a heading says more about a passage than one in its body.
+_TITLE_WEIGHT, _HEADING_WEIGHT, _BODY_WEIGHT = 2.0, 1.5, 1.0
+_CANDIDATES = 50  # passages by bm25 that are looked at more closely, at least
+_MAX_LEMMAS = 48  # of a question; the rarest are kept
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A document of the index, without its text."""
+
+    path: Path
+    kind: Kind
+    title: str
+    encoding: str
+    lines: int
+    repaired_lines: int
+    passages: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What an index holds."""
+
+    documents: int
+    passages: int
+    characters: int
+    repaired_documents: int
+
+
+def search(connection: sqlite3.Connection, query: str, limit: int = 10) -> list[Hit]:
+    """Return the passages that answer ``query`` best, best first, at most ``limit``; any text is a query.
+
+    A passage is found when it shares a lemma with the query. The score is BM25 (over title, heading and body) times
+    the mean of one and the coverage. Raises ArchiveLocked, ArchiveDamaged or WorkspaceError.
+    """
+    with translated(_file(connection)):
+        weights = _weights(connection, query_lemmas(query))
+        if not weights or limit < 1:
+            return []
+        asked = " OR ".join(f'"{lemma}"' for lemma in weights)  # no lemma holds a quote
+        rows = connection.execute(
+            "SELECT rowid, -bm25(lemmas, ?, ?, ?) AS score, title, heading, body FROM lemmas"
+            " WHERE lemmas MATCH ? ORDER BY score DESC, rowid LIMIT ?",
+            (_TITLE_WEIGHT, _HEADING_WEIGHT, _BODY_WEIGHT, asked, max(_CANDIDATES, 5 * limit)),
+        ).fetchall()
+        total = sum(weights.values())
+        scored: list[tuple[float, float, int]] = []
+        for rowid, bm25, *columns in rows:
+            present = set(" ".join(columns).split(" "))
+            coverage = sum(weight for lemma, weight in weights.items() if lemma in present) / total
+            scored.append((bm25 * (1 + coverage) / 2, min(coverage, 1.0), rowid))
+        found = _passages(connection, [rowid for _, _, rowid in scored])
+        hits = [Hit(found[rowid], score, coverage) for score, coverage, rowid in scored]
+    hits.sort(key=lambda hit: (-hit.score, os.fsencode(hit.passage.path), hit.passage.first_line))
+    return hits[:limit]
+
+
+def documents(connection: sqlite3.Connection) -> list[Entry]:
+    """Return all documents of the index, in the order of their paths."""
+    with translated(_file(connection)):
+        rows = connection.execute(
+            "SELECT path, kind, title, encoding, lines, repaired_lines,"
+            " (SELECT count(*) FROM passages WHERE document = documents.id) FROM documents ORDER BY path"
+        )
+        return [Entry(Path(os.fsdecode(path)), Kind(kind), *others) for path, kind, *others in rows]
+
+
+def stats(connection: sqlite3.Connection) -> Stats:
+    """Return the size of the index."""
+    with translated(_file(connection)):
+        documents_, repaired = connection.execute(
+            "SELECT count(*), count(nullif(repaired_lines, 0)) FROM documents"
+        ).fetchone()
+        passages_, characters = connection.execute(
+            "SELECT count(*), coalesce(sum(length(text)), 0) FROM passages"
+        ).fetchone()
+    return Stats(documents_, passages_, characters, repaired)
+
+
+def _weights(connection: sqlite3.Connection, lemmas: Sequence[str]) -> dict[str, float]:
+    """Return the inverse document frequency of each lemma: ln(1 + (N - n + 0.5) / (n + 0.5)), n of N passages hold it.
+
+    The form that stays positive (Robertson and Zaragoza 2009, as Lucene uses it). A lemma that no passage holds has
+    the largest. Of more than _MAX_LEMMAS, the rarest.
+    """
+    (total,) = connection.execute("SELECT count(*) FROM passages").fetchone()
+    weights: dict[str, float] = {}
+    for lemma in lemmas:
+        row = connection.execute("SELECT doc FROM lemma_counts WHERE term = ?", (lemma,)).fetchone()
+        holding = row[0] if row else 0
+        weights[lemma] = math.log(1 + (total - holding + 0.5) / (holding + 0.5))
+    rarest = sorted(weights, key=lambda lemma: -weights[lemma])[:_MAX_LEMMAS]
+    return {lemma: weights[lemma] for lemma in rarest}
+
+
+def _passages(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Passage]:
+    rows = connection.execute(
+        "SELECT passages.id, path, first_line, last_line, text, title, heading, speaker, said_at"
+        " FROM passages JOIN documents ON documents.id = document"
+        " WHERE passages.id IN (SELECT value FROM json_each(?))",
+        (json.dumps(ids),),
+    )
+    return {
+        id_: Passage(Path(os.fsdecode(path)), first, last, text, title, tuple(json.loads(heading)), speaker, when)
+        for id_, path, first, last, text, title, heading, speaker, when in rows
+    }
+
+
+def _file(connection: sqlite3.Connection) -> Path:
+    return Path(connection.execute("PRAGMA database_list").fetchone()[2] or "archive")
