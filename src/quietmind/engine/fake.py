@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -83,7 +83,7 @@ class FakeEngine:
         turns = [f"<|{message.role}|>\n{message.content}\n" for message in messages]
         return "".join([*turns, "<|assistant|>\n"])
 
-    def generate(self, request: Request) -> Iterator[Delta | Finished]:
+    def generate(self, request: Request) -> Generator[Delta | Finished]:
         """Play the next step of the script. The schema of the request is recorded and not looked at."""
         tokens = self.tokenize(request.prompt)
         require_room(request, len(tokens), self._context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ class LlamaHttp:
             trust_env=False,  # a proxy in the environment is no business of the loopback
             transport=transport,
         )
+        weakref.finalize(self, self._client.close)  # for an engine that is dropped instead of stopped
 
     def get(self, path: str) -> Any:
         """Return the JSON at ``path``. Raises EngineRefused, or what ``broken`` makes of a failure."""

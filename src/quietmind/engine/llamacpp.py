@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -132,7 +132,7 @@ class LlamaCpp:
         answer = self._http.post("/apply-template", {"messages": [asdict(message) for message in messages]})
         return str(self._field(answer, "prompt"))
 
-    def generate(self, request: Request) -> Iterator[Delta | Finished]:
+    def generate(self, request: Request) -> Generator[Delta | Finished]:
         """Continue ``request.prompt``; see the port.
 
         A schema that the engine does not understand is dropped by it, with a word in its log alone: EngineRefused is

@@ -7,7 +7,7 @@ or EngineHung the child is gone and every further call raises EngineCrashed; aft
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
@@ -96,7 +96,7 @@ class Engine(Protocol):
     def render(self, messages: Sequence[Message]) -> str:
         """Return the prompt that the model's own chat template makes of ``messages``, ready for the answer."""
 
-    def generate(self, request: Request) -> Iterator[Delta | Finished]:
+    def generate(self, request: Request) -> Generator[Delta | Finished]:
         """Yield pieces of text as they come, then one Finished. Closing the iterator cancels the generation.
 
         Nothing happens before the first item is asked for. One generation runs at a time: other threads wait for
