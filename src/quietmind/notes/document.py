@@ -120,6 +120,11 @@ class Passage:
     when: str | None = None
 
     @property
+    def place(self) -> str:
+        """Title and headings for people, outermost first: ``Pumps > Start``."""
+        return " > ".join(dict.fromkeys([self.title, *self.heading]))
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the text, hexadecimal: tells whether the words still are what was indexed."""
         return text_hash(self.text)

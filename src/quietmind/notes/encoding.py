@@ -25,14 +25,15 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
 )
 _EIGHT_BIT = ("cp1251", "koi8-r", "cp866", "cp1252")  # in the order of preference when two score the same
 
-# Letters of running Russian text per mille, Russian National Corpus (O. Lyashevskaya, S. Sharov, 2009).
+# Letters of running Russian text per mille, rounded (Lyashevskaya, Sharov: Frequency dictionary, 2009).
 _PER_MILLE = (
     ("о", 110), ("е", 85), ("а", 80), ("и", 74), ("н", 67), ("т", 63), ("с", 55), ("р", 47), ("в", 45), ("л", 44),
     ("к", 35), ("м", 32), ("д", 30), ("п", 28), ("у", 26), ("я", 20), ("ы", 19), ("ь", 17), ("г", 17), ("з", 16),
-    ("б", 16), ("ч", 14), ("й", 12), ("х", 10), ("ж", 9), ("ш", 7), ("ю", 6), ("ц", 5), ("щ", 4), ("э", 3), ("ф", 3), ("ъ", 0.4), ("ё", 1),
+    ("б", 16), ("ч", 14), ("й", 12), ("х", 10), ("ж", 9), ("ш", 7), ("ю", 6), ("ц", 5), ("щ", 4), ("э", 3),
+    ("ф", 3), ("ъ", 0.4), ("ё", 1),
 )  # fmt: skip
 # How two letters get on as neighbours: row the first, column the second, "^" the edge of a word. Digit d stands for
-# a pointwise mutual information of (d - 6) / 1.5 nats, counted over every seventh word form of OpenCorpora's dictionary.
+# a pointwise mutual information of (d - 6) / 1.5 nats, counted over a seventh of the word forms of OpenCorpora.
 _ALPHABET = "^абвгдеёжзийклмнопрстуфхцчшщъыьэюя"
 _NEIGHBOURS = (
     "0586772168517567696766866553000933",

@@ -222,7 +222,8 @@ class Index:
         about = (path, document.kind, document.title, document.encoding, len(document.lines), len(document.repairs))
         inserted = self._connection.execute(
             "INSERT INTO documents (path, kind, title, encoding, lines, repaired_lines,"
-            " size, mtime_ns, ctime_ns, inode, settled, sha256, made_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " size, mtime_ns, ctime_ns, inode, settled, sha256, made_by) VALUES (?, ?, ?, ?, ?, ?,"
+            " ?, ?, ?, ?, ?, ?, ?)",
             (*about, *_columns(read.state), read.settled, document.sha256, made_by()),
         ).lastrowid
         first = self._connection.execute("SELECT coalesce(max(id), 0) + 1 FROM passages").fetchone()[0]

@@ -60,8 +60,12 @@ def lemma_spans(text: str) -> list[Span]:
 
 def query_lemmas(text: str) -> list[str]:
     """Return the lemmas of a question, each once, without words that say nothing; all, if nothing else is left."""
-    every = list(dict.fromkeys(lemmas_of(text)))
-    return [lemma for lemma in every if lemma not in _stop_lemmas()] or every
+    return content_lemmas(text) or list(dict.fromkeys(lemmas_of(text)))
+
+
+def content_lemmas(text: str) -> list[str]:
+    """Return the lemmas of ``text``, each once, without words that say nothing."""
+    return [lemma for lemma in dict.fromkeys(lemmas_of(text)) if lemma not in _stop_lemmas()]
 
 
 class _Words(dict[str, tuple[Span, ...]]):
@@ -134,12 +138,13 @@ def _english() -> Callable[[str], str]:
 
 
 _STOP_WORDS = """
-а без бы был быть в вот во все всё вы где да для до его ее если есть еще же за зачем и из или им их к как какой какая
-какие какое ко когда который кто ли мне мой мы на над не него нет ни но ну о об он она они оно от по под почему при
-про с свой со так такой там то тоже только тот тут ты у уже чем что чтобы это этот я
+а без бы был быть в ваш вот во все всё вы где да для до его ее если есть еще же за зачем и из или им их к как какой
+какая какие какое ко когда который кто куда ли мне мой мы на над наш не него нет ни но ну о об он она они оно от
+откуда по под почему при про с свой сколько со так такой там то тоже только тот тут ты у уже через чем что чтобы это
+этот я
 a about an and any are as at be been but by can could did do does for from had has have how i if in into is it its
-me my of on or our should so that the their them then there these they this those to was we were what when where
-which who why will with would you your
+many me much my of on or our should so that the their them then there these they this those to was we were what when
+where which who why will with would you your
 """
 
 
