@@ -48,14 +48,13 @@ def _print(report: Report) -> None:
         f"({report.added:,} added, {report.changed:,} changed, {report.removed:,} removed, "
         f"{report.unchanged:,} unchanged) in {report.seconds:.1f} s"
     )
-    for path, lines, codec in report.repaired:
-        click.echo(
-            f"  repaired in the index: {shown_path(path)}: {counted(lines, 'line')} of UTF-8 once read as {codec}"
-        )
-    for path, encoding in report.encodings:
-        click.echo(f"  read as {encoding}: {shown_path(path)}")
-    for path, reason in report.skipped:
-        click.echo(f"  skipped: {shown_path(path)}: {reason}")
+    for file in report.repaired:
+        lines = counted(file.lines, "line")
+        click.echo(f"  repaired in the index only: {shown_path(file.path)}: {lines} of UTF-8 once read as {file.codec}")
+    for other in report.other_encodings:
+        click.echo(f"  read as {other.encoding}: {shown_path(other.path)}")
+    for skip in report.skipped:
+        click.echo(f"  skipped: {shown_path(skip.path)}: {skip.reason}")
 
 
 def _as_json(report: Report) -> dict[str, Any]:
@@ -66,8 +65,8 @@ def _as_json(report: Report) -> dict[str, Any]:
         "removed": report.removed,
         "unchanged": report.unchanged,
         "passages": report.passages,
-        "repaired": [{"path": str(path), "lines": lines, "codec": codec} for path, lines, codec in report.repaired],
-        "encodings": [{"path": str(path), "encoding": encoding} for path, encoding in report.encodings],
-        "skipped": [{"path": str(path), "reason": reason} for path, reason in report.skipped],
+        "repaired": [{"path": str(file.path), "lines": file.lines, "codec": file.codec} for file in report.repaired],
+        "encodings": [{"path": str(other.path), "encoding": other.encoding} for other in report.other_encodings],
+        "skipped": [{"path": str(skip.path), "reason": skip.reason} for skip in report.skipped],
         "seconds": round(report.seconds, 3),
     }

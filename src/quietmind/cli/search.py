@@ -47,8 +47,7 @@ def search(query: str, limit: int, show: bool, as_json: bool, workspace: Path) -
         click.echo("nothing found")
     for hit in hits:
         passage = hit.passage
-        place = " > ".join(dict.fromkeys([passage.title, *passage.heading]))
-        click.echo(f"{shown_path(passage.path)}:{passage.first_line}-{passage.last_line}  {place}")
+        click.echo(f"{shown_path(passage.path)}:{passage.first_line}-{passage.last_line}  {passage.place}")
         if show:
             click.echo("\n".join(f"    {line}" for line in passage.text.split("\n")) + "\n")
         else:

@@ -7,21 +7,23 @@ generated (with only those marks that were checked), and at the end the whole an
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from quietmind.base.errors import ContextOverflow, UsageError
 from quietmind.engine.port import Engine, Finished, Request, Timings
 from quietmind.notes.document import Hit
-from quietmind.think.prompts import conversation
+from quietmind.think.prompts import conversation, stop_words
 from quietmind.think.sentences import Claim, ClaimStream
 from quietmind.think.support import Support, closest, find_support, is_claim
 from quietmind.think.verify import Citation, Verifier
 from quietmind.workspace.pack import Given, pack
 from quietmind.workspace.workspace import Workspace
 
-# A passage that holds less of the question's weight than this is not about it. Measured on benchmarks/relevance.py.
-RELEVANT_COVERAGE = 0.5
+# A passage that holds less of the question's weight than this is not about it. Low on purpose: to refuse a question that
+# the notes answer is worse than to ask the model one that they do not, since its answer is checked. See
+# benchmarks/relevance.py.
+RELEVANT_COVERAGE = 0.25
 # Stands behind a sentence that no passage supports.
 UNSUPPORTED_MARK = "[?]"
 _CLOSEST_SHOWN = 3
@@ -101,7 +103,11 @@ class _Draft:
     @staticmethod
     def _bearing(given: Sequence[Given], claim: Claim) -> list[tuple[Given, Support]]:
         """Return the passages that support the claim, the one that holds most of its words first."""
-        found = [(one, support) for one in given if (support := find_support(claim.text, one.passage.text))]
+        found = [
+            (one, support)
+            for one in given
+            if (support := find_support(claim.text, one.passage.text, one.passage.place))
+        ]
         return sorted(found, key=lambda pair: -pair[1].share)
 
 
@@ -112,7 +118,7 @@ def ask(
     *,
     passages: int,
     max_tokens: int,
-) -> Iterator[Found | Text | Answer]:
+) -> Generator[Found | Text | Answer]:
     """Answer ``question`` from the notes in ``workspace``, giving the model at most ``passages`` of them.
 
     The engine is started only when something relevant was found, and is stopped before the Answer is yielded (and
@@ -138,7 +144,7 @@ def ask(
         draft = _Draft(given)
         asked = time.perf_counter()
         first_token_ms, finished = 0.0, None
-        for event in _generate(engine, Request(prompt, max_tokens), draft):
+        for event in _generate(engine, Request(prompt, max_tokens, stop=stop_words(question)), draft):
             if isinstance(event, Finished):
                 finished = event
                 continue
@@ -189,9 +195,7 @@ def _generate(engine: Engine, request: Request, draft: _Draft) -> Iterator[Text 
             break
         yield from _shown(stream.feed(event.text), draft)
         if draft.repeated:
-            close = getattr(events, "close", None)
-            if close is not None:
-                close()  # tells the engine to stop
+            events.close()  # tells the engine to stop
             return
     yield from _shown(stream.close(), draft)
 

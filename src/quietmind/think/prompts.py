@@ -53,6 +53,11 @@ def language_of(text: str) -> Language:
     return "ru" if cyrillic > 0.3 * (cyrillic + latin) else "en"
 
 
+def stop_words(question: str) -> tuple[str, ...]:
+    """Return the strings that end an answer: a weak model likes to go on with a question of its own."""
+    return (f"\n{_WORDINGS[language_of(question)].question}",)
+
+
 def conversation(question: str, given: Sequence[Given]) -> list[Message]:
     """Return the messages that ask ``question`` of the given passages. The question comes last, next to the answer."""
     wording = _WORDINGS[language_of(question)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quietmind.base.errors import NotesError
 from quietmind.notes.document import Document, Passage
-from quietmind.notes.read import read_document
+from quietmind.notes.reading import read_document
 
 
 class Standing(StrEnum):

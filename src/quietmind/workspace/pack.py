@@ -30,9 +30,8 @@ class Given:
 
 
 def _block(number: int, passage: Passage) -> str:
-    place = " > ".join(dict.fromkeys([passage.title, *passage.heading]))
     said = f" ({passage.speaker}, {passage.when})" if passage.speaker and passage.when else ""
-    return f"[{number}] {place}{said}\n{passage.text.strip()}\n"
+    return f"[{number}] {passage.place}{said}\n{passage.text.strip()}\n"
 
 
 def pack(hits: Sequence[Hit], budget: int, count: Callable[[str], int]) -> tuple[Given, ...]:

@@ -1,0 +1,71 @@
+"""A sentence passes only when a passage really holds it."""
+
+from __future__ import annotations
+
+import pytest
+
+from quietmind.think.support import closest, find_support, is_claim
+
+PASSAGE = """## Watering
+The pump starts when soil moisture falls below 32 % and runs for at most 90 seconds.
+It never starts between 23:00 and 06:00.
+Полив включается, если влажность почвы ниже 32 %. Насос работает не дольше 90 секунд."""
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "The pump starts when soil moisture falls below 32 %.",
+        "The pump runs for at most 90 seconds.",
+        "Pumps start below 32% soil moisture.",
+        "Полив включится при влажности почвы ниже 32 %.",
+    ],
+)
+def test_what_the_passage_says_is_supported(sentence: str) -> None:
+    support = find_support(sentence, PASSAGE)
+    assert support is not None
+    assert "32" in PASSAGE[support.start : support.end] or "90" in PASSAGE[support.start : support.end]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "why"),
+    [
+        ("The pump starts when soil moisture falls below 23 %.", "another number"),
+        ("The pump does not start when soil moisture falls below 32 %.", "negated"),
+        ("Полив не включается, если влажность почвы ниже 32 %.", "negated"),
+        ("It starts between 23:00 and 06:00.", "the passage says never"),
+        ("The greenhouse door opens when the lamp is bright.", "nothing of it is there"),
+        (
+            "Полив включается, если влажность почвы ниже 32 % и открыта форточка крыши теплицы соседа.",
+            "mostly invented",
+        ),
+    ],
+)
+def test_what_the_passage_does_not_say_is_not(sentence: str, why: str) -> None:
+    assert find_support(sentence, PASSAGE) is None, why
+
+
+def test_the_quote_is_the_shortest_stretch_that_holds_the_sentence() -> None:
+    support = find_support("It never starts between 23:00 and 06:00.", PASSAGE)
+    assert support is not None
+    assert PASSAGE[support.start : support.end] == "It never starts between 23:00 and 06:00."
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("1 200 litres of water", "1,200 litres of water"), ("2,5 литра воды", "2.5 литра воды")],
+)
+def test_a_number_is_the_same_in_either_spelling(written: str, meant: str) -> None:
+    assert find_support(written, f"The tank holds {meant}.") is not None
+
+
+def test_small_talk_is_no_claim() -> None:
+    assert not is_claim("Sure!")
+    assert not is_claim("Да.")
+    assert is_claim("Порог влажности равен 32 %.")
+
+
+def test_the_closest_sentence_shares_most_with_the_question() -> None:
+    near = closest("How long does the pump run?", PASSAGE)
+    assert PASSAGE[near.start : near.end].startswith("The pump starts")
+    assert PASSAGE[near.start : near.end].endswith("90 seconds.")
