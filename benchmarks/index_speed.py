@@ -1,9 +1,10 @@
-"""How fast an archive is indexed, looked through again and searched; run as
+"""How fast an archive is indexed, looked through again and searched.
 
     python benchmarks/index_speed.py [PAGES] [--profile]
 
-The pages are invented here: 2.5 KB of Markdown each, Russian and English, words drawn by Zipf's law from stems that are
-inflected, so that a dictionary lemmatizer has real and unknown forms to work on. The same seed gives the same pages.
+The pages are invented here: 2.5 KB of Markdown each, Russian and English, words drawn by Zipf's law from
+inflected stems, so that a dictionary lemmatizer has real and unknown forms to work on. The same seed gives the same
+pages.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ RUSSIAN_NOUNS = """систем памят запрос ответ докуме�
 проверк требован функц экран кнопк пользовател доступ парол сет скорост чтен запис поиск ключ окн сервер файл папк текст
 решен вариант причин ссылк таблиц список график отчёт журнал событ сообщен канал датчик насос клапан питан заряд батаре
 температур влажност растен теплиц полив распис режим настройк обновлен версия ветк сборк тест пример план задач
-проект команд встреч срок бюджет договор поставк склад заказ клиент цен скидк оплат счёт налог""".split()
+проект команд встреч срок бюджет договор поставк склад заказ клиент цен скидк оплат счёт налог"""
 RUSSIAN_VERBS = """провер сохран загруж открыв закрыв показыв счита чита запуска останавлива обновля удаля добавля меня
-получа отправля ожида сравнива выбира исправля описыва замеча обсужда реша записыва ищ находит""".split()
+получа отправля ожида сравнива выбира исправля описыва замеча обсужда реша записыва ищ находит"""
 NOUN_ENDINGS = ["", "а", "у", "ом", "е", "ы", "ов", "ам", "ами", "ах", "и", "ой", "ей", "ия", "ию", "ии"]
 VERB_ENDINGS = ["ть", "ет", "ем", "ют", "л", "ла", "ли", "ешь", "йте", "ющий", "вшая", "я"]
-RUSSIAN_SMALL = "и в на не что это как для при если по с от к из у же но или только уже ещё".split()
+RUSSIAN_SMALL = "и в на не что это как для при если по с от к из у же но или только уже ещё"
 ENGLISH = """system memory request answer document model context archive index note line page question error check
 require function screen button user access password network speed read write search key window server file folder text
 solve variant cause link table list chart report log event message channel sensor pump valve power charge battery plan
 task project team meeting term budget contract supply store order client price pay bill tax cache token prefill decode
-expert router snapshot passage notebook engine layer tensor batch quantize merge branch build test example""".split()
+expert router snapshot passage notebook engine layer tensor batch quantize merge branch build test example"""
 ENGLISH_ENDINGS = ["", "s", "ed", "ing", "er", "ly", "able", "ment"]
-ENGLISH_SMALL = "the a of to in and is that for it with as on be this by from or not".split()
+ENGLISH_SMALL = "the a of to in and is that for it with as on be this by from or not"
 
 
 def main() -> None:
@@ -70,8 +71,8 @@ def main() -> None:
     print(
         f"measured:  first index {result['first_s']:.1f} s ({result['pages_per_s']:.0f} pages/s, "
         f"{result['mb_per_s']:.2f} MB/s), second run {result['second_s']:.2f} s, one changed file "
-        f"{result['one_changed_s']:.2f} s, a query {result['query_ms']:.1f} ms, peak memory {result['peak_mb']:.0f} MB, "
-        f"database {result['database_mb']:.1f} MB"
+        f"{result['one_changed_s']:.2f} s, a query {result['query_ms']:.1f} ms, "
+        f"peak memory {result['peak_mb']:.0f} MB, database {result['database_mb']:.1f} MB"
     )
     print(json.dumps(result | {"predicted_first_s": predicted, "predicted_second_s": rescan}))
 
@@ -137,13 +138,14 @@ def write_pages(root: Path, count: int, chance: random.Random) -> int:
 
 def vocabulary(chance: random.Random) -> tuple[Iterator[str], Iterator[str]]:
     """Return endless Russian and English words. Every form of every stem, the rank of a form decided by chance."""
-    forms = [stem + end for stem in RUSSIAN_NOUNS for end in NOUN_ENDINGS]
-    forms += [stem + end for stem in RUSSIAN_VERBS for end in VERB_ENDINGS]
+    nouns, verbs, english = RUSSIAN_NOUNS.split(), RUSSIAN_VERBS.split(), ENGLISH.split()
+    forms = [stem + end for stem in nouns for end in NOUN_ENDINGS]
+    forms += [stem + end for stem in verbs for end in VERB_ENDINGS]
     # Compounds stand for the long tail of a real vocabulary: names, terms, words no dictionary has.
-    tail = [a + "о" + b for a in RUSSIAN_NOUNS for b in forms[::5]]
-    latin = [stem + end for stem in ENGLISH for end in ENGLISH_ENDINGS]
-    latin_tail = [a + b for a in ENGLISH for b in latin[::9]]
-    return stream(RUSSIAN_SMALL, forms, tail, chance), stream(ENGLISH_SMALL, latin, latin_tail, chance)
+    tail = [one + "о" + other for one in nouns for other in forms[::5]]
+    latin = [stem + end for stem in english for end in ENGLISH_ENDINGS]
+    latin_tail = [one + other for one in english for other in latin[::9]]
+    return stream(RUSSIAN_SMALL.split(), forms, tail, chance), stream(ENGLISH_SMALL.split(), latin, latin_tail, chance)
 
 
 def stream(small: list[str], forms: list[str], tail: list[str], chance: random.Random) -> Iterator[str]:

@@ -75,7 +75,7 @@ class _Sizes:
 def _split(block: Block, sizes: _Sizes) -> Iterator[tuple[int, int]]:
     """Yield the runs of lines that ``block`` is cut into: itself if it fits, else by its cuts, else by lines."""
     if sizes(block.first_line, block.last_line) <= MAX_CHARS:
-        yield block.first_line, block.last_line
+        yield from _trimmed(block.first_line, block.last_line, sizes)
         return
     for first, last in _packed(block.first_line, block.last_line, block.cuts, sizes):
         if sizes(first, last) <= MAX_CHARS:

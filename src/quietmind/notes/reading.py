@@ -55,18 +55,20 @@ def read_bytes(path: Path) -> tuple[bytes, FileState]:
     try:
         # O_NONBLOCK: opening a pipe that took the file's place must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
+        try:
             for _ in range(_ATTEMPTS):
                 before = os.fstat(descriptor)
                 if not stat.S_ISREG(before.st_mode):
                     raise NotesError(f"{shown_path(path)}: is not a regular file")
                 if before.st_size > MAX_FILE_BYTES:
                     raise NotesError(f"{shown_path(path)}: {too_large(before.st_size)}")
-                file.seek(0)
-                data = _read_at_most(file.fileno(), MAX_FILE_BYTES + 1)
+                os.lseek(descriptor, 0, os.SEEK_SET)
+                data = _read_at_most(descriptor, MAX_FILE_BYTES + 1)
                 state = FileState.of(os.fstat(descriptor))
                 if state == FileState.of(before) and len(data) == state.size:
                     return data, state
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise NotesError(f"{shown_path(path)}: cannot be read ({error.strerror or error})") from error
     except ValueError as error:  # a NUL in the path

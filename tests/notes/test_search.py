@@ -1,0 +1,153 @@
+"""Questions find the passages that answer them; no text is too strange to be a question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from quietmind.base.sqlite import connect
+from quietmind.notes.document import Hit
+from quietmind.notes.index import Index
+from quietmind.notes.schema import MIGRATIONS
+from quietmind.notes.search import documents, search, stats
+
+SEEDS = Path(__file__).resolve().parents[3] / "shared" / "seeds"
+
+NOTES = {
+    "память.md": "# Память\n\nМодель занимает память видеокарты целиком, вместе с кешем.\n",
+    "poliv.md": "# Полив\n\nТеплица поливается утром, см. ФТ-3.1 и REQ-12.\n\n## Насосы\n\nНасос включает реле\n",
+    "code.pseudo": "function readSnapshot(file_name):\n    open launch.py version 2.5.1\n",
+    "ёлка.txt": "Ёлку покупаем в декабре.\n",
+    "english.md": "# Snapshots\n\nRunning models are restored from compressed snapshots.\n",
+    "same-1.md": "одинаковые слова\n",
+    "same-2.md": "одинаковые слова\n",
+}
+
+
+class Archive:
+    def __init__(self, folder: Path, root: Path) -> None:
+        self.connection = connect(folder / "archive.db", MIGRATIONS)
+        self.root = root
+        Index(self.connection, folder / "archive.db").update(root)
+
+    def hits(self, query: str, limit: int = 10) -> list[Hit]:
+        return search(self.connection, query, limit)
+
+    def best(self, query: str) -> str | None:
+        hits = self.hits(query)
+        return hits[0].passage.path.name if hits else None
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+    folder = tmp_path_factory.mktemp("search")
+    root = folder / "notes"
+    root.mkdir()
+    for name, text in NOTES.items():
+        (root / name).write_text(text, encoding="utf-8")
+    archive = Archive(folder, root)
+    yield archive
+    archive.connection.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("сколько памяти занимают модели", "память.md"),
+        ("видеокартами", "память.md"),
+        ("когда поливать теплицы?", "poliv.md"),
+        ("реле насосов", "poliv.md"),
+        ("елки", "ёлка.txt"),
+        ("ЁЛКОЙ", "ёлка.txt"),
+        ("how is a model restored from a snapshot", "english.md"),
+        ("фт-3.1", "poliv.md"),
+        ("REQ-12", "poliv.md"),
+        ("read_snapshot", "code.pseudo"),
+        ("readSnapshot", "code.pseudo"),
+        ("launch.py", "code.pseudo"),
+        ("2.5.1", "code.pseudo"),
+        ("code.pseudo", "code.pseudo"),
+    ],
+)
+def test_a_question_in_other_inflections_finds_its_note(archive: Archive, query: str, name: str) -> None:
+    assert archive.best(query) == name
+
+
+def test_coverage_is_the_share_of_the_question_that_was_found(archive: Archive) -> None:
+    assert archive.hits("насос реле")[0].coverage == pytest.approx(1.0)
+    half = archive.hits("насос дирижабль")[0].coverage
+    assert 0.3 < half < 0.5  # the word that no note holds weighs most
+    assert archive.hits("дирижабль") == []
+
+
+def test_title_and_heading_count_for_coverage(archive: Archive) -> None:
+    (hit,) = [h for h in archive.hits("полив насосы реле") if h.coverage == pytest.approx(1.0)]
+    assert hit.passage.path.name == "poliv.md"
+
+
+def test_a_hit_carries_the_passage_as_it_stands_in_the_file(archive: Archive) -> None:
+    passage = archive.hits("поливается")[0].passage
+    assert passage.path == archive.root / "poliv.md"
+    assert passage.title == "Полив"
+    assert passage.text == "\n".join(NOTES["poliv.md"].splitlines()[passage.first_line - 1 : passage.last_line])
+
+
+def test_equal_passages_come_in_the_order_of_their_paths(archive: Archive) -> None:
+    first, second = archive.hits("одинаковое слово")[:2]
+    assert first.score == second.score
+    assert [first.passage.path.name, second.passage.path.name] == ["same-1.md", "same-2.md"]
+    assert len(archive.hits("одинаковое слово", limit=1)) == 1
+    assert archive.hits("одинаковое слово", limit=0) == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", " ", '"', "'", '"память', "NEAR(", "память NEAR модель", "AND OR NOT", "title:память", "*", "пам*", "^память",
+     "-", "(((", "{body}: x", "🙂", "\0", "\udcff", "a'; DROP TABLE lemmas; --", "слово " * 10_000, "x" * 100_000,
+     " ".join(f"слово{n}" for n in range(5_000))],
+)  # fmt: skip
+def test_any_text_is_a_question(archive: Archive, query: str) -> None:
+    archive.hits(query)
+
+
+@given(st.text())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_random_text_is_a_question(archive: Archive, query: str) -> None:
+    for hit in archive.hits(query):
+        assert 0 < hit.coverage <= 1
+
+
+def test_words_that_look_like_syntax_are_only_words(archive: Archive) -> None:
+    assert archive.best('память" OR "насос') == archive.best("память насос")
+
+
+def test_documents_and_stats_tell_what_is_there(archive: Archive) -> None:
+    entries = documents(archive.connection)
+    assert sorted(entry.path.name for entry in entries) == sorted(NOTES)
+    found = stats(archive.connection)
+    assert found.documents == len(NOTES)
+    assert found.passages == sum(entry.passages for entry in entries)
+    assert found.repaired_documents == 0
+
+
+@pytest.mark.skipif(not SEEDS.exists(), reason="the five real exports are not in this checkout")
+def test_the_five_real_exports_are_found_by_questions_in_other_words_forms(tmp_path: Path) -> None:
+    root = tmp_path / "seeds"
+    root.mkdir()
+    for file in SEEDS.glob("*.txt"):
+        (root / file.name).write_bytes(file.read_bytes())
+    archive = Archive(tmp_path, root)
+    asked = {
+        "растянуть контекста на восьми видеокартах, сжатием кеша": "000",
+        "веса всех экспертов загружены в видеопамяти": "001",
+        "прирост нагрузок видеопамяти от удвоения контекстов": "002",
+        "компьютеры эппл с терабайтом памяти, процессоры без видеокарты": "003",
+        "приватностью заметок важнее скоростей": "004",
+    }
+    for question, name in asked.items():
+        assert archive.best(question or "")[:3] == name, question  # type: ignore[index]
+    archive.connection.close()
