@@ -23,7 +23,8 @@ def model_path() -> Path:
 
 @pytest.fixture(scope="session")
 def options(model_path: Path) -> LlamaCppOptions:
-    return LlamaCppOptions(model_path, context=512, batch=256, micro_batch=256, silence_timeout_s=20)
+    # One thread: two of them spin while they wait for each other, and crawl on a busy machine of two cores.
+    return LlamaCppOptions(model_path, context=512, threads=1, batch=256, micro_batch=256, silence_timeout_s=20)
 
 
 @pytest.fixture(scope="session")

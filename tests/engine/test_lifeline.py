@@ -28,7 +28,7 @@ from quietmind.engine.llamacpp import LlamaCpp, LlamaCppOptions
 from quietmind.engine.port import Request
 
 path, then = sys.argv[1:]
-engine = LlamaCpp.start(LlamaCppOptions(Path(path), context=2048))
+engine = LlamaCpp.start(LlamaCppOptions(Path(path), context=2048, threads=1))
 print(engine.pid, flush=True)
 if then == "generate":
     for item in engine.generate(Request("Once upon a time", 2000, temperature=1.0)):

@@ -25,6 +25,7 @@ from quietmind.base.errors import (
     EngineMissing,
     EngineRefused,
     EngineStartFailed,
+    UsageError,
 )
 from quietmind.engine.llamacpp import LOG_NAME, LlamaCpp, LlamaCppOptions
 from quietmind.engine.port import Delta, Finished, Message, Request
@@ -93,11 +94,12 @@ def test_the_log_of_the_run_before_is_kept(options: LlamaCppOptions, tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == [LOG_NAME, LOG_NAME + ".1"]
 
 
-def test_options_reach_the_engine(options: LlamaCppOptions) -> None:
+def test_options_reach_the_engine(options: LlamaCppOptions, tmp_path: Path) -> None:
     chosen = replace(options, context=300, kv_type="q8_0", threads=1, flash_attention="on")
-    with LlamaCpp.start(chosen) as engine:
+    with LlamaCpp.start(chosen, tmp_path) as engine:
         assert engine.context == 512  # rounded up, and said so
         assert said(engine, Request("One", 2))
+    assert "n_threads = 1" in (tmp_path / LOG_NAME).read_text()
 
 
 # How it is interrupted -------------------------------------------------------------------------------------
@@ -162,8 +164,8 @@ def test_silence_is_a_hang_and_ends_the_child(options: LlamaCppOptions) -> None:
 
 
 def test_a_long_prefill_is_no_silence(options: LlamaCppOptions) -> None:
-    request = Request("word " * 600, 1)
-    slow = replace(options, context=1024, batch=32, micro_batch=32)
+    request = Request("word " * 240, 1)
+    slow = replace(options, batch=16, micro_batch=16)
 
     def prefill_seconds(limit: float) -> float:
         with LlamaCpp.start(replace(slow, silence_timeout_s=limit)) as engine:
@@ -172,7 +174,7 @@ def test_a_long_prefill_is_no_silence(options: LlamaCppOptions) -> None:
         return last.timings.prompt_ms / 1000
 
     unhurried = prefill_seconds(20)
-    limit = 0.6 * unhurried  # of 19 batches, some eleven times what each takes
+    limit = 0.6 * unhurried  # of 16 batches, some nine times what each takes
     assert prefill_seconds(limit) > limit
 
 
@@ -211,6 +213,11 @@ def test_a_damaged_model_is_named_with_its_damage(
     with pytest.raises(EngineStartFailed, match=f"damaged.gguf: .*{reason}") as caught:
         LlamaCpp.start(LlamaCppOptions(damaged, context=512))
     assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_kv_type_is_a_usage_error(options: LlamaCppOptions) -> None:
+    with pytest.raises(UsageError, match=r"q3_9.*q8_0"):
+        LlamaCpp.start(replace(options, kv_type="q3_9"))
 
 
 def test_a_missing_model_is_said_without_starting_anything(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ class Child:
         self._log = log
         self._mark = 0
         # Runs once: from end(), when the last reference goes, or when the interpreter exits.
-        self._finalizer = weakref.finalize(self, _put_down, process, report, log, os.getpid())
+        self._finalizer = weakref.finalize(self, _put_down, process, report, log)
 
     @classmethod
     def spawn(cls, module: str, first_line: Mapping[str, Any], log_path: Path | None) -> Self:
@@ -108,7 +108,10 @@ class Child:
             return None
         if status is None:
             return None
-        return f"with exit status {status}" if status >= 0 else f"by {signal.Signals(-status).name}"
+        if status >= 0:
+            return f"with exit status {status}"
+        named = {each.value: each.name for each in signal.Signals}
+        return f"by {named.get(-status, f'signal {-status}')}"
 
     def mark_log(self) -> None:
         """Have :meth:`trouble` look only at what is logged from now on."""
@@ -134,9 +137,9 @@ class Child:
         self._finalizer()
 
 
-def _put_down(process: subprocess.Popen[bytes], report: int, log: IO[bytes], owner: int) -> None:
-    if os.getpid() != owner:  # a fork inherited this object; the child is not its to end
-        return
+def _put_down(process: subprocess.Popen[bytes], report: int, log: IO[bytes]) -> None:
+    # In a fork that inherited this object nothing happens to the child: its lifeline is still open in the parent, and
+    # a process that is not one's own child counts as waited for.
     with suppress(OSError):
         _lifeline(process).close()
     try:

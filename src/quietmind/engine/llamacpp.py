@@ -17,6 +17,7 @@ from quietmind.base.errors import (
     EngineMissing,
     EngineRefused,
     EngineStartFailed,
+    UsageError,
 )
 from quietmind.base.paths import shown_path
 from quietmind.engine.child import Child
@@ -25,6 +26,9 @@ from quietmind.engine.port import Delta, Finished, Message, Request, require_roo
 from quietmind.engine.turn import Turn
 
 LOG_NAME = "llamacpp.log"
+
+# What llama.cpp takes for the KV cache (its options -ctk and -ctv).
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 # The time that a process may take to disappear after its socket has closed.
 _DYING_SECONDS = 2.0
@@ -46,7 +50,7 @@ class LlamaCppOptions:
     """How to run a model.
 
     ``context`` is in tokens; llama.cpp rounds it up to a multiple of 256 and down to the model's own limit.
-    ``kv_type`` is the type of the KV cache by its ggml name (``f16``, ``q8_0``, ...). ``threads`` None leaves the
+    ``kv_type`` is the type of the KV cache, one of ``KV_TYPES``. ``threads`` None leaves the
     choice to llama.cpp: one a physical core.
 
     ``batch`` tokens of prompt are computed between two looks at the connection: cancelling a prefill, and the sign of
@@ -77,15 +81,18 @@ class LlamaCpp:
         self._turn = Turn()
         self._gone: EngineError | None = None  # why no further call can succeed
         self._http = LlamaHttp(address, key, silence=options.silence_timeout_s, broken=self._broken)
-        self._context = int(self._http.get("/props")["default_generation_settings"]["n_ctx"])
+        settings = self._field(self._http.get("/props"), "default_generation_settings")
+        self._context = int(self._field(settings, "n_ctx"))
 
     @classmethod
     def start(cls, options: LlamaCppOptions, log_folder: Path | None = None) -> Self:
         """Start the child and wait until it serves.
 
         Its log goes to ``llamacpp.log`` in ``log_folder`` (the run before is kept as ``llamacpp.log.1``), or to a
-        temporary file. Raises EngineMissing or EngineStartFailed.
+        temporary file. Raises UsageError for an unknown KV type, EngineMissing or EngineStartFailed.
         """
+        if options.kv_type not in KV_TYPES:
+            raise UsageError(f"{options.kv_type!r} is no KV cache type; choose one of {', '.join(KV_TYPES)}")
         shown = shown_path(options.model_path)
         if not options.model_path.exists():
             raise EngineStartFailed(f"{shown}: there is no such model file; check the path or fetch the model")
@@ -266,7 +273,7 @@ def _address(child: Child, options: LlamaCppOptions) -> str:
 
 def _start_failure(shown: str, ending: str, trouble: str) -> str:
     reason = " ".join((trouble or ending).split())
-    advice = next((advice for pattern, advice in _ADVICE if pattern.search(reason)), "see its log")
+    advice = next((advice for pattern, advice in _ADVICE if pattern.search(reason)), f"{LOG_NAME} says more")
     return f"{shown}: llama.cpp could not start ({reason}); {advice}"
 
 
