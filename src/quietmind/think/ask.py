@@ -6,6 +6,7 @@ generated (with only those marks that were checked), and at the end the whole an
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +21,18 @@ from quietmind.think.verify import Citation, Verifier
 from quietmind.workspace.pack import Given, pack
 from quietmind.workspace.workspace import Workspace
 
-# A passage that holds less of the question's weight than this is not about it. Low on purpose: to refuse a question that
-# the notes answer is worse than to ask the model one that they do not, since its answer is checked. See
+# A passage that holds less of the question's weight than this is not about it. Low on purpose: to refuse a question
+# that the notes answer is worse than to ask the model one that they do not, since its answer is checked. See
 # benchmarks/relevance.py.
 RELEVANT_COVERAGE = 0.25
+# One that holds less than this share of what the best one holds would only dilute the context.
+BESIDE_THE_BEST = 0.5
 # Stands behind a sentence that no passage supports.
 UNSUPPORTED_MARK = "[?]"
 _CLOSEST_SHOWN = 3
+# A few words again and again at the end of the text: weak models fall into this and do not come out.
+_LOOP = re.compile(r"(.{6,80}?)\1{4,}\Z", re.DOTALL)
+_LOOP_CHARS = 480
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class _Draft:
         the other passages it was given are tried.
         """
         key = " ".join(claim.text.lower().split())
-        self.repeated = key in self.sentences and is_claim(claim.text)
+        self.repeated = self.repeated or key in self.sentences
         self.sentences.add(key)
         if not is_claim(claim.text):
             return ""
@@ -128,7 +134,7 @@ def ask(
     if not question.strip():
         raise UsageError('the question is empty; ask like this: quietmind ask "How does the hub pair?"')
     began = time.perf_counter()
-    hits = [hit for hit in workspace.search(question, passages) if hit.coverage >= RELEVANT_COVERAGE]
+    hits = relevant(workspace.search(question, passages))
     search_ms = _ms_since(began)
     if not hits:
         yield Found(())
@@ -167,7 +173,13 @@ def ask(
     )
 
 
-def _prompt(engine: Engine, question: str, hits: list[Hit], max_tokens: int) -> tuple[tuple[Given, ...], str]:
+def relevant(hits: Sequence[Hit]) -> list[Hit]:
+    """Return those of ``hits`` that are about the question, in their order."""
+    best = max((hit.coverage for hit in hits), default=0.0)
+    return [hit for hit in hits if hit.coverage >= max(RELEVANT_COVERAGE, BESIDE_THE_BEST * best)]
+
+
+def _prompt(engine: Engine, question: str, hits: Sequence[Hit], max_tokens: int) -> tuple[tuple[Given, ...], str]:
     """Pack what fits beside the question and ``max_tokens`` of answer; return the passages and the prompt."""
     bare = len(engine.tokenize(engine.render(conversation(question, ()))))
     budget = engine.context - max_tokens - bare
@@ -194,9 +206,10 @@ def _generate(engine: Engine, request: Request, draft: _Draft) -> Iterator[Text 
             yield event
             break
         yield from _shown(stream.feed(event.text), draft)
+        draft.repeated = draft.repeated or _LOOP.search(draft.text[-_LOOP_CHARS:]) is not None
         if draft.repeated:
             events.close()  # tells the engine to stop
-            return
+            break
     yield from _shown(stream.close(), draft)
 
 
@@ -205,8 +218,6 @@ def _shown(pieces: list[str | Claim], draft: _Draft) -> Iterator[Text]:
         text = draft.judge(piece) if isinstance(piece, Claim) else piece
         if text:
             yield Text(text)
-        if draft.repeated:
-            return
 
 
 def _citations(question: str, draft: _Draft) -> tuple[Citation, ...]:

@@ -59,7 +59,7 @@ def stop_words(question: str) -> tuple[str, ...]:
 
 
 def conversation(question: str, given: Sequence[Given]) -> list[Message]:
-    """Return the messages that ask ``question`` of the given passages. The question comes last, next to the answer."""
+    """Return the messages that ask ``question`` of the given passages, best first. The question comes last."""
     wording = _WORDINGS[language_of(question)]
     notes = "\n".join(passage.block for passage in given)
     return [
