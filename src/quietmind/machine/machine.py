@@ -26,12 +26,17 @@ class Device:
 
 @dataclass(frozen=True)
 class Host:
-    """The computer around the devices. ``physical_cores`` excludes hyper-threads."""
+    """The computer around the devices. ``physical_cores`` excludes hyper-threads.
+
+    ``usable_cores`` is how many threads may really run at once here: physical cores, less what CPU affinity and a
+    cgroup quota withhold.
+    """
 
     system: str
     cpu: str
     physical_cores: int | None = None
     logical_cores: int | None = None
+    usable_cores: int | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
+from math import prod
 from pathlib import Path
 
 
@@ -27,11 +29,24 @@ class Tensor:
 
 
 @dataclass(frozen=True)
+class Rope:
+    """Rotary position embedding as the file states it. ``scaling`` is None where the file asks for none."""
+
+    base: float
+    dimensions: int
+    scaling: str | None = None
+    factor: float | None = None
+    original_context: int | None = None
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """What the plan needs to know of a model. Counts are per model, dimensions in elements.
 
     ``key_length`` and ``value_length`` are per head and are fields of their own: hidden size divided by heads is
-    wrong for many models. ``kv_heads`` has one entry a layer, ``layer_kinds`` likewise.
+    wrong for many models. ``kv_heads`` has one entry a layer, ``layer_kinds`` likewise. ``feed_forward`` is the
+    width of a dense layer's feed-forward part, ``expert_feed_forward`` of one routed expert, and
+    ``shared_feed_forward`` of the expert that every token visits; each is 0 where the model has no such part.
     """
 
     name: str
@@ -52,19 +67,25 @@ class ModelCard:
     experts_used: int
     tensors: tuple[Tensor, ...]
     file_bytes: int
+    expert_feed_forward: int = 0
+    shared_feed_forward: int = 0
+    rope: Rope | None = None
+    quantization: str | None = None  # the recipe's name, "Q4_K_M"
+    tokenizer: str | None = None  # the family: "gpt2" is byte-level BPE, "llama" is SentencePiece
+    chat_template: str | None = None
+    files: tuple[Path, ...] = ()  # every part of a split model, in order; ``path`` is the first
 
-    @property
+    @cached_property
     def weight_bytes(self) -> int:
         """Sum of the tensor table: the bytes of weights alone, without headers and padding."""
         return sum(tensor.bytes for tensor in self.tensors)
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         """Number of weights, all experts counted."""
-        total = 0
-        for tensor in self.tensors:
-            elements = 1
-            for extent in tensor.shape:
-                elements *= extent
-            total += elements
-        return total
+        return sum(prod(tensor.shape) for tensor in self.tensors)
+
+    @cached_property
+    def tied_output(self) -> bool:
+        """Whether the output projection is the token embedding, stored once."""
+        return all(tensor.name != "output.weight" for tensor in self.tensors)
