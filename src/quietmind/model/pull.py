@@ -147,7 +147,7 @@ def _wait(child: subprocess.Popen[bytes], folder: Path, progress: Progress) -> N
         try:
             child.wait(_LOOK_SECONDS)
         except subprocess.TimeoutExpired:
-            size = _size_below(folder)
+            size = _largest_file(folder)
             if size > shown:
                 progress.advance(size - shown)
                 shown = size
@@ -155,15 +155,16 @@ def _wait(child: subprocess.Popen[bytes], folder: Path, progress: Progress) -> N
             return
 
 
-def _size_below(folder: Path) -> int:
-    total = 0
+def _largest_file(folder: Path) -> int:
+    """Return the size of the largest file below ``folder``: pip copies the wheel once it is whole."""
+    largest = 0
     for root, _, files in os.walk(folder):
         for file in files:
             try:
-                total += Path(root, file).stat().st_size
+                largest = max(largest, Path(root, file).stat().st_size)
             except OSError:
                 continue  # pip moved it
-    return total
+    return largest
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
