@@ -89,7 +89,7 @@ def plan(machine: Machine, card: ModelCard, ask: Ask | None = None) -> Plan:
     _refuse_nonsense(ask)
     kind = kv_type(ask.kv_type)
     if ask.context is not None:
-        return _planned(machine, card, ask, kind, padded(ask.context))
+        return _planned(machine, card, ask, kind, ask.context)
     return _largest_that_fits(machine, card, ask, kind)
 
 
@@ -124,10 +124,11 @@ def _largest_that_fits(machine: Machine, card: ModelCard, ask: Ask, kind: GgmlTy
     return best
 
 
-def _planned(machine: Machine, card: ModelCard, ask: Ask, kind: GgmlType, context: int) -> Plan:
+def _planned(machine: Machine, card: ModelCard, ask: Ask, kind: GgmlType, tokens: int) -> Plan:
     cpu = machine.cpu
-    batch = min(ask.batch, context)
-    micro_batch = min(ask.micro_batch, batch)  # the engine lowers both likewise
+    context = padded(tokens)
+    batch = min(ask.batch, tokens)  # the engine lowers both likewise, before it pads the context
+    micro_batch = min(ask.micro_batch, batch)
     groups = kv_groups(card, context, micro_batch, kind)
     compute = compute_bytes(card, context, micro_batch, kind)
     output = F32 * card.vocabulary

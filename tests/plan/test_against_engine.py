@@ -1,0 +1,82 @@
+"""The plan against the real engine's own accounting, with the small real model."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from quietmind.base.errors import ModelNotFound
+from quietmind.machine.machine import Device, Host, Machine
+from quietmind.model.gguf import read_card
+from quietmind.model.locate import locate
+from quietmind.plan import Ask, plan
+
+MIB = 1 << 20
+MACHINE = Machine("any", (Device("cpu", "any", 1 << 40, 1 << 40),), (), Host("any", "any"))
+
+CHILD = """
+import sys, xllamacpp
+path, context, micro_batch, kv = sys.argv[1:]
+params = xllamacpp.CommonParams()
+params.model.path, params.n_ctx, params.n_ubatch = path, int(context), int(micro_batch)
+params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, "GGML_TYPE_" + kv.upper())
+params.cache_ram_mib, params.fit_params, params.verbosity, params.warmup = 0, False, 5, False
+xllamacpp.Server(params)
+"""
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("the engine (xllamacpp) is not installed")
+    try:
+        return locate("tiny")
+    except ModelNotFound as missing:
+        pytest.skip(f"the small real model is not here: {missing}")
+
+
+def engine_log(*arguments: str) -> str:
+    """Return what the engine says until its buffers are placed; serving is not waited for."""
+    lines: list[str] = []
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"GGML_NO_BACKTRACE": "1"},
+    ) as child:
+        watchdog = threading.Timer(60, child.kill)
+        watchdog.start()
+        assert child.stderr is not None
+        for line in child.stderr:
+            lines.append(line.decode("utf-8", "replace"))
+            if "reserve took" in lines[-1]:
+                break
+        watchdog.cancel()
+        child.kill()
+    return "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("context", "micro_batch", "kv"), [(1024, 512, "f16"), (1300, 128, "q8_0"), (300, 512, "q4_1")]
+)
+def test_the_engine_takes_what_the_plan_says(model: Path, context: int, micro_batch: int, kv: str) -> None:
+    log = engine_log(str(model), str(context), str(micro_batch), kv)
+    taken = {
+        part: sum(float(size) for size in re.findall(rf"{words} = +([\d.]+) MiB", log))
+        for part, words in (
+            ("weights", "model buffer size"),
+            ("KV cache", "KV buffer size"),
+            ("output buffer", "output buffer size"),
+            ("compute buffer", "compute buffer size"),
+        )
+    }
+    ledger = plan(MACHINE, read_card(model), Ask(context, kv, micro_batch)).ledger
+    planned = {part: ledger.component(part) / MIB for part in taken}
+    assert planned == pytest.approx(taken, abs=0.0101), log[-1000:]  # two digits are printed, of each buffer

@@ -1,0 +1,161 @@
+"""The compute buffer: the allocator's decisions one by one, and sizes that the engine printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quietmind.model.card import LayerKind, ModelCard, Tensor
+from quietmind.plan.allocator import ALIGNMENT, Graph
+from quietmind.plan.compute import compute_bytes
+from quietmind.plan.kv import kv_type
+
+MakeCard = Callable[..., ModelCard]
+
+
+def test_results_that_live_together_lie_side_by_side() -> None:
+    graph = Graph()
+    first = graph.input(100)
+    second = graph.result(200, first)
+    graph.result(300, first, second)
+    assert graph.peak() == 128 + 224 + 320  # each rounded up to 32
+
+
+def test_a_place_is_used_again_after_the_last_use() -> None:
+    graph = Graph()
+    number = graph.input(320)
+    for _ in range(10):
+        number = graph.result(320, number)
+    assert graph.peak() == 640
+
+
+def test_the_smallest_hole_that_fits_is_taken() -> None:
+    graph = Graph()
+    big, wall, small, roof = graph.input(640), graph.input(32), graph.input(320), graph.input(32)
+    graph.consume(big)
+    graph.consume(small)
+    graph.result(320, wall, roof)
+    assert graph.peak() == 640 + 32 + 320 + 32
+    graph.result(640, wall, roof)
+    assert graph.peak() == 640 + 32 + 320 + 32  # the big hole was left whole
+
+
+def test_an_operand_is_overwritten_in_its_last_use_only() -> None:
+    graph = Graph()
+    number = graph.input(320)
+    graph.result(320, number, overwrites=(number,))
+    assert graph.peak() == 320
+    graph.consume(number)
+    assert graph.peak() == 640
+
+
+def test_a_pinned_result_is_never_given_up() -> None:
+    graph = Graph()
+    number = graph.input(320)
+    graph.pin(number)
+    graph.result(320, number, overwrites=(number,))
+    assert graph.peak() == 640
+
+
+@given(st.lists(st.tuples(st.integers(1, 4000), st.sets(st.integers(0, 30), max_size=3)), min_size=1, max_size=30))
+def test_the_peak_is_between_what_lives_at_once_and_everything(steps: list[tuple[int, set[int]]]) -> None:
+    graph = Graph()
+    sizes, sources_of = [], []
+    for number, (size, wanted) in enumerate(steps):
+        sources = sorted(source for source in wanted if source < number)
+        graph.result(size, *sources)
+        sizes.append(-(-size // ALIGNMENT) * ALIGNMENT)
+        sources_of.append(sources)
+    last_use = {source: step for step, sources in enumerate(sources_of) for source in sources}
+    alive = [
+        sum(sizes[n] for n in range(step + 1) if n == step or last_use.get(n, len(steps)) >= step)
+        for step in range(len(steps))
+    ]
+    assert max(alive) <= graph.peak() <= sum(sizes)
+
+
+def matrices(layers: int, **shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(f"blk.{n}.{name}.weight", shape, "q8_0", 0) for n in range(layers) for name, shape in shapes.items()
+    )
+
+
+DENSE = {"ffn_gate": (1,), "ffn_up": (1,)}
+
+# Public shapes, and the compute buffers in MiB that llama.cpp (xllamacpp 2026.10) printed for them.
+PRINTED: dict[str, tuple[dict[str, Any], dict[tuple[int, int, str], float]]] = {
+    "Llama-3.1-8B": (
+        {"arch": "llama", "layers": 32, "hidden": 4096, "heads": 32, "kv": 8, "ff": 14_336, "vocabulary": 128_256},
+        {(4096, 512, "f16"): 128.02, (4352, 64, "f16"): 16.03, (131_072, 512, "q8_0"): 252.10},
+    ),
+    "Qwen3-32B": (
+        {"arch": "qwen3", "layers": 64, "hidden": 5120, "heads": 64, "kv": 8, "ff": 25_600, "vocabulary": 151_936},
+        {(4096, 512, "f16"): 204.02, (16_384, 2048, "q4_0"): 864.15, (512, 300, "f32"): 117.49},
+    ),
+    "Qwen3-235B-A22B": (
+        {"arch": "qwen3moe", "layers": 94, "hidden": 4096, "heads": 64, "kv": 4, "moe": (128, 8, 1536)},
+        {(4096, 512, "f16"): 180.02, (131_072, 512, "q8_0"): 304.10, (4352, 64, "f16"): 22.53},
+    ),
+    "Gemma-2-9B": (
+        {
+            "arch": "gemma2",
+            "layers": 42,
+            "hidden": 3584,
+            "heads": 16,
+            "kv": 8,
+            "head": 256,
+            "ff": 14_336,
+            "window": 4096,
+        },
+        {(4096, 512, "f16"): 127.03, (131_072, 512, "q8_0"): 252.06},
+    ),
+    "Phi-3-mini": (
+        {"arch": "phi3", "layers": 32, "hidden": 3072, "heads": 32, "kv": 32, "head": 96, "ff": 8192, "fused": True},
+        {(4096, 512, "f16"): 82.02, (131_072, 512, "q8_0"): 206.02},
+    ),
+    "SmolLM2-135M": (
+        {
+            "arch": "llama",
+            "layers": 30,
+            "hidden": 576,
+            "heads": 9,
+            "kv": 3,
+            "head": 64,
+            "ff": 1536,
+            "vocabulary": 49_152,
+        },
+        {(4096, 512, "f16"): 18.64, (32_768, 2048, "f16"): 186.57, (4096, 512, "q8_0"): 18.67, (256, 256, "f16"): 7.45},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_engine_printed_the_same(card_of: MakeCard, name: str) -> None:
+    shape, printed = PRINTED[name]
+    layers, head = shape["layers"], shape.get("head", 128)
+    experts, used, width = shape.get("moe", (0, 0, 0))
+    tensors = matrices(layers, **({"attn_qkv": (1,), "ffn_up": (1,)} if "fused" in shape else DENSE))
+    sliding = [LayerKind.SLIDING, LayerKind.FULL] * (layers // 2) if "window" in shape else [LayerKind.FULL] * layers
+    card = card_of(
+        **{key: shape[key] for key in ("arch", "layers", "hidden", "heads")},
+        kv_heads=(shape["kv"],) * layers,
+        key_length=head,
+        value_length=head,
+        feed_forward=shape.get("ff", 0),
+        vocabulary=shape.get("vocabulary", 151_936),
+        experts=experts,
+        experts_used=used,
+        expert_feed_forward=width,
+        layer_kinds=tuple(sliding),
+        sliding_window=shape.get("window"),
+        tensors=tensors,
+    )
+    found = {
+        (context, micro_batch, kv): compute_bytes(card, context, micro_batch, kv_type(kv)) / (1 << 20)
+        for context, micro_batch, kv in printed
+    }
+    assert found == pytest.approx(printed, abs=0.011)

@@ -1,0 +1,177 @@
+"""Plans: verdicts, chosen contexts, warnings, refusals, and how they are shown."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quietmind.base.errors import UsageError
+from quietmind.machine.machine import Device, Machine
+from quietmind.model.card import LayerKind, ModelCard
+from quietmind.plan import Ask, plan, render, to_json
+from quietmind.plan.kv import KV_TYPES
+
+MakeCard = Callable[..., ModelCard]
+MakeMachine = Callable[..., Machine]
+GIB = 1 << 30
+
+
+def test_the_ledger_holds_every_part_and_adds_up(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    card = card_of()
+    found = plan(machine_of(), card, Ask(4096))
+    components = [row.component for row in found.ledger.rows]
+    assert components == [
+        *("weights: embeddings", "weights: attention", "weights: feed-forward", "weights: norms"),
+        *("KV cache", "compute buffer", "output buffer", "engine overhead"),
+    ]
+    assert found.ledger.component("weights") == card.weight_bytes
+    assert found.devices[0].needed_bytes == found.ledger.total("cpu") == found.ledger.total()
+    assert (found.context, found.micro_batch, found.threads, found.engine) == (4096, 512, 6, "llama.cpp")
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("token_embd.weight", "embeddings"),
+        ("output.weight", "output"),
+        ("output_norm.weight", "norms"),
+        ("blk.0.attn_q_norm.weight", "norms"),
+        ("blk.0.attn_q.bias", "attention"),
+        ("blk.0.ffn_up_exps.weight", "experts"),
+        ("blk.0.ffn_gate_inp.weight", "feed-forward"),
+        ("blk.0.ffn_up_shexp.weight", "feed-forward"),
+        ("rope_freqs.weight", "other"),
+    ],
+)
+def test_weights_are_counted_under_their_part(card_of: MakeCard, machine_of: MakeMachine, name: str, part: str) -> None:
+    card = card_of()
+    card = replace(card, tensors=(replace(card.tensors[0], name=name, bytes=77),))
+    row = plan(machine_of(), card, Ask(256)).ledger.rows[0]
+    assert (row.component, row.bytes, row.formula) == (f"weights: {part}", 77, "1 tensor: q8_0")
+
+
+@pytest.mark.parametrize(
+    ("share_of_memory", "share_of_free", "verdict"),
+    [(4.0, 2.0, "fits"), (4.0, 1.2, "fits"), (4.0, 1.05, "tight"), (4.0, 0.5, "tight"), (1.01, 0.1, "tight")],
+)
+def test_the_verdict_weighs_free_and_total_memory(
+    card_of: MakeCard, machine_of: MakeMachine, share_of_memory: float, share_of_free: float, verdict: str
+) -> None:
+    needed = plan(machine_of(), card_of(), Ask(4096)).devices[0].needed_bytes
+    machine = machine_of(memory=int(needed * share_of_memory), free=int(needed * share_of_free))
+    assert plan(machine, card_of(), Ask(4096)).verdict == verdict
+
+
+def test_what_does_not_fit_is_planned_all_the_same(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    found = plan(machine_of(memory=1 << 20, free=1 << 20), card_of(), Ask(4096))
+    assert found.verdict == "does not fit"
+    assert found.devices[0].needed_bytes > 1 << 20
+
+
+def test_unknown_memory_is_no_yes(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    found = plan(machine_of(memory=None, free=None), card_of(), Ask(4096))
+    assert found.verdict == "tight"
+    assert any("could not be found out" in warning for warning in found.warnings)
+    assert "unknown free" in render(found)
+    assert plan(machine_of(free=None), card_of(), Ask(4096)).verdict == "fits"
+
+
+def test_no_context_means_the_largest_sensible_that_fits(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    assert plan(machine_of(), card_of()).context == 32_768
+    assert plan(machine_of(), card_of(native_context=8192)).context == 8192
+    assert plan(machine_of(), card_of(native_context=100)).context == 256
+    needed = plan(machine_of(), card_of(), Ask(10_240)).devices[0].needed_bytes
+    small = plan(machine_of(free=int(needed / 0.9) + 1), card_of())
+    assert (small.context, small.verdict) == (10_240, "fits")
+    nothing = plan(machine_of(memory=1 << 20, free=1 << 20), card_of())
+    assert (nothing.context, nothing.verdict) == (256, "does not fit")
+
+
+def test_a_context_past_the_native_one_names_yarn(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    found = plan(machine_of(), card_of(), Ask(81_920))
+    assert any("YaRN" in warning and "40,960" in warning and "2.00" in warning for warning in found.warnings)
+    assert plan(machine_of(), card_of(), Ask(40_960)).warnings == ()
+
+
+def test_an_idle_gpu_is_mentioned(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    found = plan(machine_of(gpus=(Device("cuda", "RTX"),)), card_of(), Ask(256))
+    assert any("RTX stays unused" in warning for warning in found.warnings)
+
+
+def test_sliding_windows_have_their_own_row(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    kinds = (LayerKind.SLIDING, LayerKind.FULL) * 2
+    found = plan(machine_of(), card_of(layer_kinds=kinds, sliding_window=1024), Ask(8192))
+    rows = {row.component: row.formula for row in found.ledger.rows}
+    assert "x 8,192 tokens" in rows["KV cache"]
+    assert "x 1,536 tokens" in rows["KV cache, sliding window"]
+
+
+def test_the_engine_lowers_batches_to_the_context_before_it_pads(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    found = plan(machine_of(), card_of(), Ask(300, micro_batch=512))
+    assert (found.context, found.batch, found.micro_batch) == (512, 300, 300)
+    assert plan(machine_of(), card_of(), Ask(4096, micro_batch=512, batch=128)).micro_batch == 128
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Ask(context=0),
+        Ask(context=-1),
+        Ask(context=1 << 40),
+        Ask(context=256, kv_type="q3_k"),
+        Ask(micro_batch=0),
+        Ask(batch=-5),
+        Ask(threads=0),
+    ],
+    ids=str,
+)
+def test_nonsense_is_a_usage_error_in_one_line(card_of: MakeCard, machine_of: MakeMachine, ask: Ask) -> None:
+    with pytest.raises(UsageError) as refusal:
+        plan(machine_of(), card_of(), ask)
+    assert "\n" not in str(refusal.value)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 300_000), st.sampled_from(KV_TYPES), st.integers(1, 4096), st.integers(1, 4096))
+def test_every_sane_ask_gets_a_proved_plan(
+    card_of: MakeCard, machine_of: MakeMachine, context: int, kv: str, micro_batch: int, batch: int
+) -> None:
+    found = plan(machine_of(), card_of(), Ask(context, kv, micro_batch, batch))
+    assert found.context >= context
+    assert found.ledger.total() == sum(row.bytes for row in found.ledger.rows) == found.devices[0].needed_bytes
+
+
+def test_the_text_is_a_table_with_totals_and_a_verdict(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    text = render(plan(machine_of(), card_of(), Ask(81_920, "q8_0")))
+    lines = text.splitlines()
+    assert lines[0] == "Small (qwen3) on here, llama.cpp"
+    assert "4 layers x 2 x 8 heads x 128 x 81,920 tokens x 1.0625 B (q8_0)" in text
+    table = [line for line in lines if line.startswith("cpu ")]
+    assert len({re.search(r"[BM]  ", line + "  ").end() for line in table if re.search(r"iB  ", line)}) == 1  # type: ignore[union-attr]
+    assert re.search(r"^cpu +total +[\d.,]+ [MG]iB  of 12.00 GiB free, 16.00 GiB in all$", text, re.MULTILINE)
+    assert "verdict: fits" in lines
+    assert lines[-1].startswith("warning: context 81,920")
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_the_json_has_the_promised_keys_and_the_same_sum(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    found = plan(machine_of(), card_of(), Ask(4096))
+    read = json.loads(json.dumps(to_json(found)))
+    assert {"model", "machine", "engine", "verdict", "context", "devices", "ledger", "warnings"} <= set(read)
+    assert all(set(row) == {"device", "component", "bytes", "formula"} for row in read["ledger"])
+    assert sum(row["bytes"] for row in read["ledger"]) == read["devices"][0]["needed_bytes"]
+
+
+def test_planning_imports_nothing_heavy_and_no_reader() -> None:
+    banned = "torch,xllamacpp,psutil,huggingface_hub,numpy,quietmind.machine.probe,quietmind.model.gguf"
+    script = f"import sys, quietmind.plan; print([m for m in {banned!r}.split(',') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
