@@ -63,12 +63,13 @@ def test_a_vocabulary_of_150000_tokens_is_read_in_no_time(save: Save, write_gguf
     words = [f"token{number}" for number in range(150_000)]
     metadata, tensors = small_model(tokenizer__ggml__tokens=words, tokenizer__ggml__merges=words)
     path = save(write_gguf(metadata, tensors))
-    began = time.perf_counter()
+    began = time.process_time()
+    read_card(path)
+    assert time.process_time() - began < 1.0
     tracemalloc.start()
     read_card(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert time.perf_counter() - began < 2.0  # 0.1 s untraced on a slow core
     assert peak < 1 << 20
 
 
