@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 DEMO := .demo
 
 # What the demo asks: the answers stand in examples/archive.
-ASK_EN := QUESTION_EN
-ASK_RU := QUESTION_RU
+ASK_EN := How much water fits into the tank of the test bench?
+ASK_RU := Какой тираж у наклейки?
 
 .PHONY: demo test format clean
 

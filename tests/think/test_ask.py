@@ -63,7 +63,7 @@ def test_a_sentence_that_the_model_left_unmarked_gets_the_mark_of_the_passage_th
 
 def test_a_mark_on_the_wrong_passage_is_not_believed(archive: Workspace) -> None:
     answer, _, _ = answer_to(archive, "How much does the tank hold, and the pump?", "The tank holds 85 litres [2].")
-    (citation,) = answer.citations
+    citation = answer.citations[0]
     assert citation.path.name == "tank.md"
     assert answer.text == f"The tank holds 85 litres. [{citation.number}]"
 

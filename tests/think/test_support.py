@@ -59,9 +59,11 @@ def test_a_number_is_the_same_in_either_spelling(written: str, meant: str) -> No
     assert find_support(written, f"The tank holds {meant}.") is not None
 
 
-def test_small_talk_is_no_claim() -> None:
+def test_small_talk_questions_and_headings_are_no_claims() -> None:
     assert not is_claim("Sure!")
     assert not is_claim("Да.")
+    assert not is_claim("Сколько воды в баке стенда?")
+    assert not is_claim("## Water tank")
     assert is_claim("Порог влажности равен 32 %.")
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _NOTHING = "Nothing in the indexed notes is about this, so the model was not asked."
 _UNSUPPORTED = "[?] no passage that the model was given supports this sentence; treat it as the model's own words."
-_CLOSEST = "No sentence of the answer stands in the notes. What comes closest to the question there:"
+_CLOSEST_BESIDE = "Closest to the question in the notes:"
+_CLOSEST_INSTEAD = "No sentence of the answer stands in the notes. What comes closest to the question there:"
 _STANDINGS = {
     "verified": "",
     "edited": "  (the file has changed around these words since it was indexed)",
@@ -59,6 +60,7 @@ def ask(
     workspace: Path,
 ) -> None:
     """Answer QUESTION from the notes, with citations checked against the files."""
+    from quietmind.plan.plan import Ask
     from quietmind.think.ask import ask as ask_archive
     from quietmind.workspace.launch import launch
     from quietmind.workspace.workspace import Workspace
@@ -68,7 +70,7 @@ def ask(
         events = ask_archive(
             archive,
             question,
-            lambda: launch(model or settings.model, context=context, kv_type=kv, threads=threads, logs=archive.logs),
+            lambda: launch(model or settings.model, Ask(context, kv, threads=threads), archive.logs),
             passages=passages or settings.passages,
             max_tokens=max_tokens or settings.max_tokens,
         )
@@ -134,9 +136,12 @@ def _print(answer: Answer, *, show: bool) -> None:
         click.echo(f"({answer.stopped_early})")
     if answer.unsupported:
         click.echo(_UNSUPPORTED)
-    if not any(citation.supports for citation in answer.citations):
-        click.echo(_CLOSEST)
-    for citation in answer.citations:
+    borne = [citation for citation in answer.citations if citation.supports]
+    for citation in borne:
+        click.echo(_citation_line(citation))
+    if len(borne) < len(answer.citations):
+        click.echo(_CLOSEST_BESIDE if borne else _CLOSEST_INSTEAD)
+    for citation in answer.citations[len(borne) :]:
         click.echo(_citation_line(citation))
     if show:
         for given in answer.given:
@@ -159,10 +164,8 @@ def _timings_line(answer: Answer) -> str:
     timings = answer.timings
     parts = [str(answer.model), f"search {timings.search_ms:.0f} ms", f"load {timings.load_ms / 1000:.1f} s"]
     parts.append(f"first token {timings.first_token_ms / 1000:.1f} s")
-    if timings.engine is not None:
-        engine = timings.engine
-        parts.append(f"{engine.prompt:,} tokens read at {engine.prefill_per_second:.0f}/s")
-        parts.append(f"{engine.predicted:,} written at {engine.decode_per_second:.0f}/s")
+    parts.append(f"{timings.engine.prompt:,} tokens read at {timings.engine.prefill_per_second:.0f}/s")
+    parts.append(f"{timings.engine.predicted:,} written at {timings.engine.decode_per_second:.0f}/s")
     return " · ".join([*parts, f"total {timings.total_ms / 1000:.1f} s"])
 
 
@@ -193,11 +196,11 @@ def _as_json(answer: Answer, *, show: bool) -> dict[str, Any]:
             "load_ms": round(timings.load_ms, 1),
             "first_token_ms": round(timings.first_token_ms, 1),
             "total_ms": round(timings.total_ms, 1),
-            "prompt_tokens": engine.prompt if engine else 0,
-            "cached_tokens": engine.cached if engine else 0,
-            "answer_tokens": engine.predicted if engine else 0,
-            "prefill_tokens_per_s": round(engine.prefill_per_second, 1) if engine else 0.0,
-            "decode_tokens_per_s": round(engine.decode_per_second, 1) if engine else 0.0,
+            "prompt_tokens": engine.prompt,
+            "cached_tokens": engine.cached,
+            "answer_tokens": engine.predicted,
+            "prefill_tokens_per_s": round(engine.prefill_per_second, 1),
+            "decode_tokens_per_s": round(engine.decode_per_second, 1),
         },
         "model": answer.model,
     }

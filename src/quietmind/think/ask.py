@@ -6,18 +6,16 @@ generated (with only those marks that were checked), and at the end the whole an
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from quietmind.base.errors import ContextOverflow, UsageError
 from quietmind.engine.port import Engine, Finished, Request, Timings
 from quietmind.notes.document import Hit
+from quietmind.think.draft import Draft
 from quietmind.think.prompts import conversation, stop_words
-from quietmind.think.sentences import Claim, ClaimStream
-from quietmind.think.support import Support, closest, find_support, is_claim
-from quietmind.think.verify import Citation, Verifier
+from quietmind.think.verify import Citation
 from quietmind.workspace.pack import Given, pack
 from quietmind.workspace.workspace import Workspace
 
@@ -27,23 +25,22 @@ from quietmind.workspace.workspace import Workspace
 RELEVANT_COVERAGE = 0.25
 # One that holds less than this share of what the best one holds would only dilute the context.
 BESIDE_THE_BEST = 0.5
-# Stands behind a sentence that no passage supports.
-UNSUPPORTED_MARK = "[?]"
-_CLOSEST_SHOWN = 3
-# A few words again and again at the end of the text: weak models fall into this and do not come out.
-_LOOP = re.compile(r"(.{6,80}?)\1{4,}\Z", re.DOTALL)
-_LOOP_CHARS = 480
+
+_NO_ENGINE = Timings(cached=0, prompt=0, prompt_ms=0.0, predicted=0, predicted_ms=0.0)
 
 
 @dataclass(frozen=True)
 class AskTimings:
-    """Where the time of one question went, in milliseconds; ``engine`` holds what the engine itself measured."""
+    """Where the time of one question went, in milliseconds.
+
+    ``engine`` is what the engine itself measured; for an answer that we stopped, what we saw of it.
+    """
 
     search_ms: float
     load_ms: float = 0.0
     first_token_ms: float = 0.0
     total_ms: float = 0.0
-    engine: Timings | None = None
+    engine: Timings = _NO_ENGINE
 
 
 @dataclass(frozen=True)
@@ -73,48 +70,6 @@ class Answer:
     model: str | None
     found: bool
     stopped_early: str | None = None
-
-
-@dataclass
-class _Draft:
-    """The answer while it grows."""
-
-    given: tuple[Given, ...]
-    text: str = ""
-    borne: list[tuple[Given, Support, str]] = field(default_factory=list)
-    unsupported: list[str] = field(default_factory=list)
-    sentences: set[str] = field(default_factory=set)
-    repeated: bool = False
-
-    def judge(self, claim: Claim) -> str:
-        """Take in a finished sentence and return the marks to show behind it.
-
-        A mark that the model set counts only if that passage supports the sentence; where none of its marks does,
-        the other passages it was given are tried.
-        """
-        key = " ".join(claim.text.lower().split())
-        self.repeated = self.repeated or key in self.sentences
-        self.sentences.add(key)
-        if not is_claim(claim.text):
-            return ""
-        named = [given for given in self.given if given.number in claim.marks]
-        others = [given for given in self.given if given.number not in claim.marks]
-        borne = self._bearing(named, claim) or self._bearing(others, claim)[:1]
-        if not borne:
-            self.unsupported.append(claim.text)
-            return f" {UNSUPPORTED_MARK}"
-        self.borne += [(given, support, claim.text) for given, support in borne]
-        return " " + "".join(f"[{given.number}]" for given, _ in borne)
-
-    @staticmethod
-    def _bearing(given: Sequence[Given], claim: Claim) -> list[tuple[Given, Support]]:
-        """Return the passages that support the claim, the one that holds most of its words first."""
-        found = [
-            (one, support)
-            for one in given
-            if (support := find_support(claim.text, one.passage.text, one.passage.place))
-        ]
-        return sorted(found, key=lambda pair: -pair[1].share)
 
 
 def ask(
@@ -147,29 +102,21 @@ def ask(
         load_ms = _ms_since(loading)
         given, prompt = _prompt(engine, question, hits, max_tokens)
         yield Found(given)
-        draft = _Draft(given)
-        asked = time.perf_counter()
-        first_token_ms, finished = 0.0, None
-        for event in _generate(engine, Request(prompt, max_tokens, stop=stop_words(question)), draft):
-            if isinstance(event, Finished):
-                finished = event
-                continue
-            first_token_ms = first_token_ms or _ms_since(asked)
-            draft.text += event.text
-            yield event
+        draft, run = Draft(given), _Run()
+        for text in _generate(engine, Request(prompt, max_tokens, stop=stop_words(question)), draft, run):
+            yield Text(text)
         model = engine.model
+        measured = run.measured or _seen(engine, prompt, run)
     yield Answer(
         question=question,
         text=draft.text,
-        citations=_citations(question, draft),
+        citations=draft.citations(question),
         unsupported=tuple(draft.unsupported),
         given=given,
-        timings=AskTimings(
-            search_ms, load_ms, first_token_ms, _ms_since(began), finished.timings if finished else None
-        ),
+        timings=AskTimings(search_ms, load_ms, run.first_token_ms, _ms_since(began), measured),
         model=model,
         found=True,
-        stopped_early=_why_stopped(draft, finished, max_tokens),
+        stopped_early=run.stopped_early,
     )
 
 
@@ -197,55 +144,47 @@ def _prompt(engine: Engine, question: str, hits: Sequence[Hit], max_tokens: int)
     )
 
 
-def _generate(engine: Engine, request: Request, draft: _Draft) -> Iterator[Text | Finished]:
+@dataclass
+class _Run:
+    """What a generation showed of itself, seen from here. Milliseconds since it was asked for; a piece is a token."""
+
+    pieces: int = 0
+    first_token_ms: float = 0.0
+    last_token_ms: float = 0.0
+    measured: Timings | None = None
+    stopped_early: str | None = None
+
+
+def _generate(engine: Engine, request: Request, draft: Draft, run: _Run) -> Iterator[str]:
     """Yield the text of the answer with checked marks. Stops a model that has begun to repeat itself."""
-    stream = ClaimStream()
+    began = time.perf_counter()
     events = engine.generate(request)
     for event in events:
         if isinstance(event, Finished):
-            yield event
+            run.measured = event.timings
+            if event.reason == "length":
+                run.stopped_early = f"the answer was cut at --max-tokens {request.max_tokens}"
             break
-        yield from _shown(stream.feed(event.text), draft)
-        draft.repeated = draft.repeated or _LOOP.search(draft.text[-_LOOP_CHARS:]) is not None
-        if draft.repeated:
+        run.pieces += 1
+        run.last_token_ms = _ms_since(began)
+        run.first_token_ms = run.first_token_ms or run.last_token_ms
+        yield from draft.take(event.text)
+        if draft.repeats_itself:
             events.close()  # tells the engine to stop
+            run.stopped_early = "the model began to repeat itself and was stopped"
             break
-    yield from _shown(stream.close(), draft)
+    yield from draft.close()
 
 
-def _shown(pieces: list[str | Claim], draft: _Draft) -> Iterator[Text]:
-    for piece in pieces:
-        text = draft.judge(piece) if isinstance(piece, Claim) else piece
-        if text:
-            yield Text(text)
-
-
-def _citations(question: str, draft: _Draft) -> tuple[Citation, ...]:
-    """Return a citation for each stretch of a note that the answer rests on; where there is none, the closest."""
-    verifier = Verifier()
-    borne: dict[tuple[int, int, int], list[str]] = {}
-    for given, support, sentence in draft.borne:
-        borne.setdefault((given.number, support.start, support.end), []).append(sentence)
-    if not borne:
-        for given in draft.given[:_CLOSEST_SHOWN]:
-            near = closest(question, given.passage.text)
-            borne[given.number, near.start, near.end] = []
-    by_number = {given.number: given.passage for given in draft.given}
-    citations = []
-    for (number, start, end), sentences in borne.items():
-        passage = by_number[number]
-        quote = passage.text[start:end]
-        standing, first, last = verifier.check(passage, quote)
-        citations.append(Citation(number, passage.path, first, last, quote, standing, tuple(sentences)))
-    return tuple(sorted(citations, key=lambda citation: (citation.number, citation.first_line)))
-
-
-def _why_stopped(draft: _Draft, finished: Finished | None, max_tokens: int) -> str | None:
-    if draft.repeated:
-        return "the model began to repeat itself and was stopped"
-    if finished is not None and finished.reason == "length":
-        return f"the answer was cut at --max-tokens {max_tokens}"
-    return None
+def _seen(engine: Engine, prompt: str, run: _Run) -> Timings:
+    """Return the timings of a generation that was broken off, which the engine no longer reports."""
+    return Timings(
+        cached=0,
+        prompt=len(engine.tokenize(prompt)),
+        prompt_ms=run.first_token_ms,
+        predicted=run.pieces,
+        predicted_ms=run.last_token_ms - run.first_token_ms,
+    )
 
 
 def _ms_since(start: float) -> float:

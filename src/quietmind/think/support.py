@@ -63,8 +63,8 @@ class _Facts:
 
 
 def is_claim(sentence: str) -> bool:
-    """Say whether a sentence states anything that could be checked: "Sure!" does not, and no question does."""
-    if sentence.rstrip("\"'»”’)*_ ").endswith("?"):
+    """Say whether a sentence states anything that could be checked: "Sure!", a question and a heading do not."""
+    if sentence.startswith("#") or sentence.rstrip("\"'»”’)*_ ").endswith("?"):
         return False
     facts = _facts(sentence)
     return len(facts.words) >= _CONTENT_FOR_A_CLAIM or bool(facts.numbers)
