@@ -31,9 +31,9 @@ from quietmind.notes.search import search
 T = TypeVar("T")
 
 PAGE_BYTES = 2500
-# Measured on two cores of a 2.x GHz Xeon; a machine that differs shows it in the difference.
-PREDICTED_MB_PER_S = 0.6
-PREDICTED_RESCAN_US_PER_PAGE = 25
+# What one core of a slow server Xeon did; how far another machine is from it shows in the difference.
+PREDICTED_MB_PER_S = 1.2
+PREDICTED_RESCAN_US_PER_PAGE = 15
 
 RUSSIAN_NOUNS = """систем памят запрос ответ документ модел контекст архив индекс заметк строк страниц вопрос ошибк
 проверк требован функц экран кнопк пользовател доступ парол сет скорост чтен запис поиск ключ окн сервер файл папк текст

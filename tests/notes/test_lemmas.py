@@ -53,6 +53,7 @@ def test_forms_of_one_word_have_one_lemma(one: str, other: str) -> None:
         ("конец. Начало", ["конец", "начало"]),
         ("— … 🙂 *** ''", []),
         ("a" * 5000, []),
+        ("a" * 3_000_000, []),
     ],
 )
 def test_compounds_are_kept_whole_and_taken_apart(text: str, expected: list[str]) -> None:

@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from quietmind.base.errors import NotesError
-from quietmind.notes import reading
+from quietmind.notes import markdown, reading
 from quietmind.notes.document import Document, Form, Kind, Link
 from quietmind.notes.reading import parse, read_bytes, read_document
 
@@ -182,6 +184,32 @@ def test_hostile_markdown_is_read_without_trouble(text: str) -> None:
     assert "\n".join(document(text).lines) == text
 
 
+BLOCKS = st.sampled_from(
+    [
+        "# Глава",
+        "Заголовок\n---",
+        "текст [[A]]",
+        "- a\n- b\n\n  c",
+        "| a |\n|---|\n| b |",
+        "```\n" + "# no heading\n\n" * 60 + "```",
+        "    code\n\n    code",
+        "> quote\nlazy",
+        "<!-- x\n\n# no heading\n-->",
+        "\n\n\n\n",
+        "слово " * 100,
+    ]
+)
+
+
+@given(st.lists(BLOCKS, max_size=30))
+def test_a_large_file_parsed_in_windows_is_what_it_is_parsed_as_one(parts: list[str]) -> None:
+    lines = "\n\nмежду\n\n".join(parts).split("\n")
+    with pytest.MonkeyPatch.context() as patch:
+        whole = markdown.parse(lines)
+        patch.setattr(markdown, "_WINDOW_CHARS", 100)
+        assert markdown.parse(lines) == whole
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(NotesError) as caught:
         read_document(path)
@@ -207,6 +235,11 @@ def test_a_huge_file_is_refused_without_reading_it(tmp_path: Path) -> None:
     with (tmp_path / "huge.md").open("wb") as file:
         file.truncate(200 << 20)
     assert "200.0 MiB is more than the 20.0 MiB" in refusal(tmp_path / "huge.md")
+
+
+def test_a_file_of_nothing_but_lines_is_refused() -> None:
+    with pytest.raises(NotesError, match="2,000,000 lines are more than the 1,000,000"):
+        document("x\n" * 2_000_000)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

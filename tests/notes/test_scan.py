@@ -12,7 +12,7 @@ from quietmind.notes.scan import scan
 
 
 def names(root: Path) -> list[str]:
-    return [str(found.path.relative_to(root)) for found in scan(root).found]
+    return [str(Path(found.path).relative_to(root)) for found in scan(root).found]
 
 
 def test_notes_are_found_by_their_endings_whatever_their_names(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_what_cannot_be_looked_at_is_reported_and_the_rest_found(tmp_path: Path)
     with (tmp_path / "huge.md").open("wb") as file:
         file.truncate(200 << 20)
     seen = scan(tmp_path)
-    assert [found.path.name for found in seen.found] == ["a.md"]
+    assert [Path(found.path).name for found in seen.found] == ["a.md"]
     assert [(skip.path.name, skip.transient) for skip in seen.skipped] == [
         ("broken.md", True),
         ("huge.md", False),
@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "scandir", refusing)
     seen = scan(tmp_path)
-    assert [found.path.name for found in seen.found] == ["a.md"]
+    assert [Path(found.path).name for found in seen.found] == ["a.md"]
     assert [(s.path.name, s.reason) for s in seen.skipped] == [
         ("locked", "the folder cannot be listed (Permission denied)")
     ]

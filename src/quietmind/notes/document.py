@@ -64,7 +64,7 @@ class Form(StrEnum):
     MARK = "mark"  # lines of an export that are no one's words: who spoke, where a turn ends
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
     """Lines that belong together; blank lines around them are not part of it.
 

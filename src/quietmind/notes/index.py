@@ -126,7 +126,9 @@ class Index:
     def roots(self) -> list[Path]:
         """Return the folders of notes that have been indexed, in the order of their names."""
         with translated(self._path):
-            return [_path(row[0]) for row in self._connection.execute("SELECT path FROM roots ORDER BY path")]
+            return [
+                Path(os.fsdecode(path)) for (path,) in self._connection.execute("SELECT path FROM roots ORDER BY path")
+            ]
 
     def update(self, root: Path, progress: Progress = SILENT) -> Report:
         """Bring the index of the notes below ``root`` up to date; other roots stay as they are.
@@ -167,28 +169,28 @@ class Index:
             with transaction(self._connection):
                 self._connection.execute("INSERT OR IGNORE INTO roots VALUES (?)", (os.fsencode(root),))
 
-    def _known(self, root: Path) -> dict[Path, _Known]:
-        """Return what the database holds below ``root``."""
-        prefix = os.fsencode(os.path.join(root, ""))  # noqa: PTH118 - a Path has no trailing separator
+    def _known(self, root: Path) -> dict[str, _Known]:
+        """Return what the database holds below ``root``, by path."""
+        prefix = os.fsencode(_inside(root))
         rows = self._connection.execute(
             "SELECT path, id, size, mtime_ns, ctime_ns, inode, settled, sha256, made_by FROM documents"
             " WHERE path >= ? AND path < ?",
             (prefix, prefix[:-1] + bytes([prefix[-1] + 1])),
         )
         return {
-            _path(path): _Known(id_, FileState(size, mtime, ctime, inode), bool(settled), sha256, maker)
+            os.fsdecode(path): _Known(id_, FileState(size, mtime, ctime, inode), bool(settled), sha256, maker)
             for path, id_, size, mtime, ctime, inode, settled, sha256, maker in rows
         }
 
     def _batches(
-        self, stale: Sequence[Found], known: Mapping[Path, _Known], skipped: list[Skipped], progress: Progress
+        self, stale: Sequence[Found], known: Mapping[str, _Known], skipped: list[Skipped], progress: Progress
     ) -> Iterator[list[_Read | _Touched]]:
         """Yield what reading ``stale`` gives, as much at a time as takes ``batch_seconds``; add to ``skipped``."""
         progress.begin("Reading notes", len(stale))
         batch: list[_Read | _Touched] = []
         began = time.monotonic()
         for found in stale:
-            item = _read(found.path, known.get(found.path))
+            item = _read(Path(found.path), known.get(found.path))
             if isinstance(item, Skipped):
                 skipped.append(item)
             else:
@@ -242,22 +244,23 @@ class Index:
         )
         self._connection.execute("DELETE FROM documents WHERE id = ?", (document,))
 
-    def _gone(self, seen: Scan, skipped: Sequence[Skipped], known: Mapping[Path, _Known]) -> list[int]:
+    def _gone(self, seen: Scan, skipped: Sequence[Skipped], known: Mapping[str, _Known]) -> list[int]:
         """Return the documents to remove: no file any more, or a file that has become none of ours.
 
         What could only not be looked at now stays. So does what lies below another root inside this one that the walk
         did not reach (a hidden folder, a disk that is not there): that root's own update decides.
         """
-        refused = {skip.path for skip in skipped if not skip.transient}
+        refused = {str(skip.path) for skip in skipped if not skip.transient}
         present = {found.path for found in seen.found} - refused
-        spared = {skip.path for skip in skipped if skip.transient}
-        reached = {folder for path in present for folder in path.parents}
-        spared |= {root for root in self.roots() if root != seen.root and root not in reached}
-        return [
-            known[path].id
-            for path in sorted(known.keys() - present)
-            if path not in spared and spared.isdisjoint(path.parents)
-        ]
+        gone = sorted(known.keys() - present)
+        if not gone:
+            return []
+        spared = [str(skip.path) for skip in skipped if skip.transient]
+        for root in self.roots():
+            if root != seen.root and not any(path.startswith(_inside(root)) for path in present):
+                spared.append(str(root))
+        kept = tuple(map(_inside, spared))
+        return [known[path].id for path in gone if path not in spared and not path.startswith(kept)]
 
     def _remove(self, documents: Sequence[int]) -> None:
         for start in range(0, len(documents), _REMOVED_AT_ONCE):
@@ -290,12 +293,12 @@ def _read(path: Path, known: _Known | None) -> _Read | _Touched | Skipped:
     return _Read(document, state, settled, cut, rows)
 
 
-def _count(item: _Read | _Touched, known: Mapping[Path, _Known], tally: _Tally) -> None:
+def _count(item: _Read | _Touched, known: Mapping[str, _Known], tally: _Tally) -> None:
     if isinstance(item, _Touched):
         tally.unchanged += 1
         return
     tally.passages += len(item.passages)
-    if item.document.path in known:
+    if str(item.document.path) in known:
         tally.changed += 1
     else:
         tally.added += 1
@@ -314,5 +317,6 @@ def _passage_columns(passage: Passage) -> tuple[int, int, str, str | None, str |
     return passage.first_line, passage.last_line, heading, passage.speaker, passage.when, passage.text
 
 
-def _path(stored: bytes) -> Path:
-    return Path(os.fsdecode(stored))
+def _inside(folder: Path | str) -> str:
+    """Return what the paths of all that lies inside ``folder`` begin with."""
+    return os.path.join(folder, "")  # noqa: PTH118 - a Path has no trailing separator

@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 LEMMA_VERSION = 1
 
 MAX_LEMMA_CHARS = 64  # longer runs without a space are data (base64, hashes joined), not words
+_MAX_TOKEN_CHARS = 1000  # beyond it nothing is taken apart either
 _CACHE_WORDS = 300_000  # about 80 MB
 
 # Letters and digits, joined by single marks; combining marks (stress, й written as two characters) do not part a word.
-# The tail of don't, it's, we'll is no word.
+# The tail of don't, it's, we'll is no word. Repetitions are bounded: each round of one takes memory.
 _TOKEN = re.compile(
-    r"[^\W_]+(?:[\u0300-\u036f]+[^\W_]*|[_.\-\u2010\u2011]{1,3}[^\W_]+)*(?:['’](?:s|t|re|ve|ll|d|m)\b)?"
+    r"[^\W_]+(?:[\u0300-\u036f]+[^\W_]*|[_.\-\u2010\u2011]{1,3}[^\W_]+){0,99}(?:['’](?:s|t|re|ve|ll|d|m)\b)?"
 )
 _TAIL = re.compile(r"['’][a-z]+$")
 _HYPHENS = re.compile(r"[\u2010\u2011]")
 # What a compound consists of: numbers with their points (2.5.1), words. The v of v2.5.1 is on its own.
-_ATOM = re.compile(r"\d+(?:\.\d+)+|[^\W\d_]+(?=\d+\.\d)|(?:[^\W_]|[\u0300-\u036f])+")
+_ATOM = re.compile(r"\d+(?:\.\d+)+|[^\W\d_]+(?=\d+\.\d)|[^\W_]+(?:[\u0300-\u036f]+[^\W_]*)*")
 _HUMP = re.compile(  # of readDocument, HTTPServer, qwen3
     "[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[А-ЯЁ]+(?![а-яё])|[А-ЯЁ]?[а-яё]+"
 )
@@ -72,6 +73,8 @@ class _Words(dict[str, tuple[Span, ...]]):
     """The lemmas of each token that has been met, as spans within the token. Starts over when it grows too large."""
 
     def __missing__(self, token: str) -> tuple[Span, ...]:
+        if len(token) > _MAX_TOKEN_CHARS:
+            return ()
         if len(self) >= _CACHE_WORDS:
             self.clear()
         spans = self[token] = tuple(_take_apart(token))

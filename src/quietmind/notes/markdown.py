@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ _FORMS = {
     "fence": Form.CODE,
     "code_block": Form.CODE,
 }
+_OPEN_ENDED = ("fence", "code_block", "html_block", "front_matter")  # blocks that are a single token
+_WINDOW_CHARS = 1 << 18
 _FRONT_MATTER_TITLE = re.compile(r"^title:[ \t]*(.+?)[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _WIKI_LINK = re.compile(r"\[\[([^\[\]|#\n]*)(?:#([^\[\]|\n]*))?(?:\|([^\[\]\n]*))?\]\]")
 _CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
@@ -53,21 +55,26 @@ class Parsed:
 
 def parse(lines: Sequence[str], first_line: int = 1) -> Parsed:
     """Parse ``lines``, the first of which is line ``first_line`` of the file. Front matter stands at line 1 only."""
-    text = "\n".join(lines)
-    tokens = _parser(front_matter=first_line == 1).parse(text)
     front_title = None
     headings: list[Heading] = []
     blocks: list[Block] = []
-    for at, token in enumerate(tokens):
-        if token.level or token.map is None:
-            continue
-        if token.type == "front_matter":
-            front_title = _front_title(token.content)
-        elif token.type == "heading_open":
-            headings.append(Heading(token.map[0] + first_line, int(token.tag[1]), plain(tokens[at + 1].content)))
-        blocks.append(_block(token, tokens, at, lines, first_line))
-    links = _links(tokens, first_line) if "[[" in text else ()
-    return Parsed(front_title, tuple(headings), tuple(blocks), links)
+    links: list[Link] = []
+    for offset, tokens in _windows(lines, first_line):
+        for at, token in enumerate(tokens):
+            if token.level or token.map is None:
+                continue
+            first, last = token.map[0] + offset, token.map[1] - 1 + offset
+            while last > first and not lines[last - first_line].strip():
+                last -= 1
+            form = _FORMS.get(token.type, Form.PARAGRAPH)
+            cuts = _cuts(tokens, at, offset) if form in (Form.LIST, Form.TABLE) else ()
+            blocks.append(Block(first, last, form, cuts))
+            if token.type == "front_matter":
+                front_title = _front_title(token.content)
+            elif form is Form.HEADING:
+                headings.append(Heading(first, int(token.tag[1]), plain(tokens[at + 1].content)))
+        links += _links(tokens, offset)
+    return Parsed(front_title, tuple(headings), tuple(blocks), tuple(links))
 
 
 def plain(text: str) -> str:
@@ -128,14 +135,39 @@ def _front_title(front_matter: str) -> str | None:
     return title.strip() or None
 
 
-def _block(token: Token, tokens: Sequence[Token], at: int, lines: Sequence[str], first_line: int) -> Block:
-    assert token.map is not None
-    first, end = token.map
-    while end - 1 > first and not lines[end - 1].strip():
-        end -= 1
-    form = _FORMS.get(token.type, Form.PARAGRAPH)
-    cuts = _cuts(tokens, at, first_line) if form in (Form.LIST, Form.TABLE) else ()
-    return Block(first + first_line, end - 1 + first_line, form, cuts)
+def _windows(lines: Sequence[str], first_line: int) -> Iterator[tuple[int, list[Token]]]:
+    """Yield the tokens of ``lines``, a window at a time, each with the line number of the window's first line.
+
+    Tokens take hundreds of times the memory of short lines, so a large file is not parsed as one. The last block of
+    a window may go on beyond it and is left to the next one, which begins there; only a list, table or quote larger
+    than a whole window is cut at its end.
+    """
+    start = 0
+    while start < len(lines):
+        end, tokens = _window(lines, start, _parser(front_matter=first_line + start == 1))
+        if end < len(lines):
+            last, line = max((at, token.map[0]) for at, token in enumerate(tokens) if token.level == 0 and token.map)
+            if last > 0:
+                end = start + line
+                del tokens[last:]
+        yield first_line + start, tokens
+        start = end
+
+
+def _window(lines: Sequence[str], start: int, parser: MarkdownIt) -> tuple[int, list[Token]]:
+    """Return the end (an index into ``lines``) and the tokens of the window at ``start``.
+
+    It is widened while it is all blank, or all inside of code: nothing in there may be taken for a heading.
+    """
+    end, size, wanted = start, 0, _WINDOW_CHARS
+    while True:
+        while end < len(lines) and size < wanted:
+            size += len(lines[end]) + 1
+            end += 1
+        tokens = parser.parse("\n".join(lines[start:end]))
+        if end == len(lines) or (tokens and (len(tokens) > 1 or tokens[0].type not in _OPEN_ENDED)):
+            return end, tokens
+        wanted = 2 * size
 
 
 def _cuts(tokens: Sequence[Token], at: int, first_line: int) -> tuple[int, ...]:
@@ -151,12 +183,10 @@ def _cuts(tokens: Sequence[Token], at: int, first_line: int) -> tuple[int, ...]:
     return tuple(cuts[1:])
 
 
-def _links(tokens: Sequence[Token], first_line: int) -> tuple[Link, ...]:
-    links: list[Link] = []
+def _links(tokens: Sequence[Token], first_line: int) -> Iterator[Link]:
     for token in tokens:
         if token.type == "inline" and token.map is not None and "[[" in token.content:
-            links += find_links(token.content, token.map[0] + first_line)
-    return tuple(links)
+            yield from find_links(token.content, token.map[0] + first_line)
 
 
 def find_links(text: str, first_line: int) -> list[Link]:

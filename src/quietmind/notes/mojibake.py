@@ -23,7 +23,7 @@ _SEQUENCE = (
     r"(?:[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]"
     r"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})"
 )
-_RUN = re.compile(f"{_SEQUENCE}+")
+_RUN = re.compile(f"{_SEQUENCE}{{1,1000}}")  # bounded: each repetition takes memory
 _HIGH_RUN = re.compile(r"[^\x00-\x7f]+")
 # A space that was U+00A0, the second byte of Р in cp1251 and of à in Latin-1, before an editor made it plain.
 _LOST_SPACE = re.compile(r"([\xc3\xd0]) (?=[\xc2-\xf4][\x80-\xbf])")

@@ -18,6 +18,7 @@ from quietmind.notes.document import Document, Kind
 READER_VERSION = 1
 
 MAX_FILE_BYTES = 20 * MIB
+MAX_LINES = 1_000_000  # a file of nothing but newlines must not take gigabytes either
 MARKDOWN_ENDINGS = frozenset({".md", ".markdown"})
 TEXT_ENDINGS = frozenset({".pseudo", ".idea", ".txt"})
 ENDINGS = MARKDOWN_ENDINGS | TEXT_ENDINGS
@@ -87,7 +88,12 @@ def parse(path: Path, data: bytes) -> Document:
         text, encoded = encoding.decode(data)
     except NotesError as error:
         raise NotesError(f"{shown_path(path)}: {error}; it is left out") from error
-    lines, repairs = mojibake.repair(encoding.split_lines(text))
+    lines = encoding.split_lines(text)
+    if len(lines) > MAX_LINES:
+        raise NotesError(
+            f"{shown_path(path)}: {len(lines):,} lines are more than the {MAX_LINES:,} that a note may have"
+        )
+    lines, repairs = mojibake.repair(lines)
     title = os.fsencode(path.stem).decode("utf-8", "replace")  # a name need not be UTF-8, a title is text
     if turns := chat.find_turns(lines):
         kind = Kind.CHAT

@@ -15,9 +15,12 @@ from quietmind.notes.reading import ENDINGS, MAX_FILE_BYTES, FileState, too_larg
 
 @dataclass(frozen=True)
 class Found:
-    """A file that may be a note. ``path`` is absolute; a name that is not UTF-8 carries its bytes as surrogates."""
+    """A file that may be a note. ``path`` is absolute; a name that is not UTF-8 carries its bytes as surrogates.
 
-    path: Path
+    It is a string because making and hashing Paths would be most of the time of a walk that finds nothing new.
+    """
+
+    path: str
     state: FileState
 
 
@@ -50,18 +53,17 @@ def scan(root: Path) -> Scan:
     links: list[Found] = []
     skipped: list[Skipped] = []
     for entry in _entries(root, skipped):
-        path = Path(entry.path)
         try:
             status = entry.stat()  # of a link's target
         except OSError as error:
-            skipped.append(Skipped(path, _why(error), transient=True))
+            skipped.append(Skipped(Path(entry.path), _why(error), transient=True))
             continue
         if not stat.S_ISREG(status.st_mode):
             continue  # a pipe, a socket, a folder behind a link
         if status.st_size > MAX_FILE_BYTES:
-            skipped.append(Skipped(path, too_large(status.st_size)))
+            skipped.append(Skipped(Path(entry.path), too_large(status.st_size)))
             continue
-        (links if entry.is_symlink() else files).append(Found(path, FileState.of(status)))
+        (links if entry.is_symlink() else files).append(Found(entry.path, FileState.of(status)))
     known = {found.state.inode for found in files}
     for link in sorted(links, key=_order):
         if link.state.inode not in known:
@@ -104,7 +106,7 @@ def _entries(root: Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:
             if entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith("."):
                     folders.append(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in ENDINGS:  # noqa: PTH122 - a Path each would take seconds
+            elif os.path.splitext(entry.name)[1].lower() in ENDINGS:  # noqa: PTH122 - see Found
                 yield entry
 
 
