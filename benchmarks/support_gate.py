@@ -45,7 +45,9 @@ def negation_flipped(sentence: str) -> str | None:
 def main() -> None:
     """Print the shares, by kind of sentence."""
     truth = json.loads((EXAMPLES / "archive.truth.json").read_text(encoding="utf-8"))
-    cut = [passage for found in scan(EXAMPLES / "archive").found for passage in passages(read_document(found.path))]
+    cut = [
+        passage for found in scan(EXAMPLES / "archive").found for passage in passages(read_document(Path(found.path)))
+    ]
     places = [place for item in truth["flaws"] + truth["questions"] for place in item["places"]]
     print("predicted: true sentences pass in 0.98, changed numbers and negations in under 0.05, other passages 0.02")
     chance = random.Random(7)

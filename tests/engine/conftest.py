@@ -7,18 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from quietmind.base.paths import models_folder
+from quietmind.base.errors import ModelNotFound
 from quietmind.engine.llamacpp import LlamaCpp, LlamaCppOptions
-
-MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+from quietmind.model.locate import locate
 
 
 @pytest.fixture(scope="session")
 def model_path() -> Path:
-    path = models_folder() / MODEL_FILE
-    if not path.is_file():
-        pytest.skip(f"{MODEL_FILE} is not in the models folder; run `quietmind pull tiny`")
-    return path
+    try:
+        return locate("tiny")
+    except ModelNotFound:
+        pytest.skip("the small model is not here: run `quietmind pull tiny`")
 
 
 @pytest.fixture(scope="session")
