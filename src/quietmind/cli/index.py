@@ -44,9 +44,9 @@ def index(folder: Path | None, as_json: bool, workspace: Path) -> None:
 def _print(report: Report) -> None:
     notes = report.added + report.changed + report.unchanged
     click.echo(
-        f"{shown_path(report.root)}: {counted(notes, 'note')}, {counted(report.passages, 'passage')} "
-        f"({report.added:,} added, {report.changed:,} changed, {report.removed:,} removed, "
-        f"{report.unchanged:,} unchanged) in {report.seconds:.1f} s"
+        f"{shown_path(report.root)}: {counted(notes, 'note')} ({report.added:,} added, {report.changed:,} changed, "
+        f"{report.removed:,} removed, {report.unchanged:,} unchanged), {counted(report.passages, 'passage')} written "
+        f"in {report.seconds:.1f} s"
     )
     for file in report.repaired:
         lines = counted(file.lines, "line")
