@@ -40,6 +40,30 @@ class Rope:
 
 
 @dataclass(frozen=True)
+class Latent:
+    """Multi-head latent attention (DeepSeek V2 and later): one compressed row a token stands for all heads' K and V.
+
+    The cache keeps ``kv_rank + rope_length`` elements a token and layer. ``query_rank`` is 0 where queries are not
+    compressed.
+    """
+
+    kv_rank: int
+    rope_length: int
+    query_rank: int = 0
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """What a linear-attention or state-space layer keeps, whatever the context: elements for each sequence and layer.
+
+    ``state_elements`` of the recurrent state and ``convolution_elements`` of the short convolution's last inputs.
+    """
+
+    state_elements: int
+    convolution_elements: int
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """What the plan needs to know of a model. Counts are per model, dimensions in elements.
 
@@ -74,6 +98,9 @@ class ModelCard:
     tokenizer: str | None = None  # the family: "gpt2" is byte-level BPE, "llama" is SentencePiece
     chat_template: str | None = None
     files: tuple[Path, ...] = ()  # every part of a split model, in order; ``path`` is the first
+    latent: Latent | None = None  # of the layers of kind LATENT
+    recurrent: Recurrent | None = None  # of the layers of kind LINEAR
+    exact: bool = True  # whether ``tensors`` was read from weights; False: derived from a configuration
 
     @cached_property
     def weight_bytes(self) -> int:

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """``bytes`` of ``component`` on ``device``. ``formula`` is what they were multiplied from, for people."""
+    """``bytes`` of ``component`` on ``device``. ``formula`` is what they were multiplied from, for people.
+
+    ``read_per_token`` is another quantity: how many of them decoding one token reads, on average.
+    """
 
     device: str
     component: str
     bytes: int
     formula: str
+    read_per_token: int = 0
 
 
 @dataclass(frozen=True)

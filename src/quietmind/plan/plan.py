@@ -17,6 +17,8 @@ from quietmind.model.ggml_types import GgmlType
 from quietmind.plan.compute import F32, compute_bytes
 from quietmind.plan.kv import CELL_STEP, kv_formula, kv_groups, kv_type, padded
 from quietmind.plan.ledger import Ledger, Row
+from quietmind.plan.placement import Placement
+from quietmind.plan.speed import Speed
 
 Verdict = Literal["fits", "tight", "does not fit"]
 
@@ -38,6 +40,7 @@ class Ask:
 
     ``context`` in tokens, None for the largest sensible that fits. ``batch`` tokens are handed to the engine at once,
     and ``micro_batch`` of them computed together. ``threads`` None: one for each physical core that we may use.
+    ``sequences`` are answered at once, each with a context of its own. ``experts_used`` None: as the model was trained.
     """
 
     context: int | None = None
@@ -45,6 +48,9 @@ class Ask:
     micro_batch: int = 512
     batch: int = 2048
     threads: int | None = None
+    sequences: int = 1
+    experts_used: int | None = None
+    flash_attention: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,11 @@ class Plan:
     devices: tuple[DeviceUse, ...]
     ledger: Ledger
     warnings: tuple[str, ...]
+    placement: Placement | None = None
+    flags: tuple[str, ...] = ()
+    speed: Speed | None = None
+    experts_used: int = 0
+    sequences: int = 1
 
 
 def plan(machine: Machine, card: ModelCard, ask: Ask | None = None) -> Plan:
