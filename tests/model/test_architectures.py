@@ -28,14 +28,17 @@ def card_of(tmp_path: Path, write_gguf: Writer, small_model: Model) -> Callable[
     return build
 
 
-@pytest.mark.parametrize("arch", sorted(ARCHITECTURES))
-def test_every_understood_architecture_gives_a_card(card_of: Callable[..., Any], arch: str) -> None:
+PLAIN = sorted(name for name, traits in ARCHITECTURES.items() if not traits.latent and not traits.recurrent)
+
+
+@pytest.mark.parametrize("arch", PLAIN)
+def test_every_plain_architecture_gives_a_card(card_of: Callable[..., Any], arch: str) -> None:
     card = card_of(arch=arch)
     assert (card.arch, card.layers, card.heads, card.kv_heads) == (arch, 2, 4, (2, 2))
     assert (card.key_length, card.native_context, card.vocabulary) == (16, 512, 32)
 
 
-@pytest.mark.parametrize("arch", ["qwen3next", "deepseek2", "bert", "мамонт", "evil\nname" + "x" * 500])
+@pytest.mark.parametrize("arch", ["mamba2", "llama4", "bert", "мамонт", "evil\nname" + "x" * 500])
 def test_other_architectures_are_refused_by_name(card_of: Callable[..., Any], arch: str) -> None:
     with pytest.raises(ModelNotUnderstood) as refusal:
         card_of(arch=arch)
@@ -110,7 +113,7 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "no context": ({"llama__context_length": None}, "lacks the metadata llama.context_length"),
     "pattern too short": (
         {"arch": "gemma3", "ARCH__attention__sliding_window": 8, "ARCH__attention__sliding_window_pattern": [True]},
-        "whether it slides",
+        "yes or no of each of 2 layers",
     ),
 }
 

@@ -1,18 +1,20 @@
 """Which architectures are understood, and how their metadata becomes a ModelCard. Everything else is refused by name.
 
-The keys and their defaults follow the GGUF specification (ggml/docs/gguf.md) and, for attention windows, what
-llama.cpp does with each architecture (src/models/*.cpp, autumn 2026).
+The keys and their defaults follow the GGUF specification (ggml/docs/gguf.md) and, for attention kinds, what llama.cpp
+does with each architecture (src/models/*.cpp, autumn 2026).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from quietmind.base.errors import ModelFileDamaged, ModelNotUnderstood
+from quietmind.base.errors import ModelNotUnderstood
 from quietmind.base.paths import shown_path
-from quietmind.model.card import LayerKind, ModelCard, Rope, Tensor
+from quietmind.model.card import Latent, LayerKind, ModelCard, Recurrent, Rope, Tensor
+from quietmind.model.facts import Facts
 from quietmind.model.ggml_types import FILE_TYPES
 
 
@@ -24,26 +26,45 @@ class Architecture:
     but the families that chose their own head size always write it, and there a missing key is damage.
     ``window_period``: every n-th layer attends in full and the others through the sliding window; None when all
     layers attend in full, even if the file names a window (llama.cpp ignores it for these).
+    ``latent``: a file may keep one compressed row for all heads. ``recurrent``: layers may carry a fixed state instead
+    of a cache, all but every n-th where the file does not say which. ``gated``: queries come with a gate as wide as
+    they are. ``predicts``: the file may end in blocks that predict further tokens; the engine does not load them.
     """
 
     head_size_from_hidden: bool = True
     window_period: int | None = None
     window: int | None = None  # the window where the file names none
+    latent: bool = False
+    recurrent: bool = False
+    gated: bool = False
+    predicts: bool = False
 
+
+_HYBRID = Architecture(head_size_from_hidden=False, recurrent=True, gated=True, predicts=True)
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "llama": Architecture(),  # and Mistral, Mixtral, SmolLM: their conversions carry this name
+    "llama": Architecture(),  # and Mistral, Mixtral, Yi, SmolLM: their conversions carry this name
+    "mistral3": Architecture(head_size_from_hidden=False),
     "qwen2": Architecture(),
     "qwen2moe": Architecture(),
     "qwen3": Architecture(head_size_from_hidden=False),
     "qwen3moe": Architecture(head_size_from_hidden=False),
+    "qwen3next": _HYBRID,
+    "qwen35": _HYBRID,
+    "qwen35moe": _HYBRID,
     "gemma": Architecture(head_size_from_hidden=False),
     "gemma2": Architecture(head_size_from_hidden=False, window_period=2, window=4096),
     "gemma3": Architecture(head_size_from_hidden=False, window_period=6),
+    "gpt-oss": Architecture(head_size_from_hidden=False, window_period=2),
     "phi3": Architecture(),  # its window is switched off in llama.cpp
+    "deepseek2": Architecture(head_size_from_hidden=False, latent=True, predicts=True),  # V2, V2.5, V3, R1, Kimi K2
+    "glm4": Architecture(predicts=True),
+    "glm4moe": Architecture(head_size_from_hidden=False, predicts=True),
 }
 
-_LARGEST = 1 << 31  # no count or width of a model comes near
+FULL_ATTENTION_INTERVAL = 4  # of hybrid models whose file does not say it
+
+_BLOCK = re.compile(r"blk\.(\d+)\.")
 
 
 def card_from(
@@ -51,10 +72,13 @@ def card_from(
 ) -> ModelCard:
     """Return the card of a model with this metadata and these tensors.
 
+    Blocks that predict further tokens (``nextn_predict_layers``) are left out of the card's layers and tensors: the
+    engine does not load them. ``file_bytes`` counts them.
+
     Raises ModelNotUnderstood for an architecture that is not in ARCHITECTURES, ModelFileDamaged where a key is
     missing, makes no sense, or contradicts the tensors.
     """
-    facts = _Facts(metadata, files[0])
+    facts = Facts(metadata, files[0])
     arch = facts.text("general.architecture")
     if arch is None:
         raise facts.damaged("names no architecture (general.architecture); it is not a language model's file")
@@ -65,16 +89,22 @@ def card_from(
             f"{shown_path(files[0])}: the architecture {shown} is not understood yet; "
             f"understood are {', '.join(sorted(ARCHITECTURES))}"
         )
+    blocks = facts.count(f"{arch}.block_count")
+    if blocks > len(tensors):  # before anything is made that has one entry a layer
+        raise facts.damaged(f"promises {blocks:,} layers but holds {len(tensors):,} tensors; fetch it again")
+    layers = blocks - (facts.count(f"{arch}.nextn_predict_layers", default=0) if traits.predicts else 0)
+    if layers < 1:
+        raise facts.damaged(f"promises {blocks:,} layers, all of them for predicting further tokens; fetch it again")
+    tensors = tuple(tensor for tensor in tensors if _layer_of(tensor.name) < layers)
     shapes = {tensor.name: tensor.shape for tensor in tensors}
-    layers = facts.count(f"{arch}.block_count")
-    if layers > len(tensors):  # before anything is made that has one entry a layer
-        raise facts.damaged(f"promises {layers:,} layers but holds {len(tensors):,} tensors; fetch it again")
     hidden = facts.count(f"{arch}.embedding_length")
-    heads = facts.per_layer(f"{arch}.attention.head_count", layers)
+    heads = facts.per_layer(f"{arch}.attention.head_count", blocks)[:layers]
     if len(set(heads)) != 1 or heads[0] == 0:
         raise ModelNotUnderstood(f"{shown_path(files[0])}: its layers have different numbers of query heads")
-    key_length, value_length = _head_sizes(facts, arch, traits, hidden, heads[0])
-    window, kinds = _windows(facts, arch, traits, layers)
+    latent = _latent(facts, arch, shapes) if traits.latent else None
+    key_length, value_length = _head_sizes(facts, arch, traits, hidden, heads[0], latent)
+    window, kinds = _kinds(facts, arch, traits, blocks, latent)
+    kv_heads = facts.per_layer(f"{arch}.attention.head_count_kv", blocks, default=heads[0])
     experts = facts.count(f"{arch}.expert_count", default=0)
     embedding = shapes.get("token_embd.weight")
     if embedding is None or len(embedding) != 2 or embedding[0] != hidden:
@@ -86,31 +116,48 @@ def card_from(
         layers=layers,
         hidden=hidden,
         heads=heads[0],
-        kv_heads=facts.per_layer(f"{arch}.attention.head_count_kv", layers, default=heads[0]),
+        # A layer that keeps a state instead of K and V has no heads to keep.
+        kv_heads=tuple(
+            0 if kind is LayerKind.LINEAR else count for kind, count in zip(kinds[:layers], kv_heads, strict=False)
+        ),
         key_length=key_length,
         value_length=value_length,
-        feed_forward=max(facts.per_layer(f"{arch}.feed_forward_length", layers, default=0 if experts else None)),
+        feed_forward=max(facts.per_layer(f"{arch}.feed_forward_length", blocks, default=0 if experts else None)),
         vocabulary=embedding[1],
         native_context=facts.count(f"{arch}.context_length"),
-        layer_kinds=kinds,
+        layer_kinds=kinds[:layers],
         sliding_window=window,
         experts=experts,
         experts_used=facts.count(f"{arch}.expert_used_count", default=None if experts else 0),
         tensors=tensors,
         file_bytes=file_bytes,
-        expert_feed_forward=_width(shapes, "ffn_up_exps", 1),
-        shared_feed_forward=_width(shapes, "ffn_up_shexp", 1),
+        # The down projection: newer conversions may join gate and up into one tensor.
+        expert_feed_forward=_width(shapes, "ffn_down_exps", 0),
+        shared_feed_forward=_width(shapes, "ffn_down_shexp", 0),
         rope=_rope(facts, arch, key_length),
         quantization=_quantization(facts, tensors),
         tokenizer=facts.text("tokenizer.ggml.model"),
         chat_template=facts.text("tokenizer.chat_template"),
         files=files,
+        latent=latent,
+        recurrent=_recurrent(facts, arch) if LayerKind.LINEAR in kinds else None,
     )
     _refuse_contradictions(card, shapes, facts)
     return card
 
 
-def _head_sizes(facts: _Facts, arch: str, traits: Architecture, hidden: int, heads: int) -> tuple[int, int]:
+def _layer_of(name: str) -> int:
+    """Return the number of the block that a tensor belongs to, -1 where it belongs to none."""
+    match = _BLOCK.match(name)
+    return -1 if match is None else int(match[1])
+
+
+def _head_sizes(
+    facts: Facts, arch: str, traits: Architecture, hidden: int, heads: int, latent: Latent | None
+) -> tuple[int, int]:
+    """Return the lengths of a head's K and V; with latent attention, of what a head unpacks from the shared row."""
+    if latent is not None:
+        return facts.count(f"{arch}.attention.key_length_mla"), facts.count(f"{arch}.attention.value_length_mla")
     default = None
     if traits.head_size_from_hidden and hidden % heads == 0:
         default = hidden // heads
@@ -120,27 +167,70 @@ def _head_sizes(facts: _Facts, arch: str, traits: Architecture, hidden: int, hea
     )
 
 
-def _windows(facts: _Facts, arch: str, traits: Architecture, layers: int) -> tuple[int | None, tuple[LayerKind, ...]]:
-    """Return the sliding window in tokens (None: there is none) and how each layer attends."""
-    full = (LayerKind.FULL,) * layers
-    if traits.window_period is None:
-        return None, full
-    window = facts.count(f"{arch}.attention.sliding_window", default=traits.window or 0)
-    if window == 0:
-        return None, full
+def _latent(facts: Facts, arch: str, shapes: Mapping[str, tuple[int, ...]]) -> Latent | None:
+    """Return the compressed row, None for old conversions (before spring 2025), whose cache holds every head."""
+    if f"{arch}.attention.key_length_mla" not in facts:
+        return None
+    compressed = "blk.0.attn_q_a.weight" in shapes  # llama.cpp ignores the rank where the tensor is missing (V2 Lite)
+    return Latent(
+        kv_rank=facts.count(f"{arch}.attention.kv_lora_rank"),
+        rope_length=facts.count(f"{arch}.rope.dimension_count"),
+        query_rank=facts.count(f"{arch}.attention.q_lora_rank") if compressed else 0,
+    )
+
+
+def _recurrent(facts: Facts, arch: str) -> Recurrent:
+    """Return the state of a gated delta net layer (llama_hparams::n_embd_s and n_embd_r of llama.cpp)."""
+    inner = facts.count(f"{arch}.ssm.inner_size")
+    state = facts.count(f"{arch}.ssm.state_size")
+    channels = (
+        inner  # values
+        + 2  # queries and keys
+        * facts.count(f"{arch}.ssm.group_count")  # heads of them
+        * state  # each as long as the state is wide
+    )
+    return Recurrent(
+        state_elements=state * inner,
+        convolution_elements=(facts.count(f"{arch}.ssm.conv_kernel") - 1) * channels,
+    )
+
+
+def _kinds(
+    facts: Facts, arch: str, traits: Architecture, blocks: int, latent: Latent | None
+) -> tuple[int | None, tuple[LayerKind, ...]]:
+    """Return the sliding window in tokens (None: there is none) and how each block attends."""
+    if latent is not None:
+        return None, (LayerKind.LATENT,) * blocks
+    if traits.recurrent:
+        interval = facts.count(f"{arch}.full_attention_interval", default=FULL_ATTENTION_INTERVAL)
+        linear = _flags(facts, f"{arch}.attention.recurrent_layers", blocks) or tuple(
+            (block + 1) % (interval or 1) != 0 for block in range(blocks)
+        )
+        return None, tuple(LayerKind.LINEAR if flag else LayerKind.FULL for flag in linear)
+    window = None
+    if traits.window_period is not None:
+        window = facts.count(f"{arch}.attention.sliding_window", default=traits.window or 0) or None
+    if window is None or traits.window_period is None:
+        return None, (LayerKind.FULL,) * blocks
     key = f"{arch}.attention.sliding_window_pattern"
-    pattern = facts.get(key)
-    if isinstance(pattern, tuple):
-        if len(pattern) != layers or not all(isinstance(slides, bool) for slides in pattern):
-            raise facts.damaged(f"{key} does not say of each of {layers} layers whether it slides; fetch it again")
-        slides = tuple(bool(flag) for flag in pattern)
-    else:
+    slides = _flags(facts, key, blocks)
+    if slides is None:
         period = facts.count(key, default=traits.window_period) or traits.window_period
-        slides = tuple(layer % period < period - 1 for layer in range(layers))
+        slides = tuple(block % period < period - 1 for block in range(blocks))
     return window, tuple(LayerKind.SLIDING if flag else LayerKind.FULL for flag in slides)
 
 
-def _rope(facts: _Facts, arch: str, key_length: int) -> Rope:
+def _flags(facts: Facts, key: str, blocks: int) -> tuple[bool, ...] | None:
+    """Return one yes or no for each block, None where ``key`` holds no array."""
+    pattern = facts.get(key)
+    if not isinstance(pattern, tuple):
+        return None
+    if len(pattern) != blocks or not all(isinstance(flag, bool) for flag in pattern):
+        raise facts.damaged(f"{key} does not say yes or no of each of {blocks} layers; fetch it again")
+    return tuple(bool(flag) for flag in pattern)
+
+
+def _rope(facts: Facts, arch: str, key_length: int) -> Rope:
     scaling = facts.text(f"{arch}.rope.scaling.type")
     return Rope(
         base=facts.number(f"{arch}.rope.freq_base", 10000.0),
@@ -151,7 +241,7 @@ def _rope(facts: _Facts, arch: str, key_length: int) -> Rope:
     )
 
 
-def _quantization(facts: _Facts, tensors: tuple[Tensor, ...]) -> str:
+def _quantization(facts: Facts, tensors: tuple[Tensor, ...]) -> str:
     """Return the recipe's name, or the type that most bytes are of where the file does not name a known recipe."""
     named = FILE_TYPES.get(facts.count("general.file_type", default=-1))
     if named is not None:
@@ -170,19 +260,14 @@ def _width(shapes: Mapping[str, tuple[int, ...]], part: str, dimension: int) -> 
     return 0
 
 
-def _refuse_contradictions(card: ModelCard, shapes: Mapping[str, tuple[int, ...]], facts: _Facts) -> None:
+def _refuse_contradictions(card: ModelCard, shapes: Mapping[str, tuple[int, ...]], facts: Facts) -> None:
     """Compare what the metadata says with what the tensors are, for every number that a plan multiplies by."""
     for layer, kv_heads in enumerate(card.kv_heads):
         if kv_heads > card.heads:
             raise facts.damaged(f"layer {layer} has more KV heads ({kv_heads:,}) than heads ({card.heads:,})")
-        expected = {
-            "attn_q": card.heads * card.key_length,
-            "attn_k": kv_heads * card.key_length,
-            "attn_v": kv_heads * card.value_length,
-            "attn_qkv": (card.heads + kv_heads) * card.key_length + kv_heads * card.value_length,
-        }
+        expected = _rows(card, layer, facts)
         found = [name for name in expected if f"blk.{layer}.{name}.weight" in shapes]
-        if not found and kv_heads:
+        if not found and (kv_heads or card.layer_kinds[layer] is LayerKind.LINEAR):
             raise facts.damaged(f"layer {layer} of {card.layers} has no attention tensors; fetch it again")
         for name in found:
             shape = shapes[f"blk.{layer}.{name}.weight"]
@@ -193,54 +278,33 @@ def _refuse_contradictions(card: ModelCard, shapes: Mapping[str, tuple[int, ...]
                 )
     if card.experts and not 0 < card.experts_used <= card.experts:
         raise facts.damaged(f"uses {card.experts_used:,} of {card.experts:,} experts; fetch it again")
-    if card.experts and _width(shapes, "ffn_up_exps", 2) != card.experts:
+    if card.experts and _width(shapes, "ffn_down_exps", 2) != card.experts:
         raise facts.damaged(f"promises {card.experts:,} experts that its tensors do not hold; fetch it again")
 
 
-class _Facts:
-    """The metadata of a file, asked by key. A value of the wrong kind is damage."""
-
-    def __init__(self, metadata: Mapping[str, object], path: Path) -> None:
-        self._metadata = metadata
-        self._path = path
-
-    def damaged(self, what: str) -> ModelFileDamaged:
-        return ModelFileDamaged(f"{shown_path(self._path)}: {what}")
-
-    def get(self, key: str) -> object:
-        return self._metadata.get(key)
-
-    def text(self, key: str) -> str | None:
-        value = self._metadata.get(key)
-        if value is not None and not isinstance(value, str):
-            raise self.damaged(f"metadata {key} is not a text; fetch it again")
-        return value
-
-    def count(self, key: str, default: int | None = None) -> int:
-        """Return a whole number from 0 (from 1 where the key has no default) up; ``default`` if it is missing."""
-        value = self._metadata.get(key, default)
-        if value is None:
-            raise self.damaged(f"lacks the metadata {key}; fetch another conversion of the model")
-        if value == default and key not in self._metadata:
-            return int(default or 0)
-        least = 1 if default is None else 0
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < _LARGEST:
-            raise self.damaged(f"metadata {key} is not a number that a model could have; fetch it again")
-        return value
-
-    def number(self, key: str, default: float) -> float:
-        value = self._metadata.get(key, default)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
-            raise self.damaged(f"metadata {key} is not a number that a model could have; fetch it again")
-        return float(value)
-
-    def per_layer(self, key: str, layers: int, default: int | None = None) -> tuple[int, ...]:
-        """Return one count a layer, from an array or from one number for all."""
-        value = self._metadata.get(key)
-        if not isinstance(value, tuple):
-            return (self.count(key, default),) * layers
-        if len(value) != layers:
-            raise self.damaged(f"metadata {key} has {len(value):,} entries for {layers:,} layers; fetch it again")
-        if not all(isinstance(item, int) and not isinstance(item, bool) and 0 <= item < _LARGEST for item in value):
-            raise self.damaged(f"metadata {key} holds a number that no model could have; fetch it again")
-        return tuple(int(item) for item in value)
+def _rows(card: ModelCard, layer: int, facts: Facts) -> dict[str, int]:
+    """Return how many rows each attention tensor of a layer has, by the metadata; most names are in few files."""
+    queries, kv_heads = card.heads * card.key_length, card.kv_heads[layer]
+    if card.layer_kinds[layer] is LayerKind.LINEAR:
+        inner = facts.count(f"{card.arch}.ssm.inner_size")
+        keys = 2 * facts.count(f"{card.arch}.ssm.group_count") * facts.count(f"{card.arch}.ssm.state_size")
+        return {"attn_qkv": keys + inner, "attn_gate": inner, "ssm_in": keys + 2 * inner}
+    if card.latent is not None:
+        return {
+            "attn_q": queries,
+            "attn_q_b": queries,
+            "attn_kv_a_mqa": card.latent.kv_rank + card.latent.rope_length,
+        }
+    if ARCHITECTURES[card.arch].latent:
+        rope = facts.count(f"{card.arch}.rope.dimension_count")  # not in this tensor: it is the same for every head
+        return {
+            "attn_q": queries,
+            "attn_q_b": queries,
+            "attn_kv_b": kv_heads * (card.key_length - rope + card.value_length),
+        }
+    return {
+        "attn_q": queries * (2 if ARCHITECTURES[card.arch].gated else 1),
+        "attn_k": kv_heads * card.key_length,
+        "attn_v": kv_heads * card.value_length,
+        "attn_qkv": queries + kv_heads * (card.key_length + card.value_length),
+    }
