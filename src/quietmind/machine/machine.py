@@ -17,6 +17,7 @@ class Device:
     now. ``bandwidth_bytes_per_s`` is what reading its memory reaches at best, ``flops`` dense half-precision
     multiplications and additions a second.
     ``unified``: its memory is the host's own, counted once, in the row of the ``cpu``.
+    ``measured``: the bandwidth was measured here, and is no theoretical peak of a datasheet.
     """
 
     kind: DeviceKind
@@ -27,6 +28,7 @@ class Device:
     flops: float | None = None
     key: str = "cpu"
     unified: bool = False
+    measured: bool = False
 
 
 @dataclass(frozen=True)
