@@ -1,0 +1,221 @@
+"""What if: the chosen plan with one thing changed at a time, and what each change costs and brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from quietmind.base.errors import QuietmindError, UsageError
+from quietmind.base.units import GIB, format_bytes
+from quietmind.machine.machine import Machine
+from quietmind.model.card import ModelCard
+from quietmind.plan.plan import Ask, Plan, plan
+from quietmind.plan.search import Planner
+from quietmind.plan.table import align, interval_to_json, signed_bytes
+from quietmind.plan.upgrades import with_memory, with_one_more_gpu
+
+KV_TYPES = ("f16", "q8_0", "q4_0")
+EXPERTS = (8, 16)
+SEQUENCES = (1, 2, 4)
+MEMORY_GIB = (192, 512, 1024)  # memory modules are sold in binary "GB"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change against the plan that is compared with. Either ``plan`` or ``refused``, why there is none."""
+
+    label: str
+    plan: Plan | None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A plan and its changes, in a fixed order."""
+
+    base: Plan
+    changes: tuple[Change, ...]
+
+
+def compare(
+    machine: Machine,
+    card: ModelCard,
+    ask: Ask | None = None,
+    cards: Sequence[ModelCard] = (),
+    machines: Sequence[Machine] = (),
+    planner: Planner = plan,
+) -> Comparison:
+    """Return the plan of ``card`` on ``machine`` and each change to it; a change that is no change is left out.
+
+    ``cards`` are the same model in other quantizations, ``machines`` other computers to try it on.
+    Raises what ``planner`` raises for the plan itself; a change that is refused says why in its own line.
+    """
+    base = planner(machine, card, ask or Ask())
+    cards = [other for other in cards if other.quantization != card.quantization]
+    # Everything else is held: a context that was left to the plan is from here on the one it found.
+    fixed = replace(ask or Ask(), context=base.context)
+    variations: list[tuple[str, Machine, ModelCard, Ask]] = [
+        *((label, machine, card, other) for label, other in _asks(card, fixed)),
+        *((f"weights {other.quantization}", machine, other, fixed) for other in cards),
+        *((label, other, card, fixed) for label, other in _machines(machine, machines)),
+    ]
+    changes = []
+    for label, other_machine, other_card, other_ask in variations:
+        try:
+            changes.append(Change(label, planner(other_machine, other_card, other_ask)))
+        except QuietmindError as error:
+            changes.append(Change(label, None, str(error)))
+    return Comparison(base, tuple(changes))
+
+
+def _asks(card: ModelCard, ask: Ask) -> Iterator[tuple[str, Ask]]:
+    """Yield what else could be asked of the same file on the same machine."""
+    context = ask.context or card.native_context
+    yield f"half the context: {max(1, context // 2):,}", replace(ask, context=max(1, context // 2))
+    yield f"double the context: {context * 2:,}", replace(ask, context=context * 2)
+    used = ask.experts_used or card.experts_used
+    for count in EXPERTS:
+        if card.experts >= count != used:
+            yield f"{count} experts", replace(ask, experts_used=count)
+    for kv_type in KV_TYPES:
+        if kv_type != ask.kv_type:
+            yield f"KV {kv_type}", replace(ask, kv_type=kv_type)
+    for sequences in SEQUENCES:
+        if sequences != ask.sequences:
+            label = f"{sequences} sequence" + ("s at once" if sequences > 1 else "")
+            yield label, replace(ask, sequences=sequences)
+
+
+def _machines(machine: Machine, others: Sequence[Machine]) -> Iterator[tuple[str, Machine]]:
+    """Yield what else it could run on. More of a built-in memory cannot be had."""
+    more = with_one_more_gpu(machine)
+    if more is not None:
+        yield f"one more {more.accelerators[-1].name}", more
+    if not any(device.unified for device in machine.accelerators):
+        for gib in MEMORY_GIB:
+            if gib * GIB != machine.cpu.memory_bytes:
+                yield f"{gib:,} GB of RAM, as fast", with_memory(machine, gib * GIB)
+    for other in others:
+        if other.name != machine.name:
+            yield f"on {other.name}", other
+
+
+def side_by_side(
+    machine: Machine, cards: Sequence[ModelCard], ask: Ask | None = None, planner: Planner = plan
+) -> tuple[Plan, ...]:
+    """Return the plan of each model alone on ``machine``."""
+    return tuple(planner(machine, card, ask or Ask()) for card in cards)
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return the changes as a table: bytes of each device and tokens a second, as differences from the plan."""
+    base = comparison.base
+    plans = [base, *(change.plan for change in comparison.changes if change.plan)]
+    devices = list(dict.fromkeys(use.device for each in plans for use in each.devices))
+    needed = _needed(base)
+    rows = [["change", *devices, "decode tokens/s", "", "prefill tokens/s", "verdict"]]
+    rows.append(["as planned", *(format_bytes(needed.get(key, 0)) for key in devices), *_speeds(base, base)])
+    refused = []
+    for change in comparison.changes:
+        if change.plan is None:
+            refused.append(f"{change.label}: {change.refused}")
+            continue
+        own = _needed(change.plan)
+        differences = (signed_bytes(own.get(key, 0) - needed.get(key, 0)) for key in devices)
+        rows.append([change.label, *differences, *_speeds(change.plan, base)])
+    heading = f"{base.model} on {base.machine}: one change at a time"
+    settings = f"as planned: context {base.context:,}, KV {base.kv_type}, micro-batch {base.micro_batch:,}"
+    table = align(rows, left={0, len(devices) + 4})
+    return "\n".join([heading, settings, "", table[0], "-" * max(map(len, table)), *table[1:], *refused])
+
+
+def _needed(planned: Plan) -> dict[str, int]:
+    return {use.device: use.needed_bytes for use in planned.devices}
+
+
+def _speeds(planned: Plan, base: Plan) -> list[str]:
+    """Return decode, its ratio to the plan's, prefill and the verdict."""
+    if planned.speed is None:
+        return ["unknown", "", "unknown", planned.verdict]
+    ratio = ""
+    if planned is not base and base.speed is not None and base.speed.decode.mid:
+        ratio = f"x{planned.speed.decode.mid / base.speed.decode.mid:.2f}"
+    return [str(planned.speed.decode), ratio, str(planned.speed.prefill), planned.verdict]
+
+
+def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
+    """Return the comparison as JSON-ready values; ``change_bytes`` are differences by device."""
+    base = _needed(comparison.base)
+    return {
+        "model": comparison.base.model,
+        "machine": comparison.base.machine,
+        "base": summary_to_json(comparison.base),
+        "changes": [
+            {
+                "change": change.label,
+                "refused": change.refused,
+                "plan": None if change.plan is None else summary_to_json(change.plan),
+                "change_bytes": None
+                if change.plan is None
+                else {key: _needed(change.plan).get(key, 0) - base.get(key, 0) for key in base | _needed(change.plan)},
+            }
+            for change in comparison.changes
+        ],
+    }
+
+
+def summary_to_json(planned: Plan) -> dict[str, Any]:
+    """Return what sums a plan up as JSON-ready values."""
+    return {
+        "model": planned.model,
+        "machine": planned.machine,
+        "context": planned.context,
+        "kv_type": planned.kv_type,
+        "verdict": planned.verdict,
+        "devices": _needed(planned),
+        "decode": interval_to_json(planned.speed.decode if planned.speed else None),
+        "prefill": interval_to_json(planned.speed.prefill if planned.speed else None),
+    }
+
+
+def render_side_by_side(plans: Sequence[Plan], together: str | None = None) -> str:
+    """Return plans of several models on one machine as columns: components in rows, totals, speed, verdict.
+
+    ``together`` says whether they fit at once; None: from the sum of what each takes of every device.
+    """
+    if not plans:
+        raise UsageError("no model was named")
+    rows = [["", *(f"{each.model}" for each in plans)]]
+    keys = list(dict.fromkeys((row.device, row.component) for each in plans for row in each.ledger.rows))
+    devices = list(dict.fromkeys(device for device, _ in keys))
+    for device in devices:
+        for key in (key for key in keys if key[0] == device):
+            rows.append([f"{device}  {key[1]}", *(_cell(each, *key) for each in plans)])
+        rows.append([f"{device}  total", *(format_bytes(each.ledger.total(device)) for each in plans)])
+    rows.append(["context", *(f"{each.context:,}" for each in plans)])
+    rows.append(["decode tokens/s", *(str(each.speed.decode) if each.speed else "unknown" for each in plans)])
+    rows.append(["prefill tokens/s", *(str(each.speed.prefill) if each.speed else "unknown" for each in plans)])
+    rows.append(["verdict, alone", *(each.verdict for each in plans)])
+    at_once = together if together is not None else _both_at_once(plans)
+    return "\n".join([f"on {plans[0].machine}, each alone", "", *align(rows, left={0}), "", f"at once: {at_once}"])
+
+
+def _cell(planned: Plan, device: str, component: str) -> str:
+    total = sum(row.bytes for row in planned.ledger.rows if (row.device, row.component) == (device, component))
+    return format_bytes(total) if total else "-"
+
+
+def _both_at_once(plans: Sequence[Plan]) -> str:
+    """Compare the sum over the plans as they are with each device. Neither makes room for the other."""
+    for key in dict.fromkeys(use.device for each in plans for use in each.devices):
+        uses = [use for each in plans for use in each.devices if use.device == key]
+        needed, capacity = sum(use.needed_bytes for use in uses), uses[0].capacity_bytes
+        if capacity is None:
+            return f"not known: how much memory {key} has could not be found out"
+        if needed > capacity:
+            return (
+                f"do not fit as they stand: {key} has {format_bytes(capacity)}, together they take "
+                f"{format_bytes(needed)}; one after the other, or with less context"
+            )
+    return "fit together as they stand"

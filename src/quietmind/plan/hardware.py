@@ -1,0 +1,184 @@
+"""The inverse question: which machine would run this model so, and which single upgrade of this one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from quietmind.base.errors import QuietmindError, UsageError
+from quietmind.base.units import GIB, format_bytes
+from quietmind.machine.machine import Machine
+from quietmind.model.card import ModelCard
+from quietmind.plan.plan import Ask, Plan, plan
+from quietmind.plan.search import Planner, refuse_absurd, shortfall
+from quietmind.plan.table import align, interval_to_json
+from quietmind.plan.upgrades import distinct_gpus, with_gpu, with_memory, with_one_more_gpu
+
+Kind = Literal["here", "upgrade", "machine"]
+
+MEMORY_STEPS_GIB = (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A machine that was tried. ``lacks`` says what it falls short of, "" if it does; ``plan`` None: refused."""
+
+    kind: Kind
+    name: str
+    plan: Plan | None
+    lacks: str
+
+    @property
+    def enough(self) -> bool:
+        """Whether it does."""
+        return not self.lacks
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The answer. ``candidates``: this machine first, then what does, fastest first, then what does not."""
+
+    model: str
+    quantization: str | None
+    context: int
+    min_decode: float | None
+    candidates: tuple[Candidate, ...]
+
+
+def hardware(
+    card: ModelCard,
+    ask: Ask,
+    min_decode: float | None,
+    here: Machine | None,
+    machines: Sequence[Machine],
+    planner: Planner = plan,
+) -> Hardware:
+    """Return which of ``machines``, and which single upgrade of ``here``, holds ``card`` as asked and is fast enough.
+
+    ``min_decode`` tokens a second are compared with the middle of the prediction, with the asked context full.
+    Raises UsageError if ``ask`` has no context: without one there is nothing to hold machines to.
+    """
+    if ask.context is None:
+        raise UsageError("which context should the machine hold? give --context, such as 128k")
+    refuse_absurd("quality", min_decode, ask.context)
+    tried = [
+        _candidate(kind, name, machine, card, ask, min_decode, planner) for kind, name, machine in _all(here, machines)
+    ]
+    return Hardware(
+        card.name, card.quantization, ask.context, min_decode, tuple(sorted(_without_idle(tried), key=_rank))
+    )
+
+
+def _all(here: Machine | None, machines: Sequence[Machine]) -> Iterator[tuple[Kind, str, Machine]]:
+    if here is not None:
+        yield "here", here.name, here
+        yield from _upgrades(here, machines)
+    for machine in machines:
+        yield "machine", machine.name, machine
+
+
+def _upgrades(here: Machine, machines: Sequence[Machine]) -> Iterator[tuple[Kind, str, Machine]]:
+    """Yield ``here`` with more memory, one more GPU, or another GPU. Unified memory cannot be upgraded."""
+    if any(device.unified for device in here.accelerators):
+        return
+    for gib in MEMORY_STEPS_GIB:
+        if gib * GIB > (here.cpu.memory_bytes or 0) * 1.1:  # a "128 GB" machine shows a little less
+            yield "upgrade", f"{gib:,} GB of RAM, as fast as now", with_memory(here, gib * GIB)
+    more = with_one_more_gpu(here)
+    if more is not None:
+        yield "upgrade", f"one more {more.accelerators[-1].name}", more
+    own = {device.name for device in here.accelerators}
+    for gpu in distinct_gpus(tuple(machines)):
+        if gpu.name not in own:
+            verb = "in place of the GPUs now" if own else "added"
+            yield "upgrade", f"{gpu.name}, {verb}", with_gpu(here, gpu)
+
+
+def _candidate(
+    kind: Kind, name: str, machine: Machine, card: ModelCard, ask: Ask, min_decode: float | None, planner: Planner
+) -> Candidate:
+    try:
+        planned = planner(machine, card, ask)
+    except QuietmindError as error:
+        return Candidate(kind, name, None, str(error))
+    return Candidate(kind, name, planned, shortfall(planned, min_decode))
+
+
+def _without_idle(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    """Leave out larger memories than the first that does: they would hold nothing more of this model."""
+    enough = False
+    for candidate in candidates:
+        memory = candidate.kind == "upgrade" and "of RAM" in candidate.name
+        if memory and enough:
+            continue
+        enough = enough or (memory and candidate.enough)
+        yield candidate
+
+
+def _rank(candidate: Candidate) -> tuple[bool, bool, float]:
+    speed = candidate.plan.speed if candidate.plan else None
+    return candidate.kind != "here", not candidate.enough, -(speed.decode.mid if speed else 0.0)
+
+
+def render_hardware(answer: Hardware) -> str:
+    """Return the answer as a table: what does, fastest first, then what does not and why."""
+    name = answer.model if answer.quantization is None else f"{answer.model} {answer.quantization}"
+    wanted = f"context {answer.context:,}"
+    if answer.min_decode is not None:
+        wanted += f", at least {answer.min_decode:g} tokens/s with it full"
+    lines = [f"{name}: {wanted}", ""]
+    rows = [["", "", "machine", "decode tokens/s", "prefill tokens/s", "on GPUs", "in RAM", ""]]
+    for candidate in answer.candidates:
+        speed = candidate.plan.speed if candidate.plan else None
+        rows.append(
+            [
+                "yes" if candidate.enough else "no",
+                {"here": "here", "upgrade": "here with", "machine": ""}[candidate.kind],
+                candidate.name,
+                str(speed.decode) if speed else "unknown",
+                str(speed.prefill) if speed else "unknown",
+                *_where(candidate.plan),
+                candidate.lacks,
+            ]
+        )
+    lines += align(rows, left={0, 1, 2, 7})
+    if not any(candidate.enough for candidate in answer.candidates):
+        lines += ["", "none of these does; a smaller --quant or --context asks less"]
+    return "\n".join(lines)
+
+
+def _where(planned: Plan | None) -> tuple[str, str]:
+    """Return the bytes on accelerators and in main memory."""
+    if planned is None:
+        return "-", "-"
+    total = sum(use.needed_bytes for use in planned.devices)
+    host = sum(use.needed_bytes for use in planned.devices if use.device == "cpu")
+    return (format_bytes(total - host) if total > host else "-"), format_bytes(host)
+
+
+def hardware_to_json(answer: Hardware) -> dict[str, Any]:
+    """Return the answer as JSON-ready values, in the order of the table."""
+    return {
+        "model": answer.model,
+        "quantization": answer.quantization,
+        "context": answer.context,
+        "min_decode": answer.min_decode,
+        "candidates": [
+            {
+                "kind": candidate.kind,
+                "name": candidate.name,
+                "enough": candidate.enough,
+                "lacks": candidate.lacks,
+                "verdict": candidate.plan.verdict if candidate.plan else None,
+                "decode": interval_to_json(
+                    candidate.plan.speed.decode if candidate.plan and candidate.plan.speed else None
+                ),
+                "prefill": interval_to_json(
+                    candidate.plan.speed.prefill if candidate.plan and candidate.plan.speed else None
+                ),
+                "devices": {use.device: use.needed_bytes for use in candidate.plan.devices} if candidate.plan else {},
+            }
+            for candidate in answer.candidates
+        ],
+    }

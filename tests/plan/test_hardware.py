@@ -1,0 +1,92 @@
+"""Which machine, and which single upgrade, would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from quietmind.base.errors import UsageError
+from quietmind.machine.machine import Device, Machine
+from quietmind.model.card import ModelCard
+from quietmind.plan import Ask, Plan, plan
+from quietmind.plan.hardware import hardware, hardware_to_json, render_hardware
+from quietmind.plan.interval import Interval
+from quietmind.plan.speed import Speed
+
+Cards = Callable[..., ModelCard]
+Machines = Callable[..., Machine]
+
+GIB = 1 << 30
+
+
+def faster_with_more_memory(machine: Machine, card: ModelCard, ask: Ask) -> Plan:
+    planned = plan(machine, card, ask)
+    rate = (machine.cpu.memory_bytes or 0) / GIB + 100.0 * len(machine.accelerators)
+    interval = Interval(rate / 2, rate, rate * 2)
+    return replace(planned, speed=Speed(planned.context, interval, interval, "memory"))
+
+
+def test_what_does_comes_first_and_fastest_first_and_the_rest_says_what_it_lacks(
+    machine_of: Machines, card_of: Cards
+) -> None:
+    machines = [
+        replace(machine_of(memory=size, free=None), name=name)
+        for name, size in (("small", GIB // 8), ("middle", 16 * GIB), ("large", 64 * GIB))
+    ]
+    answer = hardware(card_of(), Ask(context=4096), 10.0, None, machines, faster_with_more_memory)
+    assert [(each.name, each.enough) for each in answer.candidates] == [
+        ("large", True),
+        ("middle", True),
+        ("small", False),
+    ]
+    assert "takes" in answer.candidates[-1].lacks
+    slow = hardware(card_of(), Ask(context=4096), 32.0, None, machines, faster_with_more_memory)
+    assert "less than 32" in next(each for each in slow.candidates if each.name == "middle").lacks
+
+
+def test_upgrades_of_this_machine_are_one_thing_each_and_the_least_memory_that_does(
+    machine_of: Machines, card_of: Cards
+) -> None:
+    gpu = Device("cuda", "Own GPU", 8 * GIB, key="cuda0")
+    other = replace(machine_of(gpus=(Device("cuda", "Other GPU", 96 * GIB, key="cuda0"),)), name="other")
+    here = machine_of(memory=16 * GIB, gpus=(gpu,))
+    answer = hardware(card_of(), Ask(context=4096), 220.0, here, [other], faster_with_more_memory)
+    names = {each.name: each for each in answer.candidates}
+    assert answer.candidates[0].kind == "here"
+    assert not answer.candidates[0].enough
+    assert names["one more Own GPU"].lacks.startswith("decodes 216")
+    assert not names["64 GB of RAM, as fast as now"].enough
+    assert names["128 GB of RAM, as fast as now"].enough
+    assert "192 GB of RAM, as fast as now" not in names
+    assert "Other GPU, in place of the GPUs now" in names
+
+
+def test_unified_memory_has_no_upgrades(machine_of: Machines, card_of: Cards) -> None:
+    mac = machine_of(gpus=(Device("metal", "Apple", 12 * GIB, key="metal", unified=True),))
+    answer = hardware(card_of(), Ask(context=4096), None, mac, [])
+    assert [each.kind for each in answer.candidates] == ["here"]
+
+
+def test_a_context_must_be_named_and_demands_must_make_sense(machine_of: Machines, card_of: Cards) -> None:
+    with pytest.raises(UsageError, match="which context"):
+        hardware(card_of(), Ask(), None, machine_of(), [])
+    with pytest.raises(UsageError, match="makes no sense"):
+        hardware(card_of(), Ask(context=4096), -1.0, machine_of(), [])
+
+
+def test_text_and_json_agree(machine_of: Machines, card_of: Cards) -> None:
+    answer = hardware(card_of(), Ask(context=4096), 1e5, machine_of(), [], faster_with_more_memory)
+    assert "none of these does" in render_hardware(answer)
+    document = hardware_to_json(answer)
+    assert [each["name"] for each in document["candidates"]] == [each.name for each in answer.candidates]
+    assert document["candidates"][0]["decode"] == {"low": 8.0, "mid": 16.0, "high": 32.0}
+
+
+def test_a_model_that_is_refused_is_refused_on_every_machine(machine_of: Machines, card_of: Cards) -> None:
+    odd = replace(card_of(), key_length=80, value_length=80)
+    answer = hardware(odd, Ask(context=4096, kv_type="q8_0"), None, machine_of(), [])
+    assert not any(each.enough for each in answer.candidates)
+    assert "multiple" in answer.candidates[0].lacks
+    assert "multiple" in render_hardware(answer)
