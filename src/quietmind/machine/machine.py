@@ -51,11 +51,12 @@ class Host:
 
 @dataclass(frozen=True)
 class Link:
-    """A connection between two devices, by their keys. One direction's bandwidth."""
+    """A connection between two devices, by their keys. One direction's bandwidth, ``measured`` or theoretical."""
 
     source: str
     target: str
     bandwidth_bytes_per_s: float | None = None
+    measured: bool = False
 
 
 @dataclass(frozen=True)
