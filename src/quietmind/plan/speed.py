@@ -1,17 +1,304 @@
-"""How fast a placement runs: a roofline over the bytes and operations of each device, as intervals."""
+"""How fast a placement runs: a roofline over the bytes and operations of each device, as intervals.
+
+The layers of a model run one after another, wherever they live, so the time of a token is the sum over devices of what
+each reads and multiplies there; on one device the slower of the two counts. Where the machine does not say a number, it
+is assumed in a wider interval, and ``Speed.basis`` says so; without the bandwidth of a device there is no prediction.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import sqrt
 
+from quietmind.base.units import format_bytes
+from quietmind.machine.machine import Device, Machine
+from quietmind.model.card import ModelCard
+from quietmind.plan import roofline
 from quietmind.plan.interval import Interval
+from quietmind.plan.measured import Measurement, What, corrected, correction, machine_id, run_id
+from quietmind.plan.placement import DISK, Placement
+from quietmind.plan.traffic import HOST, Part, Traffic, prefill_traffic, traffic
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Tokens a second with ``depth`` tokens already in the context. ``limit`` names what decoding waits for."""
+    """Tokens a second with ``depth`` tokens already in the context. ``limit`` names what decoding waits for.
+
+    ``basis`` lists what was assumed because the machine does not say it, and which measurements corrected the result.
+    """
 
     depth: int
     prefill: Interval
     decode: Interval
     limit: str
+    basis: tuple[str, ...] = ()
+
+
+def predict(  # noqa: PLR0913 - the settings of a run, each given by its name
+    machine: Machine,
+    card: ModelCard,
+    placement: Placement,
+    *,
+    kv_type: str,
+    micro_batch: int,
+    depth: int,
+    experts_used: int | None = None,
+    threads: int | None = None,
+    measured: Sequence[Measurement] = (),
+    engine: roofline.Engine = "llama.cpp",
+) -> Speed | None:
+    """Return how fast ``card`` runs on ``machine`` with ``depth`` tokens in its cache; ``placement`` says where.
+
+    None when the bandwidth of a device that holds something is not known. ``measured`` may hold any runs: those of this
+    machine correct the prediction. ``threads`` None: one for each core that may be used. Raises UsageError for an
+    unknown KV type or more experts than there are.
+    """
+    roof = _Roof(machine, threads, engine)
+    if not roof.knows(placement.devices):
+        return None
+
+    def decode_at(at: int) -> _Time:
+        return roof.decode(traffic(card, placement, kv_type=kv_type, depth=at, experts_used=experts_used))
+
+    def prefill_at(at: int) -> _Time:
+        work = prefill_traffic(
+            card,
+            placement,
+            kv_type=kv_type,
+            depth=at,
+            micro_batch=micro_batch,
+            experts_used=experts_used,
+            uploads=engine == "llama.cpp",
+        )
+        return roof.prefill(work)
+
+    decoding = decode_at(depth)
+    decode, prefill = decoding.rate(1), prefill_at(depth).rate(micro_batch)
+    notes = list(roof.assumed)
+    if measured:
+        run = run_id(
+            machine,
+            card,
+            placement,
+            kv_type=kv_type,
+            micro_batch=micro_batch,
+            experts_used=experts_used,
+            threads=threads,
+        )
+        correct = _Correction(measured, run, machine_id(machine), depth, notes)
+        decode = correct("decode", decode, lambda at: decode_at(at).rate(1).mid)
+        prefill = correct("prefill", prefill, lambda at: prefill_at(at).rate(micro_batch).mid)
+    return Speed(depth, prefill, decode, decoding.limit, tuple(dict.fromkeys(notes)))
+
+
+@dataclass(frozen=True)
+class _Correction:
+    """Applies measurements to a prediction and notes that it did."""
+
+    measured: Sequence[Measurement]
+    run: str
+    machine: str
+    depth: int
+    notes: list[str]
+
+    def __call__(self, what: What, prediction: Interval, predict_at: Callable[[int], float]) -> Interval:
+        factor, off, why = correction(self.measured, what, self.run, self.machine, self.depth, predict_at)
+        if why:
+            self.notes.append(why)
+        return corrected(prediction, factor, off)
+
+
+@dataclass(frozen=True)
+class _Term:
+    """One wait. ``what`` names it for people; terms of one ``source`` are wrong together, of others apart."""
+
+    what: str
+    source: str
+    seconds: Interval
+
+
+@dataclass(frozen=True)
+class _Time:
+    """Waits one after another."""
+
+    terms: tuple[_Term, ...]
+
+    @property
+    def limit(self) -> str:
+        """What most of the time goes to."""
+        return max(self.terms, key=lambda term: term.seconds.mid).what
+
+    def rate(self, tokens: int) -> Interval:
+        """Return tokens a second.
+
+        The middles add up. Of the deviations, those of one source add up too, and those of different sources, which
+        know nothing of each other, as the root of their squares: all of them at their worst at once is no nine in ten.
+        """
+        middle = sum(term.seconds.mid for term in self.terms)
+        quicker: dict[str, float] = {}
+        slower: dict[str, float] = {}
+        for term in self.terms:
+            quicker[term.source] = quicker.get(term.source, 0.0) + term.seconds.mid - term.seconds.low
+            slower[term.source] = slower.get(term.source, 0.0) + term.seconds.high - term.seconds.mid
+        low = middle - sqrt(sum(value * value for value in quicker.values()))
+        high = middle + sqrt(sum(value * value for value in slower.values()))
+        return Interval(tokens / high, tokens / middle, tokens / low)
+
+
+def _over(amount: float, rate: Interval) -> Interval:
+    """Return the seconds that ``amount`` takes at ``rate`` a second."""
+    return Interval(amount / rate.high, amount / rate.mid, amount / rate.low)
+
+
+def _times(interval: Interval, factor: float) -> Interval:
+    return Interval(interval.low * factor, interval.mid * factor, interval.high * factor)
+
+
+def _slower(one: Interval, other: Interval) -> Interval:
+    return Interval(max(one.low, other.low), max(one.mid, other.mid), max(one.high, other.high))
+
+
+def _joined(intervals: Iterable[Interval]) -> Interval:
+    low = mid = high = 0.0
+    for interval in intervals:
+        low, mid, high = low + interval.low, mid + interval.mid, high + interval.high
+    return Interval(low, mid, high)
+
+
+@dataclass
+class _Roof:
+    """The rates of a machine: what is stated, times the share of it that is reached."""
+
+    machine: Machine
+    threads: int | None
+    engine: roofline.Engine
+    assumed: list[str] = field(default_factory=list)
+
+    def knows(self, keys: Iterable[str]) -> bool:
+        """Say whether the bandwidth of every one of these devices is known."""
+        return all(self._bandwidth(key) is not None for key in keys)
+
+    def decode(self, work: Mapping[str, Traffic]) -> _Time:
+        """Return what one token waits for."""
+        terms: list[_Term] = []
+        for key, done in work.items():
+            for component in dict.fromkeys(part.component for part in done.parts):
+                parts = [part for part in done.parts if part.component == component and (part.bytes or part.products)]
+                if parts:
+                    terms.append(self._part(key, parts, prefill=False))
+            terms += self._waits(key, done)
+        return _Time(tuple(terms))
+
+    def prefill(self, work: Mapping[str, Traffic]) -> _Time:
+        """Return what one micro-batch waits for."""
+        terms: list[_Term] = []
+        for key, done in work.items():
+            for component in dict.fromkeys(part.component for part in done.parts):
+                parts = [part for part in done.parts if part.component == component and (part.bytes or part.products)]
+                if parts:
+                    terms.append(self._part(key, parts, prefill=True))
+            terms += self._waits(key, done)
+            if done.uploaded_bytes:
+                size = format_bytes(int(done.uploaded_bytes))
+                what = f"the link to {key}: {size} of weights a micro-batch"
+                terms.append(_Term(what, f"link {key}", _over(done.uploaded_bytes, self._link(key))))
+        return _Time(tuple(terms))
+
+    def _part(self, key: str, parts: Sequence[Part], *, prefill: bool) -> _Term:
+        """Return the wait for one component on one device: for memory or for arithmetic, whichever is slower."""
+        component = parts[0].component
+        size = sum(part.bytes for part in parts)
+        reading = _over(size, self._reading(key, component))
+        if key == DISK:
+            return _Term(f"disk: {format_bytes(int(size))} of {component}", "disk", reading)
+        multiplying = _joined(_over(part.products, self._multiplying(key, part, prefill=prefill)) for part in parts)
+        place = "host" if key == HOST else key
+        if multiplying.mid > reading.mid:
+            types = ", ".join(dict.fromkeys(part.type for part in parts if part.products))
+            what, source = f"{place} arithmetic: {component} in {types}", f"{place} arithmetic {component == 'kv'}"
+        else:
+            what = f"{place} memory: {format_bytes(int(size))} of {component} a token"
+            source = f"{place} memory {component == 'kv'}"
+        return _Term(what, source, _slower(reading, multiplying))
+
+    def _waits(self, key: str, done: Traffic) -> list[_Term]:
+        layer = roofline.HOST_LAYER_S if key == HOST else roofline.GPU_LAYER_S
+        waits = []
+        if done.layers:
+            waits.append(_Term(f"{key}: starting {done.layers} layers", f"start {key}", _times(layer, done.layers)))
+        if done.handovers:
+            what = f"handing {done.handovers} layers over to {key} and back"
+            waits.append(_Term(what, "handover", _times(roofline.HANDOVER_S, done.handovers)))
+        if done.uploaded_bytes and done.layers:
+            what = f"bringing {done.layers} layers to {key}"
+            waits.append(_Term(what, "handover", _times(roofline.UPLOAD_LAYER_S, done.layers)))
+        return waits
+
+    def _device(self, key: str) -> Device:
+        return next(device for device in self.machine.devices if device.key == key)
+
+    def _bandwidth(self, key: str) -> float | None:
+        if key == DISK:
+            return self.machine.disk.read_bytes_per_s if self.machine.disk else None
+        return next((d.bandwidth_bytes_per_s for d in self.machine.devices if d.key == key), None)
+
+    def _reading(self, key: str, component: str) -> Interval:
+        """Return the bytes a second that ``component`` is read with from ``key``, whose bandwidth is known."""
+        stated = self._bandwidth(key)
+        assert stated is not None, "predict() has asked knows()"
+        if key == DISK:
+            return _times(roofline.DISK_READING, stated)
+        if key == HOST:
+            reached = _times(roofline.HOST_READING, stated)
+            return _least(reached, _times(roofline.CORE_READING, self._cores().high))
+        return _times(roofline.GPU_CACHE_READING if component == "kv" else roofline.GPU_READING, stated)
+
+    def _multiplying(self, key: str, part: Part, *, prefill: bool) -> Interval:
+        """Return multiplications with addition a second."""
+        if key == HOST:
+            cores = self._cores()
+            rate = roofline.host_rate(
+                part.type,
+                part.component,
+                prefill=prefill,
+                instructions=self.machine.host.instructions,
+                engine=self.engine,
+            )
+            return Interval(rate.low * cores.low, rate.mid * cores.mid, rate.high * cores.high)
+        share = {"experts": roofline.GPU_EXPERTS, "kv": roofline.GPU_ATTENTION}.get(
+            part.component, roofline.GPU_MATRICES
+        )
+        device = self._device(key)
+        if device.flops is not None:
+            return _times(share, device.flops / 2)
+        self._assume(f"the flops of {device.name}: from its bandwidth")
+        guess = _times(roofline.FLOPS_PER_BYTE, (device.bandwidth_bytes_per_s or 0.0) / 2)
+        return Interval(share.low * guess.low, share.mid * guess.mid, share.high * guess.high)
+
+    def _link(self, key: str) -> Interval:
+        link = self.machine.link(HOST, key)
+        if link is not None and link.bandwidth_bytes_per_s is not None:
+            return _times(roofline.UPLOADING, link.bandwidth_bytes_per_s)
+        self._assume(f"the link to {key}: PCIe 3 to 5, 16 lanes")
+        return roofline.ASSUMED_LINK
+
+    def _cores(self) -> Interval:
+        """Return how many cores compute. Where the machine does not say, as many as its memory is worth."""
+        host = self.machine.host
+        known = host.usable_cores or host.physical_cores
+        if known is not None:
+            busy = min(self.threads, known) if self.threads else known
+            return Interval(busy, busy, busy)
+        if self.threads:
+            return Interval(self.threads, self.threads, self.threads)
+        self._assume("the host's cores: from its bandwidth")
+        stated = self._bandwidth(HOST) or 0.0
+        return _over(stated, roofline.BANDWIDTH_OF_CORE)
+
+    def _assume(self, what: str) -> None:
+        self.assumed.append(f"assumed: {what}")
+
+
+def _least(one: Interval, other: Interval) -> Interval:
+    return Interval(min(one.low, other.low), min(one.mid, other.mid), min(one.high, other.high))

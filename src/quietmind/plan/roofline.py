@@ -1,0 +1,91 @@
+"""The constants of the speed model, each with where it comes from. All are shares or rates as (low, mid, high).
+
+Fitted by hand on measurements on a 2-core Xeon with AVX-512 (benchmarks/speed_accuracy.py) and on some of the published
+runs of Qwen3-235B-A22B; the others were kept to judge by. A constant is the same for every row: what differs between
+machines is their bandwidth, cores, instructions and flops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from quietmind.plan.interval import Interval
+
+# Reading memory ------------------------------------------------------------------------------------------------
+# Share of the stated bandwidth that a pass over weights reaches. A datasheet's number is never reached whole.
+HOST_READING = Interval(0.65, 0.85, 1.0)
+GPU_READING = Interval(0.55, 0.75, 0.92)
+DISK_READING = Interval(0.4, 0.7, 0.95)  # scattered experts, read through a mapping
+# Attention of one token reads the cache in small pieces. Published: 0.38 (RTX 5090), 0.33 (3090 Ti), 0.14 (A6000).
+GPU_CACHE_READING = Interval(0.15, 0.33, 0.7)
+
+# Copying weights to a GPU: share of the link's stated bandwidth. One run at micro-batches of 512 gives 0.88 of PCIe 4.
+UPLOADING = Interval(0.55, 0.85, 0.97)
+ASSUMED_LINK = Interval(10e9, 25e9, 55e9)  # bytes a second where the machine does not say: PCIe 3 to PCIe 5, 16 lanes
+
+# Multiplying on a GPU ------------------------------------------------------------------------------------------
+# Shares of the stated half-precision flops.
+GPU_MATRICES = Interval(0.25, 0.45, 0.75)
+GPU_EXPERTS = Interval(0.12, 0.3, 0.55)  # a few dozen tokens an expert fill the tiles badly
+GPU_ATTENTION = Interval(0.45, 0.8, 1.1)  # past 1: consumer cards state half of what they do with f16 accumulation
+# Where no flops are stated: flops for each byte a second of its memory. From an M2 Ultra (68) to an H100 (295).
+FLOPS_PER_BYTE = Interval(60.0, 150.0, 300.0)
+
+# Waiting -------------------------------------------------------------------------------------------------------
+GPU_LAYER_S = Interval(15e-6, 40e-6, 110e-6)  # a dozen kernels to start
+HOST_LAYER_S = Interval(5e-6, 20e-6, 60e-6)  # a dozen barriers between threads
+HANDOVER_S = Interval(30e-6, 90e-6, 220e-6)  # activations there and back, synchronized
+UPLOAD_LAYER_S = Interval(50e-6, 150e-6, 600e-6)
+
+# The host's processor ------------------------------------------------------------------------------------------
+CORE_READING = Interval(8e9, 16e9, 40e9)  # bytes a second that one core alone can read
+# Bytes a second of memory that machines have for each core: 5.6 GB/s on desktops, 12 to 18 on servers. For hosts of
+# which only the memory is known.
+BANDWIDTH_OF_CORE = Interval(5e9, 13e9, 20e9)
+
+# 1e9 multiplications with addition a second and core, by the type of the weights, (decode, prefill). Decode multiplies
+# row by row (ggml-cpu, vec_dot), prefill of some types by tiles (repacked weights, llamafile's sgemm). Measured with
+# AVX-512 VNNI, one thread a core, on random weights.
+HOST_PRODUCTS: dict[str, tuple[float, float]] = {
+    "f32": (3.0, 12.0),
+    "f16": (5.0, 14.0),
+    "bf16": (8.0, 20.0),
+    "q8_0": (10.0, 20.0),
+    "q4_0": (12.0, 30.0),
+    "q4_1": (10.0, 15.0),
+    "q4_k": (10.0, 20.0),
+}
+OTHER_PRODUCTS = (6.0, 8.0)  # a type that nobody measured: like the slower ones
+HOST_SPREAD = Interval(0.55, 1.0, 1.6)  # from one processor of a generation to another
+# Attention over a cache in f16, and its share for quantized ones, whose rows are turned back first.
+HOST_ATTENTION = (2.9, 16.0)
+QUANTIZED_CACHE = 0.6
+# Against AVX-512, by the best instructions there are. Second-hand: published runs of the same model on both.
+INSTRUCTIONS: tuple[tuple[str, float], ...] = (("amx_int8", 1.0), ("avx512f", 1.0), ("avx2", 0.6), ("neon", 0.6))
+UNKNOWN_INSTRUCTIONS = Interval(0.5, 0.8, 1.0)
+
+# How an engine prefills with weights that the host holds: llama.cpp brings them to a GPU, ik_llama.cpp with weights
+# repacked for the processor multiplies them where they are, by tiles of its own (iqk_mul_mat).
+Engine = Literal["llama.cpp", "ik_llama.cpp"]
+IK_TILES = 150.0  # 1e9 products a second and core, whatever the type; fitted on two published runs with an EPYC 9355
+
+
+def host_rate(
+    kind: str, component: str, *, prefill: bool, instructions: Sequence[str], engine: Engine = "llama.cpp"
+) -> Interval:
+    """Return multiplications with addition a second that one core does on weights (or a cache) of type ``kind``."""
+    column = 1 if prefill else 0
+    if component == "kv":
+        rate = HOST_ATTENTION[column] * (1.0 if kind in ("f16", "f32", "bf16") else QUANTIZED_CACHE)
+    elif prefill and engine == "ik_llama.cpp":
+        rate = IK_TILES
+    else:
+        rate = HOST_PRODUCTS.get(kind, OTHER_PRODUCTS)[column]
+    known = next((share for name, share in INSTRUCTIONS if name in instructions), None)
+    by_instructions = UNKNOWN_INSTRUCTIONS if known is None else Interval(known, known, known)
+    return Interval(
+        rate * 1e9 * HOST_SPREAD.low * by_instructions.low,
+        rate * 1e9 * by_instructions.mid,
+        rate * 1e9 * HOST_SPREAD.high * by_instructions.high,
+    )

@@ -1,0 +1,292 @@
+"""What each device reads, and how often it multiplies, for one decoded token and for one micro-batch of a prefill.
+
+These are counts, not times: bytes from the tensor table and the cache's rows, multiplications from the shapes.
+``speed`` turns them into seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Literal
+
+from quietmind.base.errors import UsageError
+from quietmind.model.card import LayerKind, ModelCard, Tensor
+from quietmind.model.ggml_types import BY_NAME, GgmlType
+from quietmind.plan.kv import kv_type as layout_of
+from quietmind.plan.placement import DISK, Placement
+
+HOST = "cpu"
+STATE_BYTES = 4  # recurrent states and convolutions are kept in f32
+
+# llama.cpp brings weights from the host to a GPU for batches of at least this many tokens, and computes there
+# (ggml-cuda.cu, ggml_backend_cuda_device_offload_op: min_batch_size).
+UPLOAD_FROM_TOKENS = 32
+
+Component = Literal["dense", "experts", "kv", "output", "embedding"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One stream of work on a device: ``bytes`` read, ``products`` multiplications with addition (2 flops each).
+
+    ``type`` is the element type that is read, which decides what a multiplication costs on a processor.
+    """
+
+    component: Component
+    type: str
+    bytes: float
+    products: float
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What one device does for one decoded token, or for one micro-batch of a prefill.
+
+    ``layers`` counts the layers whose dense part is computed here, ``handovers`` the layers whose experts live on
+    another device than that part, so that every token waits for two crossings. ``uploaded_bytes`` cross the link to
+    this device, once a micro-batch, because the host holds weights that this device multiplies with.
+    """
+
+    parts: tuple[Part, ...]
+    layers: int = 0
+    handovers: int = 0
+    uploaded_bytes: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        """Bytes read from this device's memory."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations: a multiplication and its addition count as two."""
+        return 2 * sum(part.products for part in self.parts)
+
+    def component(self, component: Component) -> float:
+        """Return the bytes that one component reads here."""
+        return sum(part.bytes for part in self.parts if part.component == component)
+
+
+def distinct_experts(experts: int, used: int, tokens: int) -> float:
+    """Return how many of ``experts`` at least one of ``tokens`` visits, if each chooses ``used`` of them at random.
+
+    An expert is passed over by one token with probability 1 - used / experts, by all with that to the power of tokens.
+    """
+    return experts * (1.0 - (1.0 - used / experts) ** tokens)
+
+
+def traffic(
+    card: ModelCard, placement: Placement, *, kv_type: str, depth: int, experts_used: int | None = None
+) -> Mapping[str, Traffic]:
+    """Return, by device key, what decoding one token costs with ``depth`` tokens in the cache.
+
+    ``experts_used`` None: as the model was trained. Raises UsageError for a KV type that the engine does not offer,
+    and for more experts than there are.
+    """
+    return _counted(card, placement, layout_of(kv_type), depth, 1, _used(card, experts_used))
+
+
+def prefill_traffic(
+    card: ModelCard,
+    placement: Placement,
+    *,
+    kv_type: str,
+    depth: int,
+    micro_batch: int,
+    experts_used: int | None = None,
+    uploads: bool = True,
+) -> Mapping[str, Traffic]:
+    """Return, by device key, what prefilling ``micro_batch`` tokens behind ``depth`` others costs.
+
+    Weights are read once a micro-batch; of the experts, those that any of its tokens visits. Weights that the host
+    holds are brought to a GPU, where there is one, and multiplied there. Logits are wanted of the last token of a whole
+    prompt alone, so the output projection counts for nothing. ``uploads`` False: the engine leaves the host's weights
+    where they are and multiplies there (``--no-op-offload``). Raises UsageError as ``traffic`` does.
+    """
+    return _counted(card, placement, layout_of(kv_type), depth, micro_batch, _used(card, experts_used), uploads=uploads)
+
+
+def _used(card: ModelCard, experts_used: int | None) -> int:
+    used = card.experts_used if experts_used is None else experts_used
+    if card.experts and not 1 <= used <= card.experts:
+        raise UsageError(f"{card.name} has {card.experts} experts; {used} of them cannot be used")
+    return used
+
+
+# What a layer's weights are, by type: (bytes, elements).
+Weights = Mapping[str, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    dense: Weights
+    experts: Weights
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The tensor table, summed by layer and part."""
+
+    layers: tuple[_Layer, ...]
+    output: Weights
+    embedding: GgmlType
+    embedding_row: int
+
+
+class _SameTable:
+    """A tensor table as a cache key: compared by identity, because comparing a thousand tensors costs more."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
+
+    def __hash__(self) -> int:
+        return id(self.card.tensors)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _SameTable) and self.card.tensors is other.card.tensors
+
+
+@lru_cache(maxsize=16)
+def _model(table: _SameTable) -> _Model:
+    card = table.card
+    dense: list[dict[str, tuple[int, int]]] = [{} for _ in range(card.layers)]
+    experts: list[dict[str, tuple[int, int]]] = [{} for _ in range(card.layers)]
+    output: dict[str, tuple[int, int]] = {}
+    embedding: Tensor | None = None
+    for tensor in card.tensors:
+        if tensor.name.startswith("blk."):
+            layer = int(tensor.name.split(".", 2)[1])
+            if layer < card.layers:  # layers behind the last belong to multi-token prediction, which is not run
+                _add((experts if "_exps" in tensor.name else dense)[layer], tensor)
+        elif tensor.name == "token_embd.weight":
+            embedding = tensor
+        elif tensor.name.startswith("output"):
+            _add(output, tensor)
+    if embedding is None:
+        raise AssertionError(f"{card.name}: a card without token_embd.weight")  # every reader refuses such a file
+    if card.tied_output:
+        _add(output, embedding)
+    layout = BY_NAME.get(embedding.type, BY_NAME["f16"])
+    return _Model(
+        tuple(_Layer(*pair) for pair in zip(dense, experts, strict=True)),
+        output,
+        layout,
+        embedding.bytes // max(1, embedding.shape[-1]),
+    )
+
+
+def _add(weights: dict[str, tuple[int, int]], tensor: Tensor) -> None:
+    size, elements = weights.get(tensor.type, (0, 0))
+    weights[tensor.type] = (size + tensor.bytes, elements + prod(tensor.shape))
+
+
+def _counted(
+    card: ModelCard, placement: Placement, kv: GgmlType, depth: int, tokens: int, used: int, *, uploads: bool = True
+) -> Mapping[str, Traffic]:
+    model = _model(_SameTable(card))
+    touched = distinct_experts(card.experts, used, tokens) / card.experts if card.experts else 0.0
+    visits = used / card.experts if card.experts else 0.0
+    tally = _Tally(placement, tokens, uploads=uploads)
+    for number, layer in enumerate(model.layers):
+        tally.layer(placement.dense[number], placement.experts[number])
+        tally.weights("dense", placement.dense[number], layer.dense, read=1.0, visited=1.0)
+        if placement.experts[number]:
+            beside = placement.dense[number]
+            tally.weights("experts", placement.experts[number], layer.experts, touched, visits, beside)
+        for read, products in _attention(card, number, kv, depth, tokens):
+            tally.add(placement.kv[number], Part("kv", kv.name, read, products))
+    if tokens == 1:
+        tally.weights("output", placement.output, model.output, read=1.0, visited=1.0)
+    tally.add(placement.embedding, Part("embedding", model.embedding.name, model.embedding_row * tokens, 0.0))
+    return tally.traffic()
+
+
+def _attention(card: ModelCard, layer: int, kv: GgmlType, depth: int, tokens: int) -> Iterator[tuple[float, float]]:
+    """Yield what the attention of one layer reads and multiplies for ``tokens`` behind ``depth`` others."""
+    kind, heads = card.layer_kinds[layer], card.kv_heads[layer]
+    if kind is LayerKind.LINEAR:
+        if card.recurrent is not None:
+            yield (
+                (card.recurrent.state_elements + card.recurrent.convolution_elements)
+                * STATE_BYTES
+                * (2 if tokens == 1 else 1),  # read and written a token; a prefill keeps it in registers for a chunk
+                2.0 * card.recurrent.state_elements * tokens,  # one pass to update the state, one to read from it
+            )
+        return
+    cells = float(depth + tokens)
+    seen = depth + (tokens + 1) / 2  # a token attends to what is before it: on average half of its micro-batch
+    if kind is LayerKind.SLIDING and card.sliding_window is not None:
+        cells = min(cells, float(card.sliding_window + tokens - 1))
+        seen = min(seen, float(card.sliding_window))
+    if kind is LayerKind.LATENT and card.latent is not None:
+        row = card.latent.kv_rank + card.latent.rope_length  # one row for all heads; the values are its first part
+        yield (
+            cells * row * kv.bytes_per_element,
+            tokens
+            * seen
+            * card.heads  # every head attends in the compressed space
+            * (row + card.latent.kv_rank),  # a product with the whole row, a sum over its values
+        )
+    elif heads:
+        yield (
+            cells * heads * (card.key_length + card.value_length) * kv.bytes_per_element,
+            tokens * seen * card.heads * (card.key_length + card.value_length),
+        )
+
+
+@dataclass
+class _Counts:
+    bytes: float = 0.0
+    products: float = 0.0
+
+
+class _Tally:
+    """Sums parts by device, component and type, and brings weights to where they are multiplied."""
+
+    def __init__(self, placement: Placement, tokens: int, *, uploads: bool) -> None:
+        accelerators = [key for key in placement.devices if key not in (HOST, DISK, "metal")]
+        # The host's weights go to a GPU only if there is one and the batch is worth the way.
+        self._uploads = uploads and bool(accelerators) and tokens >= UPLOAD_FROM_TOKENS
+        self._first = accelerators[0] if accelerators else HOST
+        self._tokens = tokens
+        self._counts: dict[str, dict[tuple[Component, str], _Counts]] = {}
+        self._layers: dict[str, int] = {}
+        self._handovers: dict[str, int] = {}
+        self._uploaded: dict[str, float] = {}
+
+    def layer(self, dense: str, experts: str) -> None:
+        self._layers[dense] = self._layers.get(dense, 0) + 1
+        if experts and experts != dense and not self._uploads:
+            self._handovers[experts] = self._handovers.get(experts, 0) + 1
+
+    def weights(
+        self, component: Component, key: str, weights: Weights, read: float, visited: float, beside: str | None = None
+    ) -> None:
+        """Count weights of which ``read`` are read and ``visited`` are multiplied with each token, as shares."""
+        computed = key
+        if self._uploads and key in (HOST, DISK):
+            computed = beside if beside not in (None, HOST, DISK, "metal") else self._first
+        for kind, (size, elements) in weights.items():
+            if computed != key:
+                self._uploaded[computed] = self._uploaded.get(computed, 0.0) + size * read
+                self.add(key, Part(component, kind, size * read if key == DISK else 0.0, 0.0))
+            self.add(computed, Part(component, kind, size * read, elements * visited * self._tokens))
+
+    def add(self, key: str, part: Part) -> None:
+        counts = self._counts.setdefault(key, {}).setdefault((part.component, part.type), _Counts())
+        counts.bytes += part.bytes
+        counts.products += part.products
+
+    def traffic(self) -> dict[str, Traffic]:
+        return {
+            key: Traffic(
+                tuple(Part(component, kind, c.bytes, c.products) for (component, kind), c in counts.items()),
+                self._layers.get(key, 0),
+                self._handovers.get(key, 0),
+                self._uploaded.get(key, 0.0),
+            )
+            for key, counts in self._counts.items()
+        }
