@@ -97,13 +97,13 @@ def test_no_context_means_the_largest_sensible_that_fits(card_of: MakeCard, mach
 
 def test_a_context_past_the_native_one_names_yarn(card_of: MakeCard, machine_of: MakeMachine) -> None:
     found = plan(machine_of(), card_of(), Ask(81_920))
-    assert any("YaRN" in warning and "40,960" in warning and "2.00" in warning for warning in found.warnings)
+    assert any("YaRN" in warning and "40,960" in warning and "2.50" in warning for warning in found.warnings)
     assert plan(machine_of(), card_of(), Ask(40_960)).warnings == ()
 
 
 def test_an_idle_gpu_is_mentioned(card_of: MakeCard, machine_of: MakeMachine) -> None:
-    found = plan(machine_of(gpus=(Device("cuda", "RTX"),)), card_of(), Ask(256))
-    assert any("RTX stays unused" in warning for warning in found.warnings)
+    found = plan(machine_of(gpus=(Device("cuda", "RTX", 1 << 20, 1 << 20, key="cuda0"),)), card_of(), Ask(256))
+    assert any("RTX (cuda0) stays unused" in warning for warning in found.warnings)
 
 
 def test_sliding_windows_have_their_own_row(card_of: MakeCard, machine_of: MakeMachine) -> None:

@@ -1,56 +1,47 @@
-"""Plans a run: which engine settings a model gets on a machine, and to the byte what it will take there.
+"""Plans a run: which engine settings a model gets on a machine, where its parts go, and to the byte what they take.
 
-Pure arithmetic over records: no files, no processes, no clock. This version keeps everything in the host's memory.
+Pure arithmetic over records: no files, no processes, no clock.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from quietmind.base.errors import UsageError
-from quietmind.base.units import MIB
+from quietmind.base.errors import DoesNotFit
 from quietmind.machine.machine import Device, Machine
-from quietmind.model.card import LayerKind, ModelCard, Tensor
-from quietmind.model.ggml_types import GgmlType
-from quietmind.plan.compute import F32, compute_bytes
-from quietmind.plan.kv import CELL_STEP, kv_formula, kv_groups, kv_type, padded
-from quietmind.plan.ledger import Ledger, Row
-from quietmind.plan.placement import Placement
+from quietmind.model.card import ModelCard
+from quietmind.plan.ask import LARGEST_CONTEXT, Ask, Run, refuse_nonsense
+from quietmind.plan.compute import F16, F32, compute_bytes
+from quietmind.plan.flags import engine_flags
+from quietmind.plan.kv import CELL_STEP, KvGroup, kv_groups, kv_type, padded
+from quietmind.plan.ledger import Ledger
+from quietmind.plan.place import FITS_BELOW, Needs, available, embedding_homes, layer_homes, place, resident
+from quietmind.plan.placement import DISK, Placement
+from quietmind.plan.rows import Placed, kv_group_of, ledger_rows, output_bytes, overhead_bytes
 from quietmind.plan.speed import Speed
+from quietmind.plan.warn import warnings_of
+from quietmind.plan.weights import Weights, weights_of
+from quietmind.plan.yarn import yarn_for
+
+__all__ = [
+    "ENGINE",
+    "LARGEST_CONTEXT",
+    "LARGEST_DEFAULT_CONTEXT",
+    "Ask",
+    "DeviceUse",
+    "Plan",
+    "Verdict",
+    "plan",
+]
 
 Verdict = Literal["fits", "tight", "does not fit"]
 
 ENGINE = "llama.cpp"
 LARGEST_DEFAULT_CONTEXT = 32768  # beyond it a person asks by name: prefill grows with it, in time and in memory
-LARGEST_CONTEXT = 1 << 31  # positions are 32-bit in the engine
-FITS_BELOW = 0.9  # the share of free memory that a model may take and leave the system in comfort
 
-# The engine's process beside the buffers of its own accounting: code, vocabulary, threads, HTTP server, scratch space
-# of operations. Measured as the resident memory of a child after a prompt, less those buffers: 64 MiB for a vocabulary
-# of 49,152 tokens, the same at contexts of 1k and 2k. How much of it grows with the vocabulary is an estimate.
-ENGINE_BASE_BYTES = 48 * MIB
-ENGINE_BYTES_PER_TOKEN_OF_VOCABULARY = 512
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What the person wants of a run.
-
-    ``context`` in tokens, None for the largest sensible that fits. ``batch`` tokens are handed to the engine at once,
-    and ``micro_batch`` of them computed together. ``threads`` None: one for each physical core that we may use.
-    ``sequences`` are answered at once, each with a context of its own. ``experts_used`` None: as the model was trained.
-    """
-
-    context: int | None = None
-    kv_type: str = "f16"
-    micro_batch: int = 512
-    batch: int = 2048
-    threads: int | None = None
-    sequences: int = 1
-    experts_used: int | None = None
-    flash_attention: bool = True
+# Of the experts, at most this share may be read from the disk: past it the disk is all that decoding waits for.
+PAGED_AT_MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -92,158 +83,162 @@ class Plan:
 
 
 def plan(machine: Machine, card: ModelCard, ask: Ask | None = None) -> Plan:
-    """Return the plan of ``card`` on ``machine``. Raises UsageError for an ask that makes no sense.
+    """Return the plan of ``card`` on ``machine``.
 
-    A model that does not fit is still planned: the verdict says so and the ledger shows why.
+    A model that does not fit is still planned: the verdict says so and the ledger shows why. Raises UsageError for an
+    ask that makes no sense, ModelNotUnderstood for weights that the engine cannot load, DoesNotFit where the machine
+    has no memory to plan with.
     """
     ask = ask or Ask()
-    _refuse_nonsense(ask)
-    kind = kv_type(ask.kv_type)
-    if ask.context is not None:
-        return _planned(machine, card, ask, kind, ask.context)
-    return _largest_that_fits(machine, card, ask, kind)
+    refuse_nonsense(ask, card)
+    if available(machine.cpu) == 0:
+        raise DoesNotFit(f"{machine.name}: no memory is free on the {machine.cpu.name}; close programs and try again")
+    sized = _Sized(card, weights_of(card))
+    tokens = ask.context if ask.context is not None else _largest_context(machine, sized, ask)
+    return _planned(machine, sized, ask, tokens)
 
 
-def _refuse_nonsense(ask: Ask) -> None:
-    for what, value, largest in (
-        ("context", ask.context, LARGEST_CONTEXT),
-        ("micro-batch", ask.micro_batch, 1 << 20),
-        ("batch", ask.batch, 1 << 20),
-        ("number of threads", ask.threads, 1 << 12),
-    ):
-        if value is not None and not 1 <= value <= largest:
-            raise UsageError(f"a {what} of {value:,} makes no sense; give a number from 1 to {largest:,}")
+@dataclass(frozen=True)
+class _Sized:
+    """A model with its weights sorted, which is done once for many contexts."""
+
+    card: ModelCard
+    weights: Weights
 
 
-def _largest_that_fits(machine: Machine, card: ModelCard, ask: Ask, kind: GgmlType) -> Plan:
-    """Search the multiples of the engine's step up to the native context. If none fits, plan the smallest."""
-    steps = max(1, min(card.native_context, LARGEST_DEFAULT_CONTEXT) // CELL_STEP)
-    best = _planned(machine, card, ask, kind, steps * CELL_STEP)
-    if best.verdict == "fits":
-        return best
-    smallest = _planned(machine, card, ask, kind, CELL_STEP)
-    if smallest.verdict != "fits":
-        return smallest
-    low, high, best = 1, steps, smallest  # low fits, high does not
+def _largest_context(machine: Machine, sized: _Sized, ask: Ask) -> int:
+    """Return the largest multiple of the engine's step, up to the native context, that does as well as the smallest.
+
+    That is: it fits if anything fits. If nothing does, the smallest.
+    """
+
+    def verdict(steps: int) -> Verdict:
+        placed = _placed(machine, sized, ask, steps * CELL_STEP)
+        return _verdict(
+            machine, placed.needs.weights, placed.placement, resident(machine, placed.placement, placed.needs)
+        )
+
+    most = max(1, min(sized.card.native_context, LARGEST_DEFAULT_CONTEXT) // CELL_STEP)
+    if verdict(most) == "fits":
+        return most * CELL_STEP
+    best = verdict(1)
+    if best == "does not fit":
+        return CELL_STEP
+    low, high = 1, most + 1  # low does as well as the smallest, high does not
     while high - low > 1:
         middle = (low + high) // 2
-        tried = _planned(machine, card, ask, kind, middle * CELL_STEP)
-        if tried.verdict == "fits":
-            low, best = middle, tried
-        else:
-            high = middle
-    return best
+        low, high = (middle, high) if verdict(middle) == best else (low, middle)
+    return low * CELL_STEP
 
 
-def _planned(machine: Machine, card: ModelCard, ask: Ask, kind: GgmlType, tokens: int) -> Plan:
-    cpu = machine.cpu
-    context = padded(tokens)
+def _placed(machine: Machine, sized: _Sized, ask: Ask, tokens: int) -> Placed:
+    """Settle the ask at ``tokens`` of context for each sequence, and find the place of every part."""
+    card, context = sized.card, padded(tokens)
     batch = min(ask.batch, tokens)  # the engine lowers both likewise, before it pads the context
-    micro_batch = min(ask.micro_batch, batch)
-    groups = kv_groups(card, context, micro_batch, kind)
-    compute = compute_bytes(card, context, micro_batch, kind)
-    output = F32 * card.vocabulary
-    overhead = ENGINE_BASE_BYTES + ENGINE_BYTES_PER_TOKEN_OF_VOCABULARY * card.vocabulary
-    rows = [
-        *_weight_rows(card),
-        *(Row("cpu", _KV_ROWS[group.kind], group.bytes, kv_formula(card, group, kind)) for group in groups),
-        Row(
-            "cpu",
-            "compute buffer",
-            compute,
-            f"peak of one graph: {micro_batch:,} tokens of {context:,} (allocator replayed)",
-        ),
-        Row("cpu", "output buffer", output, f"1 row x {card.vocabulary:,} logits x {F32} B (f32)"),
-        Row(
-            "cpu",
-            "engine overhead",
-            overhead,
-            f"measured: {ENGINE_BASE_BYTES // MIB} MiB + {card.vocabulary:,} tokens of vocabulary "
-            f"x {ENGINE_BYTES_PER_TOKEN_OF_VOCABULARY:,} B",
-        ),
-    ]
-    ledger = Ledger(tuple(rows))
-    kv = sum(group.bytes for group in groups)
-    needed = card.weight_bytes + kv + compute + output + overhead
-    ledger.prove({"cpu": needed}, {"weights": card.weight_bytes, "KV cache": kv})
-    verdict = _verdict(cpu, needed)
-    return Plan(
-        model=card.name,
-        arch=card.arch,
-        machine=machine.name,
-        engine=ENGINE,
-        verdict=verdict,
+    run = Run(
         context=context,
-        kv_type=kind.name,
-        micro_batch=micro_batch,
         batch=batch,
+        micro_batch=min(ask.micro_batch, batch),
+        kind=kv_type(ask.kv_type),
         threads=ask.threads or machine.host.usable_cores or machine.host.physical_cores,
-        devices=(DeviceUse("cpu", cpu.name, cpu.memory_bytes, cpu.free_bytes, needed),),
-        ledger=ledger,
-        warnings=tuple(_warnings(machine, card, context)),
+        sequences=ask.sequences,
+        experts_used=None if ask.experts_used == card.experts_used else ask.experts_used,
+        flash_attention=ask.flash_attention,
+        yarn=yarn_for(card, context),
+    )
+    if run.experts_used is not None:
+        card = replace(card, experts_used=run.experts_used)
+    groups = kv_groups(card, context, run.micro_batch, run.kind)
+    needs = _needs(card, sized.weights, groups, run)
+    return Placed(machine, card, place(machine, ask, needs), needs, groups, run)
+
+
+def _needs(card: ModelCard, weights: Weights, groups: tuple[KvGroup, ...], run: Run) -> Needs:
+    compute = compute_bytes(card, run.context, run.micro_batch, run.kind)
+    cache = [kv_group_of(groups, card, layer) for layer in range(card.layers)]
+    inputs = (
+        F16  # a mask
+        * run.context  # over the whole cache
+        * run.micro_batch  # for every token of the micro-batch
+        + F32  # and the embeddings
+        * card.hidden
+        * run.micro_batch
+    )
+    return Needs(
+        weights=weights,
+        kv=tuple(0 if group is None else group.bytes // group.layers * run.sequences for group in cache),
+        compute=compute,
+        inputs=min(inputs, compute),
+        host=output_bytes(card, run.sequences) + overhead_bytes(card),
+        micro_batch=run.micro_batch,
+        expert_share=card.experts_used / card.experts if card.experts else 0.0,
+        sequences=run.sequences,
     )
 
 
-def _verdict(device: Device, needed: int) -> Verdict:
-    """Compare with what is free now; up to all that the device has, it is tight. Unknown memory is never enough."""
+def _planned(machine: Machine, sized: _Sized, ask: Ask, tokens: int) -> Plan:
+    placed = _placed(machine, sized, ask, tokens)
+    run, placement = placed.run, placed.placement
+    ledger = Ledger(ledger_rows(placed))
+    held = resident(machine, placement, placed.needs)
+    _prove(ledger, placed, held)
+    devices = (machine.cpu, *(device for device in machine.accelerators if device.key in held))
+    return Plan(
+        model=sized.card.name,
+        arch=sized.card.arch,
+        machine=machine.name,
+        engine=ENGINE,
+        verdict=_verdict(machine, sized.weights, placement, held),
+        context=run.context,
+        kv_type=run.kind.name,
+        micro_batch=run.micro_batch,
+        batch=run.batch,
+        threads=run.threads,
+        devices=(
+            *(DeviceUse(it.key, it.name, it.memory_bytes, it.free_bytes, held[it.key]) for it in devices),
+            *((DeviceUse(DISK, "disk", None, None, held[DISK]),) if DISK in held else ()),
+        ),
+        ledger=ledger,
+        warnings=warnings_of(machine, sized.card, placement, run, ledger),
+        placement=placement,
+        flags=engine_flags(machine, sized.card, placement, run),
+        experts_used=placed.card.experts_used,
+        sequences=run.sequences,
+    )
+
+
+def _prove(ledger: Ledger, placed: Placed, held: dict[str, int]) -> None:
+    """Compare the rows with the sums that the placement was chosen by, and with the model's own totals."""
+    weights, placement = placed.needs.weights, placed.placement
+    copies = (len(embedding_homes(placed.machine, placement, tied=weights.tied)) - 1) * weights.embedding + (
+        len(layer_homes(placement)) - 1
+    ) * weights.common
+    stored = sum(group.bytes for group in placed.groups) * placed.run.sequences
+    cached = ledger.component("recurrent state")
+    ledger.prove(held, {"weights": placed.card.weight_bytes + copies, "KV cache": stored - cached})
+
+
+def _verdict(machine: Machine, weights: Weights, placement: Placement, held: dict[str, int]) -> Verdict:
+    """Return the verdict of the worst device.
+
+    It fits into 90% of what is free on every device; up to all that a device has, it is tight. Unknown memory is never
+    enough to fit. Experts read from the disk are tight while most of them stay in memory.
+    """
+    shared = sum(held.get(device.key, 0) for device in machine.accelerators if device.unified)
+    verdicts = [
+        _device_verdict(device, held[device.key] + (shared if device.kind == "cpu" else 0))
+        for device in machine.devices
+        if device.key in held
+    ]
+    if DISK in placement.experts:
+        paged = sum(size for key, size in zip(placement.experts, weights.experts, strict=True) if key == DISK)
+        verdicts.append("tight" if paged <= PAGED_AT_MOST * sum(weights.experts) else "does not fit")
+    ranked: tuple[Verdict, ...] = ("does not fit", "tight", "fits")
+    return next(verdict for verdict in ranked if verdict in verdicts)
+
+
+def _device_verdict(device: Device, needed: int) -> Verdict:
     if device.memory_bytes is not None and needed > device.memory_bytes:
         return "does not fit"
-    free = device.free_bytes if device.free_bytes is not None else device.memory_bytes
+    free = available(device)
     return "fits" if free is not None and needed <= FITS_BELOW * free else "tight"
-
-
-def _warnings(machine: Machine, card: ModelCard, context: int) -> list[str]:
-    warnings = []
-    if context > padded(card.native_context):
-        factor = context / card.native_context
-        warnings.append(
-            f"context {context:,} is past the model's native {card.native_context:,}: it takes YaRN with a factor of "
-            f"{factor:.2f} (and an override of {card.arch}.context_length), and answers to short prompts get worse"
-        )
-    cpu = machine.cpu
-    if cpu.memory_bytes is None and cpu.free_bytes is None:
-        warnings.append("how much memory this machine has could not be found out; the verdict is a guess")
-    idle = sorted({device.name for device in machine.devices if device.kind != "cpu"})
-    if idle:
-        warnings.append(f"{', '.join(idle)} stays unused: this version plans for the host's memory only")
-    return warnings
-
-
-_KV_ROWS = {LayerKind.FULL: "KV cache", LayerKind.SLIDING: "KV cache, sliding window"}
-
-_WEIGHT_CLASSES = ("embeddings", "attention", "feed-forward", "experts", "norms", "output", "other")
-
-
-def _weight_class(name: str) -> str:
-    """Return which part of a model a tensor belongs to, by GGUF's names."""
-    if name == "output.weight":
-        return "output"
-    if "norm" in name:
-        return "norms"
-    for mark, part in (
-        ("_embd", "embeddings"),
-        ("_exps", "experts"),
-        (".attn_", "attention"),
-        (".ffn_", "feed-forward"),
-    ):
-        if mark in name:
-            return part
-    return "other"
-
-
-def _weight_rows(card: ModelCard) -> list[Row]:
-    """Return the mapped bytes of the weights by class, in a fixed order, empty classes left out."""
-    classes: dict[str, list[Tensor]] = {name: [] for name in _WEIGHT_CLASSES}
-    for tensor in card.tensors:
-        classes[_weight_class(tensor.name)].append(tensor)
-    return [
-        Row("cpu", f"weights: {name}", sum(tensor.bytes for tensor in tensors), _counted(tensors))
-        for name, tensors in classes.items()
-        if tensors
-    ]
-
-
-def _counted(tensors: list[Tensor]) -> str:
-    types = Counter(tensor.type for tensor in tensors).most_common()
-    listed = ", ".join(f"{count} of {name}" for name, count in types) if len(types) > 1 else types[0][0]
-    return f"{len(tensors)} tensors: {listed}" if len(tensors) > 1 else f"1 tensor: {listed}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from quietmind.base.errors import DoesNotFit
@@ -26,9 +27,9 @@ def plan_model(name: str, ask: Ask) -> tuple[Plan, Path]:
 
 def launch(name: str, ask: Ask, logs: Path) -> Engine:
     """Start the model that answers to ``name`` as planned. Raises what plan_model raises, DoesNotFit, EngineError."""
-    planned, path = plan_model(name, ask)
+    planned, path = plan_model(name, replace(ask, gpu_layers=0))  # the wheel's engine computes on the processor alone
     if planned.verdict == "does not fit":
-        use = planned.devices[0]
+        use = planned.devices[0]  # the host
         raise DoesNotFit(
             f"{planned.model} takes {format_bytes(use.needed_bytes)} at a context of {planned.context:,}, this machine "
             f"has {format_bytes(use.capacity_bytes or 0)}; choose a smaller model, a smaller --context or --kv q8_0",

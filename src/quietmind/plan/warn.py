@@ -1,0 +1,63 @@
+"""What a person should know of a plan before they start it, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from quietmind.base.units import format_bytes
+from quietmind.machine.machine import Machine
+from quietmind.model.card import ModelCard
+from quietmind.plan.ask import Run
+from quietmind.plan.ledger import Ledger
+from quietmind.plan.place import available
+from quietmind.plan.placement import DISK, Placement
+
+
+def warnings_of(machine: Machine, card: ModelCard, placement: Placement, run: Run, ledger: Ledger) -> tuple[str, ...]:
+    """Return the warnings of a placed model, the costliest mistake first."""
+    return (
+        *_past_native(card, run),
+        *_from_disk(machine, ledger),
+        *_unknown(machine),
+        *_idle(machine, placement),
+    )
+
+
+def _past_native(card: ModelCard, run: Run) -> Iterator[str]:
+    if run.yarn is not None:
+        trained = "" if run.yarn.original == card.native_context else f" of the {run.yarn.original:,} trained on"
+        yield (
+            f"context {run.context:,} is past the model's native {card.native_context:,}: it takes YaRN with a factor "
+            f"of {run.yarn.factor:.2f}{trained} (and an override of {card.arch}.context_length), and answers to short "
+            "prompts get worse"
+        )
+
+
+def _from_disk(machine: Machine, ledger: Ledger) -> Iterator[str]:
+    held = ledger.total(DISK)
+    if not held:
+        return
+    read = sum(row.read_per_token for row in ledger.rows if row.device == DISK)
+    speed = machine.disk.read_bytes_per_s if machine.disk else None
+    cost = f"at least {read / speed:.1f} s a token" if speed else "how fast the disk is, the machine does not say"
+    yield (
+        f"{format_bytes(held)} of experts exceed all memory and are read from the disk again and again, "
+        f"{format_bytes(read)} for each token: {cost}"
+    )
+
+
+def _unknown(machine: Machine) -> Iterator[str]:
+    if available(machine.cpu) is None:
+        yield "how much memory this machine has could not be found out; the verdict is a guess"
+    for device in machine.accelerators:
+        if available(device) is None:
+            yield f"{device.name}: how much memory it has could not be found out, so nothing is placed there unasked"
+
+
+def _idle(machine: Machine, placement: Placement) -> Iterator[str]:
+    idle = [device for device in machine.accelerators if device.key not in placement.devices and available(device)]
+    if idle:
+        names = ", ".join(f"{device.name} ({device.key})" for device in idle)
+        others = any(device.key in placement.devices for device in machine.accelerators)
+        why = "the model fits without" if others else "no part of the model fits there, or it was asked so"
+        yield f"{names} stays unused: {why}"
