@@ -67,7 +67,8 @@ def test_experts_that_do_not_divide_leave_a_remainder_and_the_fullest_device_has
 
 def test_a_dense_model_is_one_line_that_says_so(card_of: Cards) -> None:
     facts = experts_of(card_of())
-    assert facts.at_work == facts.divisions == ()
+    assert facts.at_work == ()
+    assert facts.divisions == ()
     text = render_experts(facts)
     assert "dense, no experts" in text
     assert "\n" not in text

@@ -61,7 +61,7 @@ def hardware(
     """
     if ask.context is None:
         raise UsageError("which context should the machine hold? give --context, such as 128k")
-    refuse_absurd("quality", min_decode, ask.context)
+    refuse_absurd(min_decode, ask.context)
     tried = [
         _candidate(kind, name, machine, card, ask, min_decode, planner) for kind, name, machine in _all(here, machines)
     ]

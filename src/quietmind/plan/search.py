@@ -16,6 +16,7 @@ from quietmind.base.units import format_bytes
 from quietmind.machine.machine import Machine
 from quietmind.model.card import ModelCard
 from quietmind.plan.interval import Interval
+from quietmind.plan.kv import kv_type as kv_layout
 from quietmind.plan.kv import padded
 from quietmind.plan.plan import LARGEST_CONTEXT, LARGEST_DEFAULT_CONTEXT, Ask, Plan, plan
 from quietmind.plan.table import align, interval_to_json
@@ -58,7 +59,7 @@ class Choice:
     @property
     def penalty(self) -> float:
         """What weights and cache together cost in quality, as a divergence of the next token; less is better."""
-        return weights_penalty(self.bits) + KV_PENALTIES[self.plan.kv_type]
+        return weights_penalty(self.bits) + kv_penalty(self.plan.kv_type)
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,12 @@ def weights_penalty(bits: float) -> float:
     return float(_PENALTY_AT_4_85_BITS * 2.0 ** ((4.85 - bits) / _BITS_THAT_HALVE_IT))
 
 
+def kv_penalty(kv_type: str) -> float:
+    """Return what a KV type costs; one that was not measured costs what the nearest with no more bits costs."""
+    bits = kv_layout(kv_type).bytes_per_element
+    return min(penalty for name, penalty in KV_PENALTIES.items() if kv_layout(name).bytes_per_element <= bits)
+
+
 def bits_per_weight(card: ModelCard) -> float:
     """Return the average bits of a weight, scales included."""
     return card.weight_bytes * 8 / card.parameters
@@ -110,21 +117,25 @@ def search(
     min_context: int | None = None,
     ask: Ask | None = None,
     planner: Planner = plan,
+    kv_types: Sequence[str] = (),
 ) -> Frontier:
     """Return the frontier of one model in the quantizations ``cards`` on ``machine``.
 
     ``min_decode`` tokens a second are compared with the middle of the prediction; ``min_context`` tokens default to
-    the model's own, at most 32,768. ``ask`` gives everything that is not searched (threads, experts, micro-batch).
+    the model's own, at most 32,768. ``ask`` gives everything that is not searched (threads, experts, micro-batch), and
+    ``kv_types``, unless empty, those to choose from.
     Raises UsageError for demands that make no sense.
     """
     if not cards:
         raise UsageError("no quantization was given to choose from")
-    refuse_absurd(goal, min_decode, min_context)
+    refuse_absurd(min_decode, min_context)
+    for kv_type in kv_types:
+        kv_layout(kv_type)  # refuses an unknown one
     native = max(card.native_context for card in cards)
     least = padded(min_context or min(native, LARGEST_DEFAULT_CONTEXT))
     found = _Search(machine, ask or Ask(), min_decode, least, planner)
     for card in sorted(cards, key=bits_per_weight, reverse=True):
-        for kv_type in KV_PENALTIES:
+        for kv_type in kv_types or KV_PENALTIES:
             found.try_pair(card, kv_type)
     return Frontier(
         model=cards[0].name,
@@ -138,10 +149,16 @@ def search(
     )
 
 
-def refuse_absurd(goal: str, min_decode: float | None, min_context: int | None) -> None:
-    """Raise UsageError for a goal or a demand that makes no sense."""
-    if goal not in GOALS:
-        raise UsageError(f"{goal!r} is not a goal; choose one of {', '.join(GOALS)}")
+def goal_named(name: str) -> Goal:
+    """Return the goal called ``name``. Raises UsageError."""
+    for goal in GOALS:
+        if goal == name:
+            return goal
+    raise UsageError(f"{name!r} is not a goal; choose one of {', '.join(GOALS)}")
+
+
+def refuse_absurd(min_decode: float | None, min_context: int | None) -> None:
+    """Raise UsageError for a demand that makes no sense."""
     if min_decode is not None and not 0 < min_decode <= _FASTEST_THAT_MAKES_SENSE:
         raise UsageError(f"at least {min_decode:g} tokens a second makes no sense; give a number above 0, such as 3")
     if min_context is not None and not 1 <= min_context <= LARGEST_CONTEXT:
@@ -244,7 +261,7 @@ def _merits(choice: Choice) -> tuple[float, ...]:
     return (
         float(choice.plan.verdict == "fits"),
         choice.bits,
-        -KV_PENALTIES[choice.plan.kv_type],
+        -kv_penalty(choice.plan.kv_type),
         choice.plan.context,
         choice.decode.mid if choice.decode else 0.0,
     )
