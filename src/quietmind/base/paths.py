@@ -22,6 +22,12 @@ def models_folder() -> Path:
     return Path(given).expanduser() if given else Path(platformdirs.user_data_dir(_APP)) / "models"
 
 
+def measured_machines_file() -> Path:
+    """Return the file that remembers what was measured on machines: ``$QUIETMIND_MEASURED``, or the user's data."""
+    given = os.environ.get("QUIETMIND_MEASURED")
+    return Path(given).expanduser() if given else Path(platformdirs.user_data_dir(_APP)) / "machines.json"
+
+
 def settings_file() -> Path:
     """Return the user's settings file: ``$QUIETMIND_SETTINGS``, or the user's configuration folder."""
     given = os.environ.get("QUIETMIND_SETTINGS")
