@@ -1,0 +1,89 @@
+"""The card of a model that is not here: from its Shape and the name of a quantization, the whole table of tensors."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+
+from quietmind.base.errors import UsageError
+from quietmind.model.card import LayerKind, ModelCard, Tensor
+from quietmind.model.ggml_types import BY_NAME
+from quietmind.model.gguf import DEFAULT_ALIGNMENT
+from quietmind.model.hf_quant import SCHEMES, stored_tensors
+from quietmind.model.layout import tensor_extents
+from quietmind.model.recipes import RECIPES, tensor_types
+from quietmind.model.shape import Shape
+
+DEFAULT_QUANTIZATION = "Q4_K_M"
+QUANTIZATIONS = (*RECIPES, *SCHEMES)
+
+
+def quantization(name: str) -> str:
+    """Return the name of a quantization as its makers spell it. Raises UsageError, which lists the known ones."""
+    known = name.upper()
+    if known not in QUANTIZATIONS:
+        raise UsageError(f"{name!r} is not a quantization; known are {', '.join(QUANTIZATIONS)}")
+    return known
+
+
+def derive_card(shape: Shape, name: str = DEFAULT_QUANTIZATION) -> ModelCard:
+    """Return the card of ``shape`` in the quantization ``name``: a recipe of llama.cpp, or GPTQ, AWQ or FP8.
+
+    Tensors go by their GGUF names in either case. ``file_bytes`` counts all tensors, padded, and no header. ``path``
+    names no file. Raises UsageError for an unknown quantization.
+    """
+    known = quantization(name)
+    rows = tensor_extents(shape)
+    if known in RECIPES:
+        tensors = [
+            Tensor(tensor, extents, kind, tensor_bytes(extents, kind))
+            for (tensor, extents), kind in zip(rows, tensor_types(shape, rows, known), strict=True)
+        ]
+    else:
+        tensors = stored_tensors(rows, SCHEMES[known])
+    return card_of(shape, tuple(tensors), known)
+
+
+def card_of(shape: Shape, tensors: tuple[Tensor, ...], quantization: str | None, path: Path | None = None) -> ModelCard:
+    """Return the card of ``shape`` with ``tensors``; of these, blocks that only predict further tokens are left out."""
+    beyond = tuple(f"blk.{shape.layers + block}." for block in range(shape.prediction_layers))
+    return ModelCard(
+        name=shape.name,
+        path=path or Path(f"{shape.name}-{quantization}"),
+        arch=shape.arch,
+        layers=shape.layers,
+        hidden=shape.hidden,
+        heads=shape.heads,
+        kv_heads=tuple(_kv_heads(shape, kind) for kind in shape.layer_kinds),
+        key_length=shape.key_length,
+        value_length=shape.value_length,
+        feed_forward=shape.feed_forward,
+        vocabulary=shape.vocabulary,
+        native_context=shape.native_context,
+        layer_kinds=shape.layer_kinds,
+        sliding_window=shape.sliding_window,
+        experts=shape.experts,
+        experts_used=shape.experts_used,
+        tensors=tuple(tensor for tensor in tensors if not tensor.name.startswith(beyond)) if beyond else tensors,
+        file_bytes=sum(-(-tensor.bytes // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT for tensor in tensors),
+        expert_feed_forward=shape.expert_feed_forward,
+        shared_feed_forward=shape.shared_feed_forward,
+        rope=shape.rope,
+        quantization=quantization,
+        latent=shape.latent,
+        recurrent=shape.delta.state if shape.delta else None,
+        exact=False,
+    )
+
+
+def _kv_heads(shape: Shape, kind: LayerKind) -> int:
+    """Return the heads of a layer's cache: a latent row stands for all of them, a state has none."""
+    return {LayerKind.LATENT: 1, LayerKind.LINEAR: 0}.get(kind, shape.kv_heads)
+
+
+def tensor_bytes(extents: tuple[int, ...], kind: str) -> int:
+    """Return the bytes of a tensor of the ggml type ``kind``, whose rows are whole blocks."""
+    return (
+        BY_NAME[kind].row_bytes(extents[0])  # a row
+        * prod(extents[1:])  # and how many there are
+    )

@@ -1,0 +1,85 @@
+"""What GPTQ, AWQ and FP8 checkpoints keep for each matrix: the packed weights and all that goes with them.
+
+Sources: the layouts that AutoGPTQ, AutoAWQ and DeepSeek-V3's FP8 checkpoints write, and vLLM and SGLang read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+
+from quietmind.model.card import Tensor
+
+Extents = tuple[int, ...]
+
+F16, F32, I32, BYTE = 2, 4, 4, 8  # bytes, and bits of one
+
+# Stay in half precision: norms and other vectors by their shape, these by their names.
+_KEPT = ("token_embd", "output.weight", "_norm.weight", "ffn_gate_inp", "ssm_conv1d", "ssm_ba", "ssm_alpha", "ssm_beta")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A way to store matrices. ``matrix`` gives the bytes of one with so many inputs and outputs, scales included."""
+
+    type: str
+    rest: str  # the type of all that is not quantized
+    matrix: Callable[[int, int], int]
+
+
+def gptq_bytes(inputs: int, outputs: int, *, bits: int, group: int) -> int:
+    """Return the bytes of a GPTQ matrix. ``group`` inputs share a scale (0: all do)."""
+    groups = -(-inputs // (group or inputs))
+    return (
+        inputs * outputs * bits // BYTE  # qweight: packed along the inputs
+        + groups * outputs * bits // BYTE  # qzeros: packed along the outputs
+        + groups * outputs * F16  # scales
+        + inputs * I32  # g_idx: the group of each input
+    )
+
+
+def awq_bytes(inputs: int, outputs: int, *, bits: int, group: int) -> int:
+    """Return the bytes of an AWQ matrix. ``group`` inputs share a scale (0: all do)."""
+    groups = -(-inputs // (group or inputs))
+    return (
+        inputs * outputs * bits // BYTE  # qweight: packed along the outputs
+        + groups * outputs * bits // BYTE  # qzeros
+        + groups * outputs * F16  # scales
+    )
+
+
+def fp8_block_bytes(inputs: int, outputs: int, *, block: tuple[int, int]) -> int:
+    """Return the bytes of an FP8 matrix whose blocks (outputs x inputs) each have a scale in f32."""
+    rows, columns = block
+    return (
+        inputs * outputs  # weights
+        + -(-outputs // rows) * -(-inputs // columns) * F32  # weight_scale_inv
+    )
+
+
+def fp8_channel_bytes(inputs: int, outputs: int) -> int:
+    """Return the bytes of an FP8 matrix with a scale in f32 for each output."""
+    return inputs * outputs + outputs * F32
+
+
+SCHEMES: dict[str, Scheme] = {
+    "GPTQ-INT4": Scheme("gptq_int4_g128", "f16", partial(gptq_bytes, bits=4, group=128)),
+    "GPTQ-INT8": Scheme("gptq_int8_g128", "f16", partial(gptq_bytes, bits=8, group=128)),
+    "AWQ-INT4": Scheme("awq_int4_g128", "f16", partial(awq_bytes, bits=4, group=128)),
+    "FP8": Scheme("fp8_128x128", "bf16", partial(fp8_block_bytes, block=(128, 128))),
+    "FP8-CHANNEL": Scheme("fp8_channel", "bf16", fp8_channel_bytes),
+}
+
+
+def stored_tensors(rows: Iterable[tuple[str, Extents]], scheme: Scheme) -> list[Tensor]:
+    """Return a tensor for each of ``rows`` (GGUF names and extents), with the bytes of all that stands for it."""
+    return [_stored(name, extents, scheme) for name, extents in rows]
+
+
+def _stored(name: str, extents: Extents, scheme: Scheme) -> Tensor:
+    if len(extents) < 2 or not name.endswith(".weight") or any(part in name for part in _KEPT):
+        return Tensor(name, extents, scheme.rest, prod(extents) * F16)
+    inputs, outputs = extents[:2]
+    return Tensor(name, extents, scheme.type, scheme.matrix(inputs, outputs) * prod(extents[2:]))
