@@ -3,90 +3,64 @@
 from __future__ import annotations
 
 import os
-import sys
+import platform
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from quietmind.machine import apple, nvidia, rocm
 from quietmind.machine import probe as probing
-from quietmind.machine.probe import CgroupLimits, cgroup_limits, probe
+from quietmind.machine.apple import Values
+from quietmind.machine.cgroup import CgroupLimits
+from quietmind.machine.machine import Machine
+from quietmind.machine.nvidia import NvidiaGpu
+from quietmind.machine.probe import hardware, probe
+from quietmind.machine.remember import Measured, remember
+from quietmind.machine.rocm import RocmGpu
+
+GIB = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("QUIETMIND_MEASURED", str(tmp_path / "machines.json"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("HIP_VISIBLE_DEVICES", raising=False)
 
 
 def test_this_computer_is_described_quickly() -> None:
     probe()
     began = time.perf_counter()
     machine = probe()
-    assert time.perf_counter() - began < 0.05
+    assert time.perf_counter() - began < 0.1
     assert machine.cpu.memory_bytes is not None
     assert machine.cpu.free_bytes is not None
     assert 0 < machine.cpu.free_bytes <= machine.cpu.memory_bytes <= psutil.virtual_memory().total
     assert machine.host.usable_cores is not None
     assert 1 <= machine.host.usable_cores <= (machine.host.logical_cores or 1)
     assert machine.host.cpu
+    assert machine.disk is not None
+    assert Path(machine.disk.path).is_dir()
+    assert machine.disk.free_bytes
 
 
-def put(root: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    return root
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc and /sys")
+def test_linux_says_more_of_its_processor() -> None:
+    host = hardware().host
+    assert host.instructions
+    assert host.numa_nodes is None or host.numa_nodes >= 1
 
 
-GIB = 1 << 30
-
-
-def test_a_version_2_limit_counts_and_its_page_cache_is_free(tmp_path: Path) -> None:
-    root = put(
-        tmp_path,
-        {
-            "proc/self/cgroup": "0::/app/inner\n",
-            "sys/fs/cgroup/app/memory.max": f"{8 * GIB}\n",
-            "sys/fs/cgroup/app/memory.current": f"{3 * GIB}\n",
-            "sys/fs/cgroup/app/memory.stat": f"anon 5\nactive_file {GIB}\ninactive_file {GIB}\n",
-            "sys/fs/cgroup/app/cpu.max": "150000 100000\n",
-            "sys/fs/cgroup/app/inner/memory.max": "max\n",
-            "sys/fs/cgroup/app/inner/cpu.max": "max 100000\n",
-        },
-    )
-    assert cgroup_limits(root) == CgroupLimits(memory_bytes=8 * GIB, free_bytes=7 * GIB, cores=1.5)
-
-
-def test_the_tightest_limit_on_the_way_down_holds(tmp_path: Path) -> None:
-    root = put(
-        tmp_path,
-        {
-            "proc/self/cgroup": "0::/a/b\n",
-            "sys/fs/cgroup/memory.max": f"{9 * GIB}\n",
-            "sys/fs/cgroup/a/memory.max": f"{4 * GIB}\n",
-            "sys/fs/cgroup/a/b/memory.max": f"{6 * GIB}\n",
-        },
-    )
-    assert cgroup_limits(root).memory_bytes == 4 * GIB
-
-
-def test_a_version_1_limit_counts(tmp_path: Path) -> None:
-    root = put(
-        tmp_path,
-        {
-            "proc/self/cgroup": "5:memory:/job\n4:cpu,cpuacct:/job\n3:freezer:/\n",
-            "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
-            "sys/fs/cgroup/memory/job/memory.limit_in_bytes": f"{2 * GIB}\n",
-            "sys/fs/cgroup/memory/job/memory.usage_in_bytes": f"{GIB}\n",
-            "sys/fs/cgroup/cpu/job/cpu.cfs_quota_us": "200000\n",
-            "sys/fs/cgroup/cpu/job/cpu.cfs_period_us": "100000\n",
-        },
-    )
-    assert cgroup_limits(root) == CgroupLimits(memory_bytes=2 * GIB, free_bytes=GIB, cores=2.0)
-
-
-@pytest.mark.parametrize("content", ["", "nonsense\n", "0::/../../etc\n", "0::/gone\n", "1:memory\n"])
-def test_no_limit_or_nonsense_is_no_limit(tmp_path: Path, content: str) -> None:
-    assert cgroup_limits(tmp_path) == CgroupLimits()
-    assert cgroup_limits(put(tmp_path, {"proc/self/cgroup": content})) == CgroupLimits()
+def test_what_was_measured_before_is_merged() -> None:
+    bare = hardware()
+    remember(bare, Measured(ram_bytes_per_s=123e9, disk_bytes_per_s=7e9))
+    machine = probe()
+    assert (machine.cpu.bandwidth_bytes_per_s, machine.cpu.measured) == (123e9, True)
+    assert machine.disk is not None
+    assert machine.disk.read_bytes_per_s == 7e9
+    assert hardware().cpu.measured is False
 
 
 def test_limits_lower_what_the_probe_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,39 +76,41 @@ def test_affinity_lowers_the_usable_cores(monkeypatch: pytest.MonkeyPatch) -> No
     assert probe().host.usable_cores == 1
 
 
-class NVMLError(Exception):
-    pass
+def test_gpus_of_every_maker_are_listed_and_linked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    card = NvidiaGpu("NVIDIA GeForce RTX 3090", "GPU-1", 24 * GIB, 20 * GIB, 4, 16)
+    monkeypatch.setattr(nvidia, "read_gpus", lambda: (card, card))
+    monkeypatch.setattr(rocm, "read_gpus", lambda: (RocmGpu("Instinct MI300X", 192 * GIB),))
+    machine = hardware()
+    assert [device.key for device in machine.devices] == ["cpu", "cuda0", "cuda1", "rocm0"]
+    assert [link.target for link in machine.links] == ["cuda0", "cuda1", "rocm0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "")
+    assert [device.key for device in hardware().devices] == ["cpu", "cuda0"]
 
 
-def fake_nvml(**changes: object) -> SimpleNamespace:
-    parts = {
-        "NVMLError": NVMLError,
-        "nvmlInit": lambda: None,
-        "nvmlShutdown": lambda: None,
-        "nvmlDeviceGetCount": lambda: 1,
-        "nvmlDeviceGetHandleByIndex": lambda index: index,
-        "nvmlDeviceGetName": lambda _handle: b"RTX",
-        "nvmlDeviceGetMemoryInfo": lambda _handle: SimpleNamespace(total=24 * GIB, free=20 * GIB),
-    }
-    return SimpleNamespace(**(parts | changes))
+def a_mac(monkeypatch: pytest.MonkeyPatch, values: Values) -> Machine:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(apple, "read_sysctl", lambda: values)
+    monkeypatch.setattr(apple, "read_gpu_cores", lambda: 76)
+    return hardware()
 
 
-def test_gpus_are_listed_when_nvml_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml())
-    gpu = probe().devices[1]
-    assert (gpu.kind, gpu.name, gpu.memory_bytes, gpu.free_bytes) == ("cuda", "RTX", 24 * GIB, 20 * GIB)
+def test_a_mac_has_one_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = psutil.virtual_memory().total
+    values: Values = {"machdep.cpu.brand_string": "Apple M2 Ultra", "hw.memsize": memory, "hw.optional.neon": 1}
+    machine = a_mac(monkeypatch, values)
+    assert [device.key for device in machine.devices] == ["cpu", "metal"]
+    metal = machine.devices[1]
+    assert metal.unified
+    assert (metal.memory_bytes or 0) < memory
+    assert (metal.free_bytes or 0) <= (machine.cpu.free_bytes or 0)
+    assert machine.cpu.bandwidth_bytes_per_s == metal.bandwidth_bytes_per_s == 800e9
+    assert machine.host.cpu == "Apple M2 Ultra"
+    assert machine.host.instructions == ("neon",)
 
 
-def fail(*_: object) -> None:
-    raise NVMLError
-
-
-@pytest.mark.parametrize("broken", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetMemoryInfo"])
-def test_a_broken_driver_means_no_gpus(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(**{broken: fail}))
-    assert [device.kind for device in probe().devices] == ["cpu"]
-
-
-def test_without_nvml_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert [device.kind for device in probe().devices] == ["cpu"]
+def test_an_intel_mac_has_no_metal(monkeypatch: pytest.MonkeyPatch) -> None:
+    values: Values = {"machdep.cpu.brand_string": "Intel(R) Core(TM) i7", "hw.memsize": 16 * GIB}
+    assert [device.kind for device in a_mac(monkeypatch, values).devices] == ["cpu"]
