@@ -17,7 +17,11 @@ _TYPE_IDS = {kind.name: number for number, kind in GGML_TYPES.items()}
 
 @dataclass(frozen=True)
 class Shape:
-    """A public configuration. ``feed_forward`` is one expert's width where there are experts."""
+    """A public configuration. ``feed_forward`` is one expert's width where there are experts.
+
+    ``dense_layers`` lead with a feed-forward part of ``dense`` and no experts; ``predicting`` blocks at the end predict
+    further tokens. ``shared`` is the width of the shared expert. ``recipe`` names the mix of tensor types.
+    """
 
     name: str
     arch: str
@@ -34,36 +38,98 @@ class Shape:
     shared: int = 0
     window: int = 0
     tied: bool = False
+    dense: int = 0
+    dense_layers: int = 0
+    predicting: int = 0
+    recipe: str = "Q8_0"
 
 
 SHAPES = (
-    Shape("Qwen3-30B-A3B", "qwen3moe", 48, 2048, 32, 4, 128, 768, 151_936, 40_960, experts=128, experts_used=8),
-    Shape("Qwen3-235B-A22B", "qwen3moe", 94, 4096, 64, 4, 128, 1536, 151_936, 40_960, experts=128, experts_used=8),
-    Shape("Qwen3-32B", "qwen3", 64, 5120, 64, 8, 128, 25_600, 151_936, 40_960),
+    Shape("Qwen3-30B-A3B", "qwen3moe", 48, 2048, 32, 4, 128, 768, 151_936, 40_960, 128, 8, recipe="Q4_K_M"),
+    Shape("Qwen3-235B-A22B", "qwen3moe", 94, 4096, 64, 4, 128, 1536, 151_936, 40_960, 128, 8, recipe="Q4_K_M"),
+    Shape("Qwen3-Coder-480B-A35B", "qwen3moe", 62, 6144, 96, 8, 128, 2560, 151_936, 262_144, 160, 8, recipe="Q4_K_M"),
+    Shape("Qwen3-32B", "qwen3", 64, 5120, 64, 8, 128, 25_600, 151_936, 40_960, recipe="Q6_K"),
     Shape("Qwen2.5-7B", "qwen2", 28, 3584, 28, 4, 128, 18_944, 152_064, 32_768),
+    Shape("Qwen2.5-72B", "qwen2", 80, 8192, 64, 8, 128, 29_568, 152_064, 32_768, recipe="Q4_0"),
+    Shape("Qwen1.5-110B", "qwen2", 80, 8192, 64, 8, 128, 49_152, 152_064, 32_768, recipe="Q4_K_M"),
     Shape("Qwen1.5-MoE-A2.7B", "qwen2moe", 24, 2048, 16, 16, 128, 1408, 151_936, 32_768, 60, 4, shared=5632),
-    Shape("Llama-3.1-8B", "llama", 32, 4096, 32, 8, 128, 14_336, 128_256, 131_072),
-    Shape("Mixtral-8x7B", "llama", 32, 4096, 32, 8, 128, 14_336, 32_000, 32_768, experts=8, experts_used=2),
+    Shape("Qwen3-Next-80B-A3B", "qwen3next", 48, 2048, 16, 2, 256, 512, 151_936, 262_144, 512, 10, 512),
+    Shape("Llama-3.1-8B", "llama", 32, 4096, 32, 8, 128, 14_336, 128_256, 131_072, recipe="Q4_K_M"),
+    Shape("Llama-3.1-70B", "llama", 80, 8192, 64, 8, 128, 28_672, 128_256, 131_072, recipe="Q4_K_M"),
+    Shape("Mixtral-8x7B", "llama", 32, 4096, 32, 8, 128, 14_336, 32_000, 32_768, 8, 2, recipe="Q4_K_M"),
     Shape("Gemma-7B", "gemma", 28, 3072, 16, 16, 256, 24_576, 256_000, 8192, tied=True),
     Shape("Gemma-2-9B", "gemma2", 42, 3584, 16, 8, 256, 14_336, 256_000, 8192, window=4096, tied=True),
     Shape("Gemma-3-12B", "gemma3", 48, 3840, 16, 8, 256, 15_360, 262_208, 131_072, window=1024, tied=True),
     Shape("Phi-3-mini", "phi3", 32, 3072, 32, 32, 96, 8192, 32_064, 4096, window=2047),
+    Shape("gpt-oss-120b", "gpt-oss", 36, 2880, 64, 8, 64, 2880, 201_088, 131_072, 128, 4, window=128, recipe="MXFP4"),
+    Shape(
+        "GLM-4.5-Air",
+        "glm4moe",
+        46,
+        4096,
+        96,
+        8,
+        128,
+        1408,
+        151_552,
+        131_072,
+        128,
+        8,
+        shared=1408,
+        dense=10_944,
+        dense_layers=1,
+        predicting=1,
+        recipe="Q4_K_M",
+    ),
+    Shape(
+        "DeepSeek-V3",
+        "deepseek2",
+        61,
+        7168,
+        128,
+        1,
+        192,
+        2048,
+        129_280,
+        163_840,
+        256,
+        8,
+        shared=2048,
+        dense=18_432,
+        dense_layers=3,
+        recipe="Q4_K_M",
+    ),
 )
+
+# Latent attention of DeepSeek-V3: ranks of queries and of keys and values, lengths of the parts of a head.
+QUERY_RANK, KV_RANK, ROPE_LENGTH, NOPE_LENGTH, VALUE_LENGTH = 1536, 512, 64, 128, 128
+
+# Gated delta net layers of Qwen3-Next: heads of keys and of values, the length of each, and the short convolution.
+LINEAR_KEYS, LINEAR_VALUES, LINEAR_STATE, KERNEL, FULL_EVERY = 16, 32, 128, 4, 4
+
+# llama.cpp's names of recipes (general.file_type), and the types that stand for "most" and "more bits".
+RECIPES = {
+    "Q8_0": (7, "q8_0", "q8_0"),
+    "Q4_0": (2, "q4_0", "q6_k"),
+    "Q6_K": (18, "q6_k", "q6_k"),
+    "Q4_K_M": (15, "q4_k", "q6_k"),
+    "MXFP4": (38, "mxfp4", "q8_0"),
+}
 
 
 def write_header(shape: Shape, path: Path) -> None:
-    """Write the file of ``shape``, every matrix in q8_0 and every vector in f32."""
-    metadata: dict[str, int | float | str] = {
+    """Write the file of ``shape``: vectors and routers in f32, matrices by its recipe."""
+    metadata: dict[str, int | float | str | bool] = {
         "general.architecture": shape.arch,
         "general.name": shape.name,
-        "general.file_type": 7,
+        "general.file_type": RECIPES[shape.recipe][0],
         "tokenizer.ggml.model": "none",
     }
     metadata |= {f"{shape.arch}.{key}": value for key, value in _hyperparameters(shape).items()}
     table, at = b"", 0
     tensors = _tensors(shape)
     for name, extents in tensors:
-        layout = BY_NAME["f32" if len(extents) == 1 or "ffn_gate_inp" in name else "q8_0"]
+        layout = BY_NAME[_tensor_type(shape, name, extents)]
         rows = 1
         for extent in extents[1:]:
             rows *= extent
@@ -78,12 +144,30 @@ def write_header(shape: Shape, path: Path) -> None:
         file.truncate(len(header) + at)
 
 
-def _hyperparameters(shape: Shape) -> dict[str, int | float]:
-    facts: dict[str, int | float] = {
-        "block_count": shape.layers,
+def _tensor_type(shape: Shape, name: str, extents: tuple[int, ...]) -> str:
+    """Return the type that the recipe gives a tensor: values and down projections of some layers get more bits."""
+    if len(extents) == 1 or "ffn_gate_inp" in name or "ssm_conv1d" in name or name.endswith(".bias"):
+        return "f32"
+    _, most, more = RECIPES[shape.recipe]
+    if shape.recipe == "MXFP4":
+        return most if "_exps" in name else more
+    chosen = most
+    if "output.weight" == name or (shape.tied and name.startswith("token_embd")):
+        chosen = more
+    elif "attn_v.weight" in name or "ffn_down" in name:
+        layer = int(name.split(".")[1])
+        eighth = shape.layers // 8
+        chosen = more if layer < eighth or layer >= 7 * eighth or (layer - eighth) % 3 == 2 else most
+    fits = extents[0] % BY_NAME[chosen].block == 0  # rows that are no whole blocks fall back, as in llama-quant.cpp
+    return chosen if fits else "q8_0" if chosen == "q6_k" else "q5_0"
+
+
+def _hyperparameters(shape: Shape) -> dict[str, int | float | bool]:
+    facts: dict[str, int | float | bool] = {
+        "block_count": shape.layers + shape.predicting,
         "context_length": shape.context,
         "embedding_length": shape.hidden,
-        "feed_forward_length": shape.feed_forward,
+        "feed_forward_length": shape.dense or shape.feed_forward,
         "vocab_size": shape.vocabulary,
         "attention.head_count": shape.heads,
         "attention.head_count_kv": shape.kv_heads,
@@ -100,8 +184,23 @@ def _hyperparameters(shape: Shape) -> dict[str, int | float]:
         facts["expert_shared_feed_forward_length"] = shape.shared
     if shape.window:
         facts["attention.sliding_window"] = shape.window
+    if shape.dense_layers:
+        facts |= {"leading_dense_block_count": shape.dense_layers, "expert_shared_count": 1}
+        facts |= {"expert_gating_func": 2, "expert_weights_norm": True}
     if shape.arch == "gemma2":
         facts |= {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+    if shape.arch == "glm4moe":
+        facts |= {"nextn_predict_layers": shape.predicting, "rope.dimension_count": 64, "expert_weights_scale": 1.0}
+    if shape.arch == "qwen3next":
+        facts |= {"ssm.conv_kernel": KERNEL, "ssm.state_size": LINEAR_STATE, "ssm.group_count": LINEAR_KEYS}
+        facts |= {"ssm.time_step_rank": LINEAR_VALUES, "ssm.inner_size": LINEAR_VALUES * LINEAR_STATE}
+        facts |= {"rope.dimension_count": 64, "full_attention_interval": FULL_EVERY}
+    if shape.arch == "deepseek2":
+        facts |= {"attention.q_lora_rank": QUERY_RANK, "attention.kv_lora_rank": KV_RANK}
+        facts |= {"attention.key_length": KV_RANK + ROPE_LENGTH, "attention.value_length": KV_RANK}
+        facts |= {"attention.key_length_mla": NOPE_LENGTH + ROPE_LENGTH, "attention.value_length_mla": VALUE_LENGTH}
+        facts |= {"rope.dimension_count": ROPE_LENGTH, "expert_weights_scale": 2.5}
+        facts |= {"expert_group_count": 8, "expert_group_used_count": 4}
     return facts
 
 
@@ -113,8 +212,16 @@ def _tensors(shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
     ]
     if not shape.tied:
         tensors.append(("output.weight", (hidden, shape.vocabulary)))
-    for layer in range(shape.layers):
-        parts = {**_attention(shape), **_feed_forward(shape)}
+    for layer in range(shape.layers + shape.predicting):
+        attention = _attention(shape)
+        if shape.arch == "deepseek2":
+            attention = _latent_attention(shape)
+        elif shape.arch == "qwen3next":
+            attention = _linear_attention(shape) if (layer + 1) % FULL_EVERY else _gated_attention(shape)
+        parts = {**attention, **_feed_forward(shape, layer)}
+        if layer >= shape.layers:
+            parts |= {"nextn.eh_proj.weight": (2 * hidden, hidden)}
+            parts |= {"nextn.enorm.weight": (hidden,), "nextn.hnorm.weight": (hidden,)}
         tensors += [(f"blk.{layer}.{name}", extents) for name, extents in parts.items()]
     return tensors
 
@@ -127,9 +234,13 @@ def _attention(shape: Shape) -> dict[str, tuple[int, ...]]:
     else:
         for name, width in (("q", queries), ("k", keys), ("v", keys)):
             parts[f"attn_{name}.weight"] = (shape.hidden, width)
-            if shape.arch in ("qwen2", "qwen2moe"):
+            if shape.arch in ("qwen2", "qwen2moe", "gpt-oss", "glm4moe"):
                 parts[f"attn_{name}.bias"] = (width,)
     parts["attn_output.weight"] = (queries, shape.hidden)
+    if shape.arch == "gpt-oss":
+        parts |= {"attn_output.bias": (shape.hidden,), "attn_sinks.weight": (shape.heads,)}
+    if shape.arch in ("gpt-oss", "glm4moe"):
+        parts["post_attention_norm.weight"] = (shape.hidden,)
     if shape.arch in ("qwen3", "qwen3moe", "gemma3"):
         parts |= {"attn_q_norm.weight": (shape.head,), "attn_k_norm.weight": (shape.head,)}
     if shape.arch in ("gemma2", "gemma3"):
@@ -137,22 +248,86 @@ def _attention(shape: Shape) -> dict[str, tuple[int, ...]]:
     return parts
 
 
-def _feed_forward(shape: Shape) -> dict[str, tuple[int, ...]]:
+def _gated_attention(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Return the full-attention layers of Qwen3-Next: queries come with a gate of their own width."""
+    queries, keys = shape.heads * shape.head, shape.kv_heads * shape.head
+    return {
+        "attn_norm.weight": (shape.hidden,),
+        "attn_q.weight": (shape.hidden, 2 * queries),
+        "attn_k.weight": (shape.hidden, keys),
+        "attn_v.weight": (shape.hidden, keys),
+        "attn_output.weight": (queries, shape.hidden),
+        "attn_q_norm.weight": (shape.head,),
+        "attn_k_norm.weight": (shape.head,),
+        "post_attention_norm.weight": (shape.hidden,),
+    }
+
+
+def _linear_attention(shape: Shape) -> dict[str, tuple[int, ...]]:
+    inner = LINEAR_VALUES * LINEAR_STATE
+    channels = inner + 2 * LINEAR_KEYS * LINEAR_STATE
+    return {
+        "attn_norm.weight": (shape.hidden,),
+        "attn_qkv.weight": (shape.hidden, channels),
+        "attn_gate.weight": (shape.hidden, inner),
+        "ssm_conv1d.weight": (KERNEL, channels),
+        "ssm_dt.bias": (LINEAR_VALUES,),
+        "ssm_a": (LINEAR_VALUES,),
+        "ssm_ba.weight": (shape.hidden, 2 * LINEAR_VALUES),
+        "ssm_norm.weight": (LINEAR_STATE,),
+        "ssm_out.weight": (inner, shape.hidden),
+        "post_attention_norm.weight": (shape.hidden,),
+    }
+
+
+def _latent_attention(shape: Shape) -> dict[str, tuple[int, ...]]:
+    return {
+        "attn_norm.weight": (shape.hidden,),
+        "attn_q_a.weight": (shape.hidden, QUERY_RANK),
+        "attn_q_a_norm.weight": (QUERY_RANK,),
+        "attn_q_b.weight": (QUERY_RANK, shape.heads * (NOPE_LENGTH + ROPE_LENGTH)),
+        "attn_kv_a_mqa.weight": (shape.hidden, KV_RANK + ROPE_LENGTH),
+        "attn_kv_a_norm.weight": (KV_RANK,),
+        "attn_k_b.weight": (NOPE_LENGTH, KV_RANK, shape.heads),
+        "attn_v_b.weight": (KV_RANK, VALUE_LENGTH, shape.heads),
+        "attn_output.weight": (shape.heads * VALUE_LENGTH, shape.hidden),
+    }
+
+
+def _feed_forward(shape: Shape, layer: int) -> dict[str, tuple[int, ...]]:
     hidden, width = shape.hidden, shape.feed_forward
-    parts: dict[str, tuple[int, ...]] = {"ffn_norm.weight": (hidden,)}
+    parts: dict[str, tuple[int, ...]] = {}
+    if shape.arch not in ("gpt-oss", "glm4moe", "qwen3next"):  # there the norm before it is the one after attention
+        parts["ffn_norm.weight"] = (hidden,)
+    if layer < shape.dense_layers:
+        parts |= {"ffn_gate.weight": (hidden, shape.dense), "ffn_up.weight": (hidden, shape.dense)}
+        return parts | {"ffn_down.weight": (shape.dense, hidden)}
     if shape.experts:
-        parts["ffn_gate_inp.weight"] = (hidden, shape.experts)
-        for name, extents in (("gate", (hidden, width)), ("up", (hidden, width)), ("down", (width, hidden))):
-            parts[f"ffn_{name}_exps.weight"] = (*extents, shape.experts)
+        parts |= _experts(shape)
     elif shape.arch == "phi3":
         parts |= {"ffn_up.weight": (hidden, 2 * width), "ffn_down.weight": (width, hidden)}
     else:
         parts |= {"ffn_gate.weight": (hidden, width), "ffn_up.weight": (hidden, width)}
         parts["ffn_down.weight"] = (width, hidden)
     if shape.shared:
-        parts["ffn_gate_inp_shexp.weight"] = (hidden,)
+        if shape.arch in ("qwen2moe", "qwen3next"):
+            parts["ffn_gate_inp_shexp.weight"] = (hidden,)
         parts |= {"ffn_gate_shexp.weight": (hidden, shape.shared), "ffn_up_shexp.weight": (hidden, shape.shared)}
         parts["ffn_down_shexp.weight"] = (shape.shared, hidden)
+    return parts
+
+
+def _experts(shape: Shape) -> dict[str, tuple[int, ...]]:
+    hidden, width, experts = shape.hidden, shape.feed_forward, shape.experts
+    parts: dict[str, tuple[int, ...]] = {"ffn_gate_inp.weight": (hidden, experts)}
+    for name, extents in (("gate", (hidden, width)), ("up", (hidden, width)), ("down", (width, hidden))):
+        parts[f"ffn_{name}_exps.weight"] = (*extents, experts)
+        if shape.arch == "gpt-oss":
+            parts[f"ffn_{name}_exps.bias"] = (extents[1], experts)
+    if shape.arch == "gpt-oss":
+        parts["ffn_gate_inp.bias"] = (experts,)
+    if shape.arch in ("glm4moe", "deepseek2"):
+        parts["exp_probs_b.bias"] = (experts,)
     return parts
 
 
@@ -161,7 +336,9 @@ def _text(value: str) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _value(value: int | float | str) -> bytes:
+def _value(value: int | float | str | bool) -> bytes:
     if isinstance(value, str):
         return struct.pack("<I", 8) + _text(value)
+    if isinstance(value, bool):
+        return struct.pack("<I?", 7, value)
     return struct.pack("<II", 4, value) if isinstance(value, int) else struct.pack("<If", 6, value)

@@ -106,7 +106,7 @@ class _ComputeGraph:
         graph.pin(copied)
         graph.pin(mixed_rows)
         if self._card.arch in _SCALE_ROWS:
-            stream = graph.result(row, stream, graph.input(F32 * self._card.hidden), overwrites=(stream,))
+            stream = graph.result(row, stream, graph.input(F32 * self._tokens), overwrites=(stream,))
         return stream
 
     def _cache_inputs(self, kind: LayerKind) -> _CacheInputs:
