@@ -156,7 +156,9 @@ def test_the_text_is_a_table_with_totals_and_a_verdict(card_of: MakeCard, machin
     assert "4 layers x 2 x 8 heads x 128 x 81,920 tokens x 1.0625 B (q8_0)" in text
     table = [line for line in lines if line.startswith("cpu ")]
     assert len({re.search(r"[BM]  ", line + "  ").end() for line in table if re.search(r"iB  ", line)}) == 1  # type: ignore[union-attr]
-    assert re.search(r"^cpu +total +[\d.,]+ [MG]iB  of 12.00 GiB free, 16.00 GiB in all$", text, re.MULTILINE)
+    assert re.search(
+        r"^cpu +total +[\d.,]+ [MG]iB +[\d.,]+ [MG]iB  of 12.00 GiB free, 16.00 GiB in all$", text, re.MULTILINE
+    )
     assert "verdict: fits" in lines
     assert lines[-1].startswith("warning: context 81,920")
     assert all(line == line.rstrip() for line in lines)
@@ -166,7 +168,7 @@ def test_the_json_has_the_promised_keys_and_the_same_sum(card_of: MakeCard, mach
     found = plan(machine_of(), card_of(), Ask(4096))
     read = json.loads(json.dumps(to_json(found)))
     assert {"model", "machine", "engine", "verdict", "context", "devices", "ledger", "warnings"} <= set(read)
-    assert all(set(row) == {"device", "component", "bytes", "formula"} for row in read["ledger"])
+    assert all(set(row) == {"device", "component", "bytes", "read_per_token", "formula"} for row in read["ledger"])
     assert sum(row["bytes"] for row in read["ledger"]) == read["devices"][0]["needed_bytes"]
 
 

@@ -5,6 +5,7 @@ Pure arithmetic over records: no files, no processes, no clock.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,10 +17,11 @@ from quietmind.plan.compute import F16, F32, compute_bytes
 from quietmind.plan.flags import engine_flags
 from quietmind.plan.kv import CELL_STEP, KvGroup, kv_groups, kv_type, padded
 from quietmind.plan.ledger import Ledger
+from quietmind.plan.measured import Measurement
 from quietmind.plan.place import FITS_BELOW, Needs, available, embedding_homes, layer_homes, place, resident
 from quietmind.plan.placement import DISK, Placement
 from quietmind.plan.rows import Placed, kv_group_of, ledger_rows, output_bytes, overhead_bytes
-from quietmind.plan.speed import Speed
+from quietmind.plan.speed import Speed, predict
 from quietmind.plan.warn import warnings_of
 from quietmind.plan.weights import Weights, weights_of
 from quietmind.plan.yarn import yarn_for
@@ -46,13 +48,17 @@ PAGED_AT_MOST = 0.5
 
 @dataclass(frozen=True)
 class DeviceUse:
-    """What a plan does to a device. ``capacity_bytes`` and ``free_bytes`` are None where the machine does not say."""
+    """What a plan does to a device. ``capacity_bytes`` and ``free_bytes`` are None where the machine does not say.
+
+    ``pool`` is the key of the device whose memory this one shares (unified memory), None where it has its own.
+    """
 
     device: str
     name: str
     capacity_bytes: int | None
     free_bytes: int | None
     needed_bytes: int
+    pool: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,8 @@ class Plan:
     sequences: int = 1
 
 
-def plan(machine: Machine, card: ModelCard, ask: Ask | None = None) -> Plan:
-    """Return the plan of ``card`` on ``machine``.
+def plan(machine: Machine, card: ModelCard, ask: Ask | None = None, measured: Sequence[Measurement] = ()) -> Plan:
+    """Return the plan of ``card`` on ``machine``. ``measured`` runs of this machine correct its speed.
 
     A model that does not fit is still planned: the verdict says so and the ledger shows why. Raises UsageError for an
     ask that makes no sense, ModelNotUnderstood for weights that the engine cannot load, DoesNotFit where the machine
@@ -95,7 +101,7 @@ def plan(machine: Machine, card: ModelCard, ask: Ask | None = None) -> Plan:
         raise DoesNotFit(f"{machine.name}: no memory is free on the {machine.cpu.name}; close programs and try again")
     sized = _Sized(card, weights_of(card))
     tokens = ask.context if ask.context is not None else _largest_context(machine, sized, ask)
-    return _planned(machine, sized, ask, tokens)
+    return _planned(_placed(machine, sized, ask, tokens), measured)
 
 
 @dataclass(frozen=True)
@@ -176,35 +182,50 @@ def _needs(card: ModelCard, weights: Weights, groups: tuple[KvGroup, ...], run: 
     )
 
 
-def _planned(machine: Machine, sized: _Sized, ask: Ask, tokens: int) -> Plan:
-    placed = _placed(machine, sized, ask, tokens)
-    run, placement = placed.run, placed.placement
+def _planned(placed: Placed, measured: Sequence[Measurement]) -> Plan:
+    machine, card, run, placement = placed.machine, placed.card, placed.run, placed.placement
     ledger = Ledger(ledger_rows(placed))
     held = resident(machine, placement, placed.needs)
     _prove(ledger, placed, held)
     devices = (machine.cpu, *(device for device in machine.accelerators if device.key in held))
     return Plan(
-        model=sized.card.name,
-        arch=sized.card.arch,
+        model=card.name,
+        arch=card.arch,
         machine=machine.name,
         engine=ENGINE,
-        verdict=_verdict(machine, sized.weights, placement, held),
+        verdict=_verdict(machine, placed.needs.weights, placement, held),
         context=run.context,
         kv_type=run.kind.name,
         micro_batch=run.micro_batch,
         batch=run.batch,
         threads=run.threads,
         devices=(
-            *(DeviceUse(it.key, it.name, it.memory_bytes, it.free_bytes, held[it.key]) for it in devices),
+            *(_use(device, held[device.key]) for device in devices),
             *((DeviceUse(DISK, "disk", None, None, held[DISK]),) if DISK in held else ()),
         ),
         ledger=ledger,
-        warnings=warnings_of(machine, sized.card, placement, run, ledger),
+        warnings=warnings_of(machine, card, placement, run, ledger),
         placement=placement,
-        flags=engine_flags(machine, sized.card, placement, run),
-        experts_used=placed.card.experts_used,
+        flags=engine_flags(machine, card, placement, run),
+        speed=predict(
+            machine,
+            card,
+            placement,
+            kv_type=run.kind.name,
+            micro_batch=run.micro_batch,
+            depth=run.context,  # the slowest that it gets: the whole context filled
+            experts_used=run.experts_used,
+            threads=run.threads,
+            measured=measured,
+        ),
+        experts_used=card.experts_used,
         sequences=run.sequences,
     )
+
+
+def _use(device: Device, needed: int) -> DeviceUse:
+    pool = "cpu" if device.unified else None
+    return DeviceUse(device.key, device.name, device.memory_bytes, device.free_bytes, needed, pool)
 
 
 def _prove(ledger: Ledger, placed: Placed, held: dict[str, int]) -> None:

@@ -2,53 +2,155 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from quietmind.base.units import format_bytes
-from quietmind.plan.plan import Plan
+from quietmind.plan.ledger import Row
+from quietmind.plan.placement import DISK, Placement
+from quietmind.plan.plan import DeviceUse, Plan
+from quietmind.plan.speed import Speed
+from quietmind.plan.table import align, interval_to_json
 
 _WORDS = {
     "fits": "fits",
     "tight": "tight: it fits into this machine, but not comfortably into what is free now",
     "does not fit": "does not fit into this machine",
 }
+_PAGED = "tight: part of it is read from the disk all the time"
+
+BAR_WIDTH = 60
+# What a bar shows by which letter: components by how they begin, the first that matches; "c" is everything else.
+_LETTERS = (("weights: experts", "e"), ("weights", "w"), ("KV cache", "k"), ("recurrent state", "k"))
+_LEGEND = "e experts, w other weights, k KV cache, c compute and overhead, . free, # used by others, ! missing"
 
 
-def render(plan: Plan) -> str:
-    """Return the ledger of ``plan`` as a plain-text table, its totals, verdict and warnings. Sizes are binary units."""
-    rows = [("device", "component", "bytes", "formula")]
-    rows += [(row.device, row.component, format_bytes(row.bytes), row.formula) for row in plan.ledger.rows]
-    rows += [
-        (use.device, "total", format_bytes(use.needed_bytes), _of(use.free_bytes, use.capacity_bytes))
-        for use in plan.devices
-    ]
-    device, component, size = (max(len(row[column]) for row in rows) for column in range(3))
-    lines = [f"{row[0]:<{device}}  {row[1]:<{component}}  {row[2]:>{size}}  {row[3]}".rstrip() for row in rows]
-    rule = "-" * max(len(line) for line in lines)
-    lines.insert(1, rule)
-    lines.insert(len(lines) - len(plan.devices), rule)
+def render(plan: Plan, width: int = BAR_WIDTH) -> str:
+    """Return ``plan`` as plain text: ledger, totals, a memory bar of ``width`` cells for each device, speed, flags.
+
+    Sizes are binary units.
+    """
     threads = f", {plan.threads} threads" if plan.threads is not None else ""
+    sequences = f", {plan.sequences} sequences" if plan.sequences > 1 else ""
     return "\n".join(
         [
             f"{plan.model} ({plan.arch}) on {plan.machine}, {plan.engine}",
-            f"context {plan.context:,}, KV {plan.kv_type}, micro-batch {plan.micro_batch:,}{threads}",
+            f"context {plan.context:,}, KV {plan.kv_type}, micro-batch {plan.micro_batch:,}{threads}{sequences}",
+            *([_where(plan.placement)] if plan.placement else []),
             "",
-            *lines,
+            *_table(plan),
             "",
-            f"verdict: {_WORDS[plan.verdict]}",
+            *(memory_bar(use, plan.ledger.rows, width) for use in plan.devices if use.device != DISK),
+            f"  {_LEGEND}",
+            "",
+            *(_speed_lines(plan.speed) if plan.speed else []),
+            *([f"flags: llama-server {shlex.join(plan.flags)}"] if plan.flags else []),
+            f"verdict: {_verdict(plan)}",
             *(f"warning: {warning}" for warning in plan.warnings),
         ]
     )
 
 
-def _of(free: int | None, capacity: int | None) -> str:
-    shown_free = "unknown" if free is None else format_bytes(free)
-    shown_capacity = "unknown" if capacity is None else format_bytes(capacity)
-    return f"of {shown_free} free, {shown_capacity} in all"
+def _verdict(plan: Plan) -> str:
+    paged = plan.verdict == "tight" and any(use.device == DISK for use in plan.devices)
+    return _PAGED if paged else _WORDS[plan.verdict]
+
+
+def _table(plan: Plan) -> list[str]:
+    rows = [("device", "component", "stored", "read/token", "formula")]
+    rows += [
+        (row.device, row.component, format_bytes(row.bytes), _read(row.read_per_token), row.formula)
+        for row in plan.ledger.rows
+    ]
+    for use in plan.devices:
+        read = sum(row.read_per_token for row in plan.ledger.rows if row.device == use.device)
+        rows.append((use.device, "total", format_bytes(use.needed_bytes), _read(read), _capacity(use)))
+    lines = align(rows, left={0, 1, 4})
+    rule = "-" * max(len(line) for line in lines)
+    lines.insert(1, rule)
+    lines.insert(len(lines) - len(plan.devices), rule)
+    return lines
+
+
+def _read(count: int) -> str:
+    return format_bytes(count) if count else "-"
+
+
+def _capacity(use: DeviceUse) -> str:
+    if use.device == DISK:
+        return "mapped from the file"
+    free = "unknown" if use.free_bytes is None else format_bytes(use.free_bytes)
+    capacity = "unknown" if use.capacity_bytes is None else format_bytes(use.capacity_bytes)
+    pool = f", of the memory of {use.pool}" if use.pool else ""
+    return f"of {free} free, {capacity} in all{pool}"
+
+
+def _where(placement: Placement) -> str:
+    """Return in one line what lies where: "layers: 94 cuda0; experts: 53 cpu, 41 cuda0; ..."."""
+    parts = (
+        ("layers", placement.dense),
+        ("experts", placement.experts),
+        ("KV", placement.kv),
+        ("output", (placement.output,)),
+    )
+    said = [f"{name} on {_counted(keys)}" for name, keys in parts if any(keys)]
+    return "; ".join(said)
+
+
+def _counted(keys: Iterable[str]) -> str:
+    found = Counter(filter(None, keys))
+    return next(iter(found)) if len(found) == 1 else ", ".join(f"{key} ({count})" for key, count in found.items())
+
+
+def memory_bar(use: DeviceUse, rows: Iterable[Row], width: int = BAR_WIDTH) -> str:
+    """Return what a device's memory is taken by as a bar of ``width`` letters, or a note where its size is unknown."""
+    taken: Counter[str] = Counter()
+    for row in rows:
+        if row.device == use.device:
+            taken[next((letter for begin, letter in _LETTERS if row.component.startswith(begin)), "c")] += row.bytes
+    if use.capacity_bytes is None:
+        return f"{use.device:<6} [{'memory unknown':^{width}}] {format_bytes(use.needed_bytes)}"
+    others = use.capacity_bytes - use.free_bytes if use.free_bytes is not None else 0
+    missing = max(0, use.needed_bytes - use.capacity_bytes)
+    free = max(0, use.capacity_bytes - use.needed_bytes - others)
+    stretches = [(letter, taken[letter]) for letter in "ewkc"]
+    stretches += [(".", free), ("#", max(0, use.capacity_bytes - use.needed_bytes - free))]
+    if missing:  # the bar is then as long as the need, and its end is what the device lacks
+        stretches = [*_cut(stretches, use.capacity_bytes), ("!", missing)]
+    shown = f"{format_bytes(use.needed_bytes)} of {format_bytes(use.capacity_bytes)}"
+    return f"{use.device:<6} [{_cells(stretches, width)}] {shown}"
+
+
+def _cut(stretches: list[tuple[str, int]], total: int) -> Iterator[tuple[str, int]]:
+    """Yield the stretches up to ``total``."""
+    for letter, size in stretches:
+        yield letter, min(size, total)
+        total -= min(size, total)
+
+
+def _cells(stretches: list[tuple[str, int]], width: int) -> str:
+    """Return ``width`` letters, each stretch with its share; ends are rounded, so that no error adds up."""
+    total = sum(size for _, size in stretches) or 1
+    done, bar = 0, ""
+    for letter, size in stretches:
+        done += size
+        bar += letter * (round(width * done / total) - len(bar))
+    return bar.ljust(width)
+
+
+def _speed_lines(speed: Speed) -> list[str]:
+    """Return the expected speed as ``mid (low-high)``, what it waits for and what it rests on."""
+    return [
+        f"speed with {speed.depth:,} tokens in the context: prefill {speed.prefill} tokens/s, "
+        f"decode {speed.decode} tokens/s, waiting for {speed.limit}",
+        *(f"  {basis}" for basis in speed.basis),
+    ]
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
-    """Return ``plan`` as JSON-ready values; bytes and tokens are whole numbers."""
+    """Return ``plan`` as JSON-ready values; bytes and tokens are whole numbers, speeds tokens a second."""
     return {
         "model": plan.model,
         "arch": plan.arch,
@@ -60,6 +162,8 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "micro_batch": plan.micro_batch,
         "batch": plan.batch,
         "threads": plan.threads,
+        "sequences": plan.sequences,
+        "experts_used": plan.experts_used,
         "devices": [
             {
                 "device": use.device,
@@ -67,12 +171,43 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 "capacity_bytes": use.capacity_bytes,
                 "free_bytes": use.free_bytes,
                 "needed_bytes": use.needed_bytes,
+                "pool": use.pool,
             }
             for use in plan.devices
         ],
         "ledger": [
-            {"device": row.device, "component": row.component, "bytes": row.bytes, "formula": row.formula}
+            {
+                "device": row.device,
+                "component": row.component,
+                "bytes": row.bytes,
+                "read_per_token": row.read_per_token,
+                "formula": row.formula,
+            }
             for row in plan.ledger.rows
         ],
+        "placement": _placement_to_json(plan.placement) if plan.placement else None,
+        "flags": list(plan.flags),
+        "speed": _speed_to_json(plan.speed) if plan.speed else None,
         "warnings": list(plan.warnings),
+    }
+
+
+def _placement_to_json(placement: Placement) -> dict[str, Any]:
+    """Return how many layers have each part on which device."""
+    return {
+        "dense": dict(Counter(placement.dense)),
+        "experts": dict(Counter(filter(None, placement.experts))),
+        "kv": dict(Counter(placement.kv)),
+        "embedding": placement.embedding,
+        "output": placement.output,
+    }
+
+
+def _speed_to_json(speed: Speed) -> dict[str, Any]:
+    return {
+        "depth": speed.depth,
+        "prefill": interval_to_json(speed.prefill),
+        "decode": interval_to_json(speed.decode),
+        "limit": speed.limit,
+        "basis": list(speed.basis),
     }

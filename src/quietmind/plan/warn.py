@@ -57,7 +57,10 @@ def _unknown(machine: Machine) -> Iterator[str]:
 def _idle(machine: Machine, placement: Placement) -> Iterator[str]:
     idle = [device for device in machine.accelerators if device.key not in placement.devices and available(device)]
     if idle:
-        names = ", ".join(f"{device.name} ({device.key})" for device in idle)
+        keys: dict[str, list[str]] = {}
+        for device in idle:
+            keys.setdefault(device.name, []).append(device.key)
+        names = ", ".join(f"{name} ({', '.join(alike)})" for name, alike in keys.items())
         others = any(device.key in placement.devices for device in machine.accelerators)
         why = "the model fits without" if others else "no part of the model fits there, or it was asked so"
         yield f"{names} stays unused: {why}"
