@@ -185,8 +185,12 @@ def _links(where: str, given: object, devices: tuple[Device, ...]) -> list[Link]
             keys = ", ".join(device.key for device in devices[:9])
             raise UsageError(f"{where}: {key}: no device {pattern!r}; there are {keys}")
         ends.append(found)
-    pairs = {frozenset((source, target)): (source, target) for source in ends[0] for target in ends[1]}
-    return [Link(*ordered, table["bandwidth"]) for pair, ordered in pairs.items() if len(pair) > 1]
+    pairs: dict[frozenset[str], Link] = {}
+    for source in ends[0]:
+        for target in ends[1]:
+            if source != target:
+                pairs.setdefault(frozenset((source, target)), Link(source, target, table["bandwidth"]))
+    return list(pairs.values())
 
 
 def _text(given: object) -> str:
