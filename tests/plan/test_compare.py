@@ -13,6 +13,7 @@ from quietmind.model.card import ModelCard
 from quietmind.plan import Ask, Plan, plan
 from quietmind.plan.compare import (
     Comparison,
+    _groups,
     compare,
     comparison_to_json,
     render_comparison,
@@ -21,7 +22,7 @@ from quietmind.plan.compare import (
 )
 from quietmind.plan.interval import Interval
 from quietmind.plan.speed import Speed
-from quietmind.plan.upgrades import distinct_gpus, with_gpu, with_memory, with_one_more_gpu
+from quietmind.plan.upgrades import with_gpu, with_memory, with_one_more_gpu
 
 Cards = Callable[..., ModelCard]
 Machines = Callable[..., Machine]
@@ -121,7 +122,6 @@ def test_built_in_memory_and_gpus_are_not_upgraded(machine_of: Machines, card_of
     machine = machine_of(gpus=(built_in,))
     assert with_one_more_gpu(machine) is None
     assert with_one_more_gpu(machine_of()) is None
-    assert distinct_gpus((machine, machine_of(gpus=(GPU, replace(GPU, key="cuda1"))))) == (GPU,)
     assert not any("RAM" in each.label for each in compare(machine, card_of()).changes)
 
 
@@ -135,6 +135,21 @@ def test_another_gpu_takes_the_place_and_the_link_of_those_that_are_there(machin
     assert (gpu.name, gpu.key) == ("Other", "cuda0")
     (link,) = changed.links
     assert link.bandwidth_bytes_per_s == 5e10
+
+
+def test_devices_of_another_machine_stand_elsewhere_and_many_alike_are_one_column(
+    machine_of: Machines, card_of: Cards
+) -> None:
+    other = replace(machine_of(gpus=(GPU,)), name="other")
+    comparison = compare(machine_of(), card_of(), Ask(context=8192), machines=[other])
+    line = render_comparison(comparison).splitlines()[-1]
+    assert line.startswith("on other")
+    assert "cuda0 +" in line
+    many = machine_of(gpus=tuple(replace(GPU, key=f"cuda{number}", memory_bytes=1 << 26) for number in range(8)))
+    base = compare(many, card_of(), Ask(context=8192)).base
+    columns = _groups(base)
+    assert sum(len(keys) for keys in columns.values()) == len(base.devices)
+    assert len(columns) <= 4
 
 
 def test_two_models_stand_side_by_side_and_their_sum_says_whether_both_fit(

@@ -35,24 +35,24 @@ def test_what_does_comes_first_and_fastest_first_and_the_rest_says_what_it_lacks
         replace(machine_of(memory=size, free=None), name=name)
         for name, size in (("small", GIB // 8), ("middle", 16 * GIB), ("large", 64 * GIB))
     ]
-    answer = hardware(card_of(), Ask(context=4096), 10.0, None, machines, faster_with_more_memory)
+    answer = hardware(card_of(), Ask(context=4096), 10.0, None, machines, planner=faster_with_more_memory)
     assert [(each.name, each.enough) for each in answer.candidates] == [
         ("large", True),
         ("middle", True),
         ("small", False),
     ]
     assert "takes" in answer.candidates[-1].lacks
-    slow = hardware(card_of(), Ask(context=4096), 32.0, None, machines, faster_with_more_memory)
-    assert "less than 32" in next(each for each in slow.candidates if each.name == "middle").lacks
+    slow = hardware(card_of(), Ask(context=4096), 32.0, None, machines, planner=faster_with_more_memory)
+    assert next(each for each in slow.candidates if each.name == "middle").lacks.startswith("decodes 16")
 
 
 def test_upgrades_of_this_machine_are_one_thing_each_and_the_least_memory_that_does(
     machine_of: Machines, card_of: Cards
 ) -> None:
     gpu = Device("cuda", "Own GPU", 8 * GIB, key="cuda0")
-    other = replace(machine_of(gpus=(Device("cuda", "Other GPU", 96 * GIB, key="cuda0"),)), name="other")
+    other = Device("cuda", "Other GPU", 96 * GIB, key="cuda0")
     here = machine_of(memory=16 * GIB, gpus=(gpu,))
-    answer = hardware(card_of(), Ask(context=4096), 220.0, here, [other], faster_with_more_memory)
+    answer = hardware(card_of(), Ask(context=4096), 220.0, here, [], [gpu, other], faster_with_more_memory)
     names = {each.name: each for each in answer.candidates}
     assert answer.candidates[0].kind == "here"
     assert not answer.candidates[0].enough
@@ -61,6 +61,12 @@ def test_upgrades_of_this_machine_are_one_thing_each_and_the_least_memory_that_d
     assert names["128 GB of RAM, as fast as now"].enough
     assert "192 GB of RAM, as fast as now" not in names
     assert "Other GPU, in place of the GPUs now" in names
+    assert not any(name.startswith("Own GPU,") for name in names)
+
+
+def test_a_machine_that_does_needs_no_more_memory(machine_of: Machines, card_of: Cards) -> None:
+    answer = hardware(card_of(), Ask(context=4096), None, machine_of(), [])
+    assert [(each.kind, each.enough) for each in answer.candidates] == [("here", True)]
 
 
 def test_unified_memory_has_no_upgrades(machine_of: Machines, card_of: Cards) -> None:
@@ -77,7 +83,7 @@ def test_a_context_must_be_named_and_demands_must_make_sense(machine_of: Machine
 
 
 def test_text_and_json_agree(machine_of: Machines, card_of: Cards) -> None:
-    answer = hardware(card_of(), Ask(context=4096), 1e5, machine_of(), [], faster_with_more_memory)
+    answer = hardware(card_of(), Ask(context=4096), 1e5, machine_of(), [], planner=faster_with_more_memory)
     assert "none of these does" in render_hardware(answer)
     document = hardware_to_json(answer)
     assert [each["name"] for each in document["candidates"]] == [each.name for each in answer.candidates]

@@ -78,7 +78,7 @@ def test_a_demanded_speed_is_met_by_every_choice_and_costs_bits_or_context(
     slowest = found(machine_of(), family, goal="quality", min_decode=1e5, min_context=4096)
     assert slowest.chosen is None
     assert len(slowest.rejected) == len(family) * 3
-    assert "less than 100000" in slowest.rejected[0].reason
+    assert slowest.rejected[0].reason.startswith("decodes ")
 
 
 def test_the_goals_differ_in_what_they_give_up(machine_of: Machines, family: list[ModelCard]) -> None:
@@ -101,9 +101,7 @@ def test_the_goals_differ_in_what_they_give_up(machine_of: Machines, family: lis
 def test_no_choice_is_beaten_by_another_in_everything(machine_of: Machines, family: list[ModelCard]) -> None:
     choices = found(machine_of(), family, goal="speed", min_decode=5.0, min_context=4096).choices
     merits = [
-        (choice.bits, ["q4_0", "q8_0", "f16"].index(choice.plan.kv_type), choice.plan.context, choice.decode.mid)
-        for choice in choices
-        if choice.decode is not None
+        (-choice.penalty, choice.plan.context, choice.decode.mid) for choice in choices if choice.decode is not None
     ]
     assert len(merits) == len(choices) > 3
     for own in merits:
@@ -143,7 +141,7 @@ def test_without_a_predicted_speed_a_demanded_one_cannot_be_met(machine_of: Mach
 
     frontier = search(machine_of(), family, min_decode=3.0, planner=unknown)
     assert frontier.chosen is None
-    assert "bandwidth is not known" in frontier.rejected[0].reason
+    assert "memory of unknown bandwidth" in frontier.rejected[0].reason
     assert search(machine_of(), family, planner=unknown).chosen is not None
 
 

@@ -18,6 +18,7 @@ from quietmind.plan.upgrades import with_memory, with_one_more_gpu
 KV_TYPES = ("f16", "q8_0", "q4_0")
 EXPERTS = (8, 16)
 SEQUENCES = (1, 2, 4)
+_MOST_COLUMNS = 4
 MEMORY_GIB = (192, 512, 1024)  # memory modules are sold in binary "GB"
 
 
@@ -91,7 +92,7 @@ def _machines(machine: Machine, others: Sequence[Machine]) -> Iterator[tuple[str
     """Yield what else it could run on. More of a built-in memory cannot be had."""
     more = with_one_more_gpu(machine)
     if more is not None:
-        yield f"one more {more.accelerators[-1].name}", more
+        yield "one more GPU of the same kind", more
     if not any(device.unified for device in machine.accelerators):
         for gib in MEMORY_GIB:
             if gib * GIB != machine.cpu.memory_bytes:
@@ -111,23 +112,51 @@ def side_by_side(
 def render_comparison(comparison: Comparison) -> str:
     """Return the changes as a table: bytes of each device and tokens a second, as differences from the plan."""
     base = comparison.base
-    plans = [base, *(change.plan for change in comparison.changes if change.plan)]
-    devices = list(dict.fromkeys(use.device for each in plans for use in each.devices))
-    needed = _needed(base)
-    rows = [["change", *devices, "decode tokens/s", "", "prefill tokens/s", "verdict"]]
-    rows.append(["as planned", *(format_bytes(needed.get(key, 0)) for key in devices), *_speeds(base, base)])
+    groups = _groups(base)
+    rows = [["change", *groups, "elsewhere", "decode tokens/s", "", "prefill tokens/s", "verdict"]]
+    totals = (format_bytes(sum(_needed(base)[key] for key in keys)) for keys in groups.values())
+    rows.append(["as planned", *totals, "", *_speeds(base, base)])
     refused = []
     for change in comparison.changes:
         if change.plan is None:
             refused.append(f"{change.label}: {change.refused}")
             continue
-        own = _needed(change.plan)
-        differences = (signed_bytes(own.get(key, 0) - needed.get(key, 0)) for key in devices)
-        rows.append([change.label, *differences, *_speeds(change.plan, base)])
-    heading = f"{base.model} on {base.machine}: one change at a time"
-    settings = f"as planned: context {base.context:,}, KV {base.kv_type}, micro-batch {base.micro_batch:,}"
-    table = align(rows, left={0, len(devices) + 4})
-    return "\n".join([heading, settings, "", table[0], "-" * max(map(len, table)), *table[1:], *refused])
+        difference = differences(base, change.plan)
+        own = (signed_bytes(sum(difference[key] for key in keys)) for keys in groups.values())
+        away = sorted({key for key in difference if key not in _needed(base)})
+        elsewhere = ", ".join(f"{key} {signed_bytes(difference[key])}" for key in away)
+        rows.append([change.label, *own, elsewhere, *_speeds(change.plan, base)])
+    table = align(rows, left={0, len(groups) + 1, len(groups) + 5})
+    return "\n".join(
+        [
+            f"{base.model} on {base.machine}: one change at a time",
+            f"as planned: context {base.context:,}, KV {base.kv_type}, micro-batch {base.micro_batch:,}; "
+            "tokens/s of one sequence with its context full",
+            "",
+            table[0],
+            "-" * max(map(len, table)),
+            *table[1:],
+            *refused,
+        ]
+    )
+
+
+def _groups(base: Plan) -> dict[str, tuple[str, ...]]:
+    """Return columns of devices: each its own, but many alike (``cuda0`` to ``cuda7``) summed in one."""
+    keys = tuple(use.device for use in base.devices)
+    if len(keys) <= _MOST_COLUMNS:
+        return {key: (key,) for key in keys}
+    stems: dict[str, tuple[str, ...]] = {}
+    for key in keys:
+        stem = key.rstrip("0123456789")
+        stems[stem] = (*stems.get(stem, ()), key)
+    return {stem if len(alike) == 1 else f"{len(alike)} x {stem}": alike for stem, alike in stems.items()}
+
+
+def differences(base: Plan, other: Plan) -> dict[str, int]:
+    """Return how many bytes more (or less) ``other`` takes of each device of both."""
+    before, after = _needed(base), _needed(other)
+    return {key: after.get(key, 0) - before.get(key, 0) for key in before | after}
 
 
 def _needed(planned: Plan) -> dict[str, int]:
@@ -146,7 +175,6 @@ def _speeds(planned: Plan, base: Plan) -> list[str]:
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     """Return the comparison as JSON-ready values; ``change_bytes`` are differences by device."""
-    base = _needed(comparison.base)
     return {
         "model": comparison.base.model,
         "machine": comparison.base.machine,
@@ -156,9 +184,7 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
                 "change": change.label,
                 "refused": change.refused,
                 "plan": None if change.plan is None else summary_to_json(change.plan),
-                "change_bytes": None
-                if change.plan is None
-                else {key: _needed(change.plan).get(key, 0) - base.get(key, 0) for key in base | _needed(change.plan)},
+                "change_bytes": None if change.plan is None else differences(comparison.base, change.plan),
             }
             for change in comparison.changes
         ],

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from quietmind.base.errors import QuietmindError, UsageError
 from quietmind.base.units import GIB, format_bytes
-from quietmind.machine.machine import Machine
+from quietmind.machine.machine import Device, Machine
 from quietmind.model.card import ModelCard
 from quietmind.plan.plan import Ask, Plan, plan
 from quietmind.plan.search import Planner, refuse_absurd, shortfall
 from quietmind.plan.table import align, interval_to_json
-from quietmind.plan.upgrades import distinct_gpus, with_gpu, with_memory, with_one_more_gpu
+from quietmind.plan.upgrades import with_gpu, with_memory, with_one_more_gpu
 
 Kind = Literal["here", "upgrade", "machine"]
 
@@ -52,10 +52,12 @@ def hardware(
     min_decode: float | None,
     here: Machine | None,
     machines: Sequence[Machine],
+    gpus: Sequence[Device] = (),
     planner: Planner = plan,
 ) -> Hardware:
     """Return which of ``machines``, and which single upgrade of ``here``, holds ``card`` as asked and is fast enough.
 
+    ``gpus`` are those that could be put into ``here``.
     ``min_decode`` tokens a second are compared with the middle of the prediction, with the asked context full.
     Raises UsageError if ``ask`` has no context: without one there is nothing to hold machines to.
     """
@@ -63,22 +65,25 @@ def hardware(
         raise UsageError("which context should the machine hold? give --context, such as 128k")
     refuse_absurd(min_decode, ask.context)
     tried = [
-        _candidate(kind, name, machine, card, ask, min_decode, planner) for kind, name, machine in _all(here, machines)
+        _candidate(kind, name, machine, card, ask, min_decode, planner)
+        for kind, name, machine in _all(here, machines, gpus)
     ]
     return Hardware(
         card.name, card.quantization, ask.context, min_decode, tuple(sorted(_without_idle(tried), key=_rank))
     )
 
 
-def _all(here: Machine | None, machines: Sequence[Machine]) -> Iterator[tuple[Kind, str, Machine]]:
+def _all(
+    here: Machine | None, machines: Sequence[Machine], gpus: Sequence[Device]
+) -> Iterator[tuple[Kind, str, Machine]]:
     if here is not None:
         yield "here", here.name, here
-        yield from _upgrades(here, machines)
+        yield from _upgrades(here, gpus)
     for machine in machines:
         yield "machine", machine.name, machine
 
 
-def _upgrades(here: Machine, machines: Sequence[Machine]) -> Iterator[tuple[Kind, str, Machine]]:
+def _upgrades(here: Machine, gpus: Sequence[Device]) -> Iterator[tuple[Kind, str, Machine]]:
     """Yield ``here`` with more memory, one more GPU, or another GPU. Unified memory cannot be upgraded."""
     if any(device.unified for device in here.accelerators):
         return
@@ -89,7 +94,7 @@ def _upgrades(here: Machine, machines: Sequence[Machine]) -> Iterator[tuple[Kind
     if more is not None:
         yield "upgrade", f"one more {more.accelerators[-1].name}", more
     own = {device.name for device in here.accelerators}
-    for gpu in distinct_gpus(tuple(machines)):
+    for gpu in gpus:
         if gpu.name not in own:
             verb = "in place of the GPUs now" if own else "added"
             yield "upgrade", f"{gpu.name}, {verb}", with_gpu(here, gpu)
@@ -102,12 +107,12 @@ def _candidate(
         planned = planner(machine, card, ask)
     except QuietmindError as error:
         return Candidate(kind, name, None, str(error))
-    return Candidate(kind, name, planned, shortfall(planned, min_decode))
+    return Candidate(kind, name, planned, shortfall(machine, planned, min_decode))
 
 
 def _without_idle(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
-    """Leave out larger memories than the first that does: they would hold nothing more of this model."""
-    enough = False
+    """Leave out memory that nothing would be put into: where this machine does, and past the first size that does."""
+    enough = any(candidate.kind == "here" and candidate.enough for candidate in candidates)
     for candidate in candidates:
         memory = candidate.kind == "upgrade" and "of RAM" in candidate.name
         if memory and enough:
@@ -139,7 +144,7 @@ def render_hardware(answer: Hardware) -> str:
                 str(speed.decode) if speed else "unknown",
                 str(speed.prefill) if speed else "unknown",
                 *_where(candidate.plan),
-                candidate.lacks,
+                candidate.lacks or ("tight" if candidate.plan and candidate.plan.verdict == "tight" else ""),
             ]
         )
     lines += align(rows, left={0, 1, 2, 7})

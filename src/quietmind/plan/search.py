@@ -1,8 +1,8 @@
 """The best of what a machine can do with a model: quantization, type of the KV cache, context and placement.
 
 Every quantization and KV type is planned at the least context that will do and at the largest that still meets the
-demands. Of these plans the frontier keeps those that no other beats in everything: bits a weight, KV type, context,
-speed. The goal then says which of them is chosen.
+demands. Of these plans the frontier keeps those that no other beats in everything: quality of weights and cache,
+context, speed. The goal then says which of them is chosen.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from quietmind.model.card import ModelCard
 from quietmind.plan.interval import Interval
 from quietmind.plan.kv import kv_type as kv_layout
 from quietmind.plan.kv import padded
+from quietmind.plan.placement import DISK
 from quietmind.plan.plan import LARGEST_CONTEXT, LARGEST_DEFAULT_CONTEXT, Ask, Plan, plan
 from quietmind.plan.table import align, interval_to_json
 
@@ -39,6 +40,8 @@ _BITS_THAT_HALVE_IT = 0.8
 
 # Below this, quality falls off a cliff: a goal of context or speed does not go there while anything else will do.
 _FEWEST_BITS = 4.0
+
+_SHOWN = 10  # rows of the table
 
 _FASTEST_THAT_MAKES_SENSE = 1e6  # tokens a second
 
@@ -212,21 +215,25 @@ class _Search:
         """Return the plan and why it does not do, "" if it does."""
         self.planned += 1
         planned = self._planner(self._machine, card, replace(self._ask, context=context, kv_type=kv_type))
-        return planned, shortfall(planned, self._min_decode)
+        return planned, shortfall(self._machine, planned, self._min_decode)
 
 
-def shortfall(planned: Plan, min_decode: float | None) -> str:
-    """Return what a plan lacks: memory, or tokens a second. "" if nothing."""
+def shortfall(machine: Machine, planned: Plan, min_decode: float | None) -> str:
+    """Return what a plan on ``machine`` lacks: memory, or tokens a second. "" if nothing."""
     if planned.verdict == "does not fit":
         needed = sum(use.needed_bytes for use in planned.devices)
-        there = sum(use.capacity_bytes or 0 for use in planned.devices)
+        there = sum(device.memory_bytes or 0 for device in machine.devices if not device.unified)
         if needed > there:
             return f"takes {format_bytes(needed)} at {planned.context:,}, of {format_bytes(there)}"
         return f"does not fit at {planned.context:,}: {_overfull(planned)}"
-    if min_decode is not None and planned.speed is not None and planned.speed.decode.mid < min_decode:
-        return f"decodes {planned.speed.decode} tokens/s at {planned.context:,}, less than {min_decode:g}"
-    if min_decode is not None and planned.speed is None:
-        return "no speed can be predicted: the machine's bandwidth is not known"
+    if min_decode is None:
+        return ""
+    if planned.speed is None:
+        paged = planned.ledger.total(DISK)
+        why = f"{format_bytes(paged)} on a disk" if paged else "memory"
+        return f"no speed can be predicted: {why} of unknown bandwidth"
+    if planned.speed.decode.mid < min_decode:
+        return f"decodes {planned.speed.decode} tokens/s at {planned.context:,}"
     return ""
 
 
@@ -260,8 +267,7 @@ def _undominated(choices: Sequence[Choice]) -> list[Choice]:
 def _merits(choice: Choice) -> tuple[float, ...]:
     return (
         float(choice.plan.verdict == "fits"),
-        choice.bits,
-        -kv_penalty(choice.plan.kv_type),
+        -choice.penalty,
         choice.plan.context,
         choice.decode.mid if choice.decode else 0.0,
     )
@@ -297,7 +303,7 @@ def render_frontier(frontier: Frontier) -> str:
 def _table(choices: Sequence[Choice]) -> list[str]:
     devices = list(dict.fromkeys(use.device for choice in choices for use in choice.plan.devices))
     rows = [["", "weights", "bits", "KV", "context", "decode tokens/s", "prefill tokens/s", *devices, ""]]
-    for number, choice in enumerate(choices):
+    for number, choice in enumerate(choices[:_SHOWN]):
         speed = choice.plan.speed
         needed = {use.device: format_bytes(use.needed_bytes) for use in choice.plan.devices}
         rows.append(
@@ -313,7 +319,10 @@ def _table(choices: Sequence[Choice]) -> list[str]:
                 "" if choice.plan.verdict == "fits" else choice.plan.verdict,
             ]
         )
-    return align(rows, left={0, 1, 3, len(devices) + 7})
+    lines = align(rows, left={0, 1, 3, len(devices) + 7})
+    if len(choices) > _SHOWN:
+        lines.append(f"   and {len(choices) - _SHOWN} that the goal likes less (--json lists all)")
+    return lines
 
 
 def _grouped(rejected: Sequence[Rejected]) -> Iterator[str]:

@@ -24,7 +24,7 @@ _BAR_RIGHT = 190  # room for the total behind the bar
 _BAR_HEIGHT = 34
 _BAR_STEP = 62
 _LEGEND_STEP = 20
-_LEGEND_COLUMNS = 3
+_LEGEND_COLUMNS = 2
 _CHART_HEIGHT = 260
 _CHART_LEFT = 70
 _CHART_RIGHT = 130  # room for the names of the curves
@@ -93,8 +93,7 @@ def decode_curves(
 
 def draw(planned: Plan, curves: Sequence[Curve]) -> str:
     """Return the plan as an SVG document: a stacked bar of memory for each device, a legend, and ``curves`` if any."""
-    components = list(dict.fromkeys(row.component for row in planned.ledger.rows if row.bytes))
-    colours = {component: _COLOURS[number % len(_COLOURS)] for number, component in enumerate(components)}
+    colours = _colours(planned)
     parts = [
         _text(_MARGIN, 34, f"{planned.model} on {planned.machine}", "title"),
         _text(_MARGIN, 56, _settings(planned), "quiet"),
@@ -104,7 +103,7 @@ def draw(planned: Plan, curves: Sequence[Curve]) -> str:
         parts += _bar(planned, use, colours, top)
         top += _BAR_STEP
     parts += _legend(planned, colours, top)
-    top += _LEGEND_STEP * ceil(len(components) / _LEGEND_COLUMNS) + 28
+    top += _LEGEND_STEP * ceil(len(colours) / _LEGEND_COLUMNS) + 28
     if curves:
         parts += _chart(planned, curves, top)
         top += _CHART_HEIGHT + 84
@@ -119,6 +118,19 @@ def draw(planned: Plan, curves: Sequence[Curve]) -> str:
             "",
         ]
     )
+
+
+def _colours(planned: Plan) -> dict[str, str]:
+    """Return the fill of each component, largest first: hues as long as there are, then the same ones, fainter."""
+    totals: dict[str, int] = {}
+    for row in planned.ledger.rows:
+        if row.bytes:
+            totals[row.component] = totals.get(row.component, 0) + row.bytes
+    largest = sorted(totals, key=lambda component: -totals[component])
+    return {
+        component: _COLOURS[number % len(_COLOURS)] + ("" if number < len(_COLOURS) else "80")
+        for number, component in enumerate(largest)
+    }
 
 
 def _settings(planned: Plan) -> str:
@@ -195,7 +207,11 @@ def _chart(planned: Plan, curves: Sequence[Curve], top: float) -> Iterator[str]:
     def down(rate: float) -> float:
         return below - (below - above) * rate / ticks[-1]
 
-    yield _text(_MARGIN, top + 14, "decode, tokens/s, with so much context full (band: nine cases of ten)")
+    yield _text(
+        _MARGIN,
+        top + 14,
+        "decode, tokens/s, planned for each context and with all of it full (band: nine cases of ten)",
+    )
     for tick in ticks:
         yield f'<line x1="{left:g}" x2="{right:g}" y1="{down(tick):.1f}" y2="{down(tick):.1f}" class="grid"/>'
         yield _text(left - 8, down(tick) + 4, f"{tick:g}", "quiet", "end")

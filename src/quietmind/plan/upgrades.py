@@ -49,16 +49,6 @@ def with_gpu(machine: Machine, gpu: Device) -> Machine:
     return replace(machine, devices=(machine.cpu, placed), links=(Link(machine.cpu.key, key, rate),))
 
 
-def distinct_gpus(machines: tuple[Machine, ...]) -> tuple[Device, ...]:
-    """Return the GPUs that can be bought as cards, each model once, in the order of the machines."""
-    found: dict[str, Device] = {}
-    for machine in machines:
-        for device in machine.accelerators:
-            if not device.unified:
-                found.setdefault(device.name, device)
-    return tuple(found.values())
-
-
 def _number(device: Device, stem: str) -> int:
     digits = device.key.removeprefix(stem)
     return int(digits) if digits.isdecimal() else 0
