@@ -1,4 +1,4 @@
-"""Models that go by a short name, and where their weights come from."""
+"""Models that Python packages carry: a short name, and where the weights come from."""
 
 from __future__ import annotations
 
