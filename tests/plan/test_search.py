@@ -112,6 +112,9 @@ def test_what_does_not_fit_says_by_how_much(machine_of: Machines, family: list[M
     frontier = found(machine_of(memory=100 * MIB, free=100 * MIB), family, goal="quality")
     assert frontier.chosen is None
     assert all("takes" in each.reason and "of 100.0 MiB" in each.reason for each in frontier.rejected)
+    tiny = found(machine_of(memory=MIB, free=MIB), family, goal="quality")
+    assert tiny.planned == 0, "weights that are larger than all memory need no plan"
+    assert all("weights alone" in each.reason for each in tiny.rejected)
     text = render_frontier(frontier)
     assert "nothing does" in text
     assert "Q8_0 with KV f16, q8_0, q4_0: takes" in text

@@ -183,9 +183,19 @@ class _Search:
         self.rejected: list[Rejected] = []
         self.planned = 0
 
+    def _too_large(self, card: ModelCard) -> str:
+        """Return why no plan is worth making: weights larger than all memory are read from the disk, token by token."""
+        there = memory_of(self._machine)
+        if there is None or card.weight_bytes <= there:
+            return ""
+        return f"the weights alone take {format_bytes(card.weight_bytes)} of {format_bytes(there)}"
+
     def try_pair(self, card: ModelCard, kv_type: str) -> None:
         """Plan the least context and the largest that will do."""
         name = card.quantization or card.name
+        if hopeless := self._too_large(card):
+            self.rejected.append(Rejected(name, kv_type, hopeless))
+            return
         try:
             smallest, reason = self._plan(card, kv_type, self._least)
             if reason:
@@ -218,12 +228,18 @@ class _Search:
         return planned, shortfall(self._machine, planned, self._min_decode)
 
 
+def memory_of(machine: Machine) -> int | None:
+    """Return the bytes of all memory, unified memory counted once; None if some of it is not known."""
+    sizes = [device.memory_bytes for device in machine.devices if not device.unified]
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
 def shortfall(machine: Machine, planned: Plan, min_decode: float | None) -> str:
     """Return what a plan on ``machine`` lacks: memory, or tokens a second. "" if nothing."""
     if planned.verdict == "does not fit":
         needed = sum(use.needed_bytes for use in planned.devices)
-        there = sum(device.memory_bytes or 0 for device in machine.devices if not device.unified)
-        if needed > there:
+        there = memory_of(machine)
+        if there is not None and needed > there:
             return f"takes {format_bytes(needed)} at {planned.context:,}, of {format_bytes(there)}"
         return f"does not fit at {planned.context:,}: {_overfull(planned)}"
     if min_decode is None:
