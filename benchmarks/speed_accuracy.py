@@ -33,12 +33,9 @@ from quietmind.plan.speed import predict
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "bench" / "published_speeds.csv"
 WITHIN = 0.2
 
-# The rows that constants were fitted on, by what identifies them; all others are held out.
-FITTED = (
-    ("IQ3_K", "RTX 5090", 0),
-    ("Q8_0", "RTX 5090", 0),
-    ("Q8_0", "RTX A6000", 0),
-)
+# Constants were fitted on the rows of these accelerators; all others are held out.
+FITTED = ("RTX 5090", "RTX A6000")
+FITTED_MODEL = "Qwen3-235B-A22B"
 
 # Types of ik_llama.cpp that GGUF proper lacks: bits a weight (ggml/include/ggml.h and the block structs of that fork).
 IK_BITS = {"iq2_k": 2.375, "iq3_k": 3.4375, "iq4_k": 4.5, "iq5_k": 5.5, "iq6_k": 6.625, "iq4_ks": 4.25, "iq4_kss": 4.0}
@@ -165,10 +162,7 @@ def _case(row: dict[str, str], number: int) -> Case:
         engine="ik_llama.cpp" if row.get("engine", "").lower().startswith("ik") else "llama.cpp",
         prefill=prefill,
         decode=decode,
-        fitted=any(
-            row["quant"] == quant and accelerator_name == row.get("accelerator") and at == depth
-            for quant, accelerator_name, at in FITTED
-        ),
+        fitted=row.get("accelerator") in FITTED and row["model"] == FITTED_MODEL,
     )
 
 
@@ -342,15 +336,20 @@ def run(speeds_csv: Path | None, *, here: Sequence[Judged] = ()) -> dict[str, ob
     cases, left_out = speed_rows(speeds_csv) if speeds_csv is not None else ([], [])
     results = [*(result for case in cases for result in judged(case)), *here]
     for result in sorted(results, key=lambda result: -abs(result.error)):
-        mark = "" if result.inside else "  OUTSIDE"
-        fitted = " (fitted)" if result.fitted else ""
-        print(
-            f"{result.what:<7} predicted {result.predicted!s:<22} measured {result.truth:>7.1f} tok/s  "
-            f"{result.error:+5.0%}{mark}  {result.case}{fitted}; waits for {result.limit}"
-        )
+        print(_line(result))
     for line in left_out:
         print(f"left out: {line}")
     return summary(results, left_out)
+
+
+def _line(result: Judged) -> str:
+    notes = ["" if result.inside else "OUTSIDE", "fitted" if result.fitted else ""]
+    if result.what == "decode":
+        notes.append(f"waits for {result.limit}")
+    return (
+        f"{result.what:<7} predicted {result.predicted!s:<20} measured {result.truth:>6.1f} tokens/s "
+        f"{result.error:+5.0%}  {result.case}: {', '.join(note for note in notes if note)}"
+    )
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ def ask(
         events = ask_archive(
             archive,
             question,
-            lambda: launch(model or settings.model, Ask(context, kv, threads=threads), archive.logs),
+            lambda: launch(model or settings.model, Ask(context, kv, threads=threads), archive.logs, archive.folder),
             passages=passages or settings.passages,
             max_tokens=max_tokens or settings.max_tokens,
         )

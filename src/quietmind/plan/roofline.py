@@ -14,7 +14,8 @@ from quietmind.plan.interval import Interval
 
 # Reading memory ------------------------------------------------------------------------------------------------
 # Share of the stated bandwidth that a pass over weights reaches. A datasheet's number is never reached whole.
-HOST_READING = Interval(0.65, 0.85, 1.0)
+HOST_READING = Interval(0.65, 0.9, 1.05)
+MEASURED_READING = Interval(0.7, 0.95, 1.15)  # of what threads were seen to read on this very machine
 GPU_READING = Interval(0.55, 0.75, 0.92)
 DISK_READING = Interval(0.4, 0.7, 0.95)  # scattered experts, read through a mapping
 # Attention of one token reads the cache in small pieces. Published: 0.38 (RTX 5090), 0.33 (3090 Ti), 0.14 (A6000).
@@ -49,12 +50,28 @@ BANDWIDTH_OF_CORE = Interval(5e9, 13e9, 20e9)
 # AVX-512 VNNI, one thread a core, on random weights.
 HOST_PRODUCTS: dict[str, tuple[float, float]] = {
     "f32": (3.0, 12.0),
-    "f16": (5.0, 14.0),
-    "bf16": (8.0, 20.0),
-    "q8_0": (10.0, 20.0),
-    "q4_0": (12.0, 30.0),
+    "f16": (6.0, 17.0),  # its decode, and that of bf16 and q8_0, waited for memory: at least so many
+    "bf16": (6.0, 21.0),
+    "q8_0": (12.0, 32.0),
+    "q6_k": (6.9, 33.0),
+    "q5_k": (10.0, 50.0),
+    "q5_0": (8.0, 17.0),
+    "q5_1": (8.0, 17.0),
+    "q4_k": (12.5, 53.0),
     "q4_1": (10.0, 15.0),
-    "q4_k": (10.0, 20.0),
+    "q4_0": (12.4, 34.0),
+    "iq4_xs": (12.1, 43.0),
+    "iq4_nl": (12.7, 36.0),
+    "mxfp4": (12.0, 30.0),  # not measured: packed like iq4_nl
+    "q3_k": (13.8, 50.0),
+    "iq3_s": (6.2, 51.0),
+    "iq3_xxs": (8.8, 51.0),
+    "q2_k": (16.0, 42.0),
+    "iq2_xs": (9.8, 50.0),
+    # Of ik_llama.cpp; decode fitted on a published run of IQ3_K with an EPYC 9355, whose cores are quicker.
+    "iq2_k": (18.0, 50.0),
+    "iq3_k": (18.0, 50.0),
+    "iq4_k": (18.0, 50.0),
 }
 OTHER_PRODUCTS = (6.0, 8.0)  # a type that nobody measured: like the slower ones
 HOST_SPREAD = Interval(0.55, 1.0, 1.6)  # from one processor of a generation to another

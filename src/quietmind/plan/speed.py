@@ -250,7 +250,8 @@ class _Roof:
         if key == DISK:
             return _times(roofline.DISK_READING, stated)
         if key == HOST:
-            reached = _times(roofline.HOST_READING, stated)
+            seen = self.machine.cpu.measured
+            reached = _times(roofline.MEASURED_READING if seen else roofline.HOST_READING, stated)
             return _least(reached, _times(roofline.CORE_READING, self._cores().high))
         return _times(roofline.GPU_CACHE_READING if component == "kv" else roofline.GPU_READING, stated)
 

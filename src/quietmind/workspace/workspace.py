@@ -10,13 +10,11 @@ from quietmind.base.paths import shown_path
 from quietmind.base.progress import SILENT, Progress
 from quietmind.base.sqlite import connect
 from quietmind.notes.index import Index, Report
-from quietmind.notes.schema import MIGRATIONS
 from quietmind.notes.search import search
+from quietmind.workspace.measurements import ALL_MIGRATIONS, DATABASE
 
 if TYPE_CHECKING:
     from quietmind.notes.document import Hit
-
-_DATABASE = "archive.db"
 
 
 class Workspace:
@@ -27,12 +25,12 @@ class Workspace:
 
     def __init__(self, folder: Path, *, create: bool = False) -> None:
         self.folder = folder.absolute()
-        database = self.folder / _DATABASE
+        database = self.folder / DATABASE
         if create:
             _make(self.folder)
         elif not database.exists():
             raise _nothing(self.folder)
-        self._connection = connect(database, MIGRATIONS)
+        self._connection = connect(database, ALL_MIGRATIONS)
         self._index = Index(self._connection, database)
 
     def __enter__(self) -> Self:
