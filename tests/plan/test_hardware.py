@@ -64,6 +64,12 @@ def test_upgrades_of_this_machine_are_one_thing_each_and_the_least_memory_that_d
     assert not any(name.startswith("Own GPU,") for name in names)
 
 
+def test_this_machine_under_another_name_is_not_listed_twice(machine_of: Machines, card_of: Cards) -> None:
+    same = replace(machine_of(), name="the same in the catalogue")
+    answer = hardware(card_of(), Ask(context=4096), None, machine_of(), [same])
+    assert [each.kind for each in answer.candidates] == ["here"]
+
+
 def test_a_machine_that_does_needs_no_more_memory(machine_of: Machines, card_of: Cards) -> None:
     answer = hardware(card_of(), Ask(context=4096), None, machine_of(), [])
     assert [(each.kind, each.enough) for each in answer.candidates] == [("here", True)]

@@ -10,6 +10,7 @@ from quietmind.base.errors import QuietmindError, UsageError
 from quietmind.base.units import GIB, format_bytes
 from quietmind.machine.machine import Device, Machine
 from quietmind.model.card import ModelCard
+from quietmind.plan.placement import DISK
 from quietmind.plan.plan import Ask, Plan, plan
 from quietmind.plan.search import Planner, refuse_absurd, shortfall
 from quietmind.plan.table import align, interval_to_json
@@ -80,7 +81,8 @@ def _all(
         yield "here", here.name, here
         yield from _upgrades(here, gpus)
     for machine in machines:
-        yield "machine", machine.name, machine
+        if here is None or machine.devices != here.devices:
+            yield "machine", machine.name, machine
 
 
 def _upgrades(here: Machine, gpus: Sequence[Device]) -> Iterator[tuple[Kind, str, Machine]]:
@@ -154,12 +156,12 @@ def render_hardware(answer: Hardware) -> str:
 
 
 def _where(planned: Plan | None) -> tuple[str, str]:
-    """Return the bytes on accelerators and in main memory."""
-    if planned is None:
+    """Return the bytes on accelerators and in main memory, without what stays on the disk."""
+    if planned is None or planned.verdict == "does not fit":
         return "-", "-"
     total = sum(use.needed_bytes for use in planned.devices)
-    host = sum(use.needed_bytes for use in planned.devices if use.device == "cpu")
-    return (format_bytes(total - host) if total > host else "-"), format_bytes(host)
+    host = sum(use.needed_bytes for use in planned.devices if use.device in ("cpu", DISK))
+    return (format_bytes(total - host) if total > host else "-"), format_bytes(host - planned.ledger.total(DISK))
 
 
 def hardware_to_json(answer: Hardware) -> dict[str, Any]:
