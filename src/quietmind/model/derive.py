@@ -9,7 +9,7 @@ from quietmind.base.errors import UsageError
 from quietmind.model.card import LayerKind, ModelCard, Tensor
 from quietmind.model.ggml_types import BY_NAME
 from quietmind.model.gguf import DEFAULT_ALIGNMENT
-from quietmind.model.hf_quant import SCHEMES, stored_tensors
+from quietmind.model.hf_quant import SCHEMES, scheme_of, stored_tensors
 from quietmind.model.layout import tensor_extents
 from quietmind.model.recipes import RECIPES, tensor_types
 from quietmind.model.shape import Shape
@@ -42,6 +42,16 @@ def derive_card(shape: Shape, name: str = DEFAULT_QUANTIZATION) -> ModelCard:
     else:
         tensors = stored_tensors(rows, SCHEMES[known])
     return card_of(shape, tuple(tensors), known)
+
+
+def derive_stored_card(shape: Shape) -> ModelCard:
+    """Return the card of ``shape`` as its configuration says that it is stored; in Q4_K_M where it does not say."""
+    if shape.stored is None:
+        return derive_card(shape)
+    scheme = scheme_of(shape.stored)
+    if scheme is None:
+        return derive_card(shape, "MXFP4_MOE")
+    return card_of(shape, tuple(stored_tensors(tensor_extents(shape), scheme)), scheme.type.upper())
 
 
 def card_of(shape: Shape, tensors: tuple[Tensor, ...], quantization: str | None, path: Path | None = None) -> ModelCard:

@@ -11,6 +11,7 @@ from functools import partial
 from math import prod
 
 from quietmind.model.card import Tensor
+from quietmind.model.shape import Stored
 
 Extents = tuple[int, ...]
 
@@ -71,6 +72,29 @@ SCHEMES: dict[str, Scheme] = {
     "FP8": Scheme("fp8_128x128", "bf16", partial(fp8_block_bytes, block=(128, 128))),
     "FP8-CHANNEL": Scheme("fp8_channel", "bf16", fp8_channel_bytes),
 }
+
+
+def label(stored: Stored) -> str:
+    """Return what tensors stored so are called: gptq_int4_g128, fp8_128x128, mxfp4."""
+    if stored.method in ("gptq", "awq"):
+        return f"{stored.method}_int{stored.bits}" + (f"_g{stored.group}" if stored.group else "")
+    if stored.method == "fp8":
+        return "fp8_{}x{}".format(*stored.block) if stored.block else "fp8_channel"
+    return stored.method
+
+
+def scheme_of(stored: Stored) -> Scheme | None:
+    """Return the scheme that a configuration states; None for MXFP4, which is a type of ggml."""
+    match stored.method:
+        case "gptq":
+            return Scheme(label(stored), "f16", partial(gptq_bytes, bits=stored.bits, group=stored.group))
+        case "awq":
+            return Scheme(label(stored), "f16", partial(awq_bytes, bits=stored.bits, group=stored.group))
+        case "fp8" if stored.block:
+            return Scheme(label(stored), "bf16", partial(fp8_block_bytes, block=stored.block))
+        case "fp8":
+            return Scheme(label(stored), "bf16", fp8_channel_bytes)
+    return None
 
 
 def stored_tensors(rows: Iterable[tuple[str, Extents]], scheme: Scheme) -> list[Tensor]:
