@@ -46,7 +46,7 @@ class Measurement:
 def machine_id(machine: Machine) -> str:
     """Return the fingerprint of what decides a machine's speed: processor, cores, memory sizes, accelerators."""
     host = machine.host
-    facts = [host.system, host.cpu, host.physical_cores, sorted(host.instructions)]
+    facts: list[object] = [host.system, host.cpu, host.physical_cores, sorted(host.instructions)]
     facts += [(device.kind, device.name, _gibibytes(device.memory_bytes)) for device in machine.devices]
     return _digest(facts)
 

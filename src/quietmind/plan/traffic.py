@@ -14,7 +14,7 @@ from typing import Literal
 
 from quietmind.base.errors import UsageError
 from quietmind.model.card import LayerKind, ModelCard, Tensor
-from quietmind.model.ggml_types import BY_NAME, GgmlType
+from quietmind.model.ggml_types import GgmlType
 from quietmind.plan.kv import kv_type as layout_of
 from quietmind.plan.placement import DISK, Placement
 
@@ -132,8 +132,8 @@ class _Model:
 
     layers: tuple[_Layer, ...]
     output: Weights
-    embedding: GgmlType
-    embedding_row: int
+    embedding: str  # its type
+    embedding_row: int  # bytes
 
 
 class _SameTable:
@@ -157,24 +157,22 @@ def _model(table: _SameTable) -> _Model:
     output: dict[str, tuple[int, int]] = {}
     embedding: Tensor | None = None
     for tensor in card.tensors:
-        if tensor.name.startswith("blk."):
-            layer = int(tensor.name.split(".", 2)[1])
-            if layer < card.layers:  # layers behind the last belong to multi-token prediction, which is not run
-                _add((experts if "_exps" in tensor.name else dense)[layer], tensor)
+        prefix, _, rest = tensor.name.partition(".")
+        number = rest.partition(".")[0]
+        if prefix == "blk" and number.isdecimal():
+            if int(number) < card.layers:  # layers behind the last predict further tokens, and are not run
+                _add((experts if "_exps" in tensor.name else dense)[int(number)], tensor)
         elif tensor.name == "token_embd.weight":
             embedding = tensor
-        elif tensor.name.startswith("output"):
+        elif prefix in ("output", "output_norm"):
             _add(output, tensor)
-    if embedding is None:
-        raise AssertionError(f"{card.name}: a card without token_embd.weight")  # every reader refuses such a file
-    if card.tied_output:
+    if embedding is not None and card.tied_output:
         _add(output, embedding)
-    layout = BY_NAME.get(embedding.type, BY_NAME["f16"])
     return _Model(
         tuple(_Layer(*pair) for pair in zip(dense, experts, strict=True)),
         output,
-        layout,
-        embedding.bytes // max(1, embedding.shape[-1]),
+        "f16" if embedding is None else embedding.type,
+        0 if embedding is None else embedding.bytes // max(1, embedding.shape[-1]),
     )
 
 
@@ -200,7 +198,7 @@ def _counted(
             tally.add(placement.kv[number], Part("kv", kv.name, read, products))
     if tokens == 1:
         tally.weights("output", placement.output, model.output, read=1.0, visited=1.0)
-    tally.add(placement.embedding, Part("embedding", model.embedding.name, model.embedding_row * tokens, 0.0))
+    tally.add(placement.embedding, Part("embedding", model.embedding, model.embedding_row * tokens, 0.0))
     return tally.traffic()
 
 

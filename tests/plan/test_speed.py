@@ -1,0 +1,147 @@
+"""What must hold of every prediction of speed, whatever its constants are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quietmind.machine.machine import Device, Disk, Host, Link, Machine
+from quietmind.model.card import ModelCard, Tensor
+from quietmind.plan import roofline
+from quietmind.plan.interval import Interval
+from quietmind.plan.placement import DISK, Placement, everything_on
+from quietmind.plan.speed import Speed, predict
+from quietmind.plan.traffic import traffic
+
+Card = Callable[..., ModelCard]
+LAYERS = 4
+GPU = ("cuda0",) * LAYERS
+SPLIT = Placement(dense=GPU, experts=("cpu",) * LAYERS, kv=GPU, embedding="cpu", output="cuda0")
+
+
+def mixture(card_of: Card) -> ModelCard:
+    """A mixture of 64 experts, 8 of them used."""
+    tensors = [Tensor("token_embd.weight", (1024, 1000), "q8_0", 1_088_000)]
+    for layer in range(LAYERS):
+        tensors.append(Tensor(f"blk.{layer}.attn_q.weight", (1024, 2048), "q8_0", 2_228_224))
+        for part in ("gate", "up", "down"):
+            tensors.append(Tensor(f"blk.{layer}.ffn_{part}_exps.weight", (1024, 1024, 64), "q4_k", 37_748_736))
+    return card_of(tensors=tuple(tensors), layers=LAYERS, experts=64, experts_used=8)
+
+
+def server(host: float | None = 200e9, gpu: float | None = 1000e9, cores: int | None = 32) -> Machine:
+    return Machine(
+        "server",
+        (
+            Device("cpu", "Some CPU", bandwidth_bytes_per_s=host),
+            Device("cuda", "Some GPU", bandwidth_bytes_per_s=gpu, flops=100e12, key="cuda0"),
+        ),
+        (Link("cpu", "cuda0", 30e9),),
+        Host("Linux", "Some CPU", physical_cores=cores, instructions=("avx2", "avx512f")),
+        Disk("/", read_bytes_per_s=5e9),
+    )
+
+
+def speed(card: ModelCard, machine: Machine, placement: Placement = SPLIT, **changes: object) -> Speed:
+    settings = {"kv_type": "f16", "micro_batch": 512, "depth": 1000} | changes
+    found = predict(machine, card, placement, **settings)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+bandwidths = st.floats(1e9, 4e12)
+
+
+@given(bandwidths, st.floats(1.0, 10.0), st.sampled_from(["host", "gpu"]))
+def test_more_bandwidth_is_never_slower(card_of: Card, least: float, factor: float, which: str) -> None:
+    card = mixture(card_of)
+    slow, fast = (
+        speed(card, server(host=rate) if which == "host" else server(gpu=rate)) for rate in (least, least * factor)
+    )
+    assert fast.decode.mid >= slow.decode.mid * (1 - 1e-9)
+    assert fast.prefill.mid >= slow.prefill.mid * (1 - 1e-9)
+
+
+@given(st.integers(0, 100_000), st.integers(0, 100_000))
+def test_more_depth_is_never_faster(card_of: Card, depth: int, more: int) -> None:
+    card = mixture(card_of)
+    near, far = speed(card, server(), depth=depth), speed(card, server(), depth=depth + more)
+    assert far.decode.mid <= near.decode.mid * (1 + 1e-9)
+    assert far.prefill.mid <= near.prefill.mid * (1 + 1e-9)
+
+
+@given(st.integers(1, 63))
+def test_more_experts_are_never_faster(card_of: Card, used: int) -> None:
+    card = mixture(card_of)
+    few, many = speed(card, server(), experts_used=used), speed(card, server(), experts_used=used + 1)
+    assert many.decode.mid < few.decode.mid
+    assert many.prefill.mid <= few.prefill.mid
+
+
+@given(
+    bandwidths, bandwidths, st.integers(0, 200_000), st.sampled_from([32, 512, 4096]), st.sampled_from([None, 1, 64])
+)
+def test_intervals_are_ordered_and_finite(
+    card_of: Card, host: float, gpu: float, depth: int, micro_batch: int, cores: int | None
+) -> None:
+    found = speed(mixture(card_of), server(host, gpu, cores), depth=depth, micro_batch=micro_batch)
+    for interval in (found.prefill, found.decode):
+        assert 0 < interval.low < interval.mid < interval.high < float("inf")
+
+
+def test_no_prediction_without_the_bandwidth_of_a_device_that_is_used(card_of: Card) -> None:
+    settings = {"kv_type": "f16", "micro_batch": 512, "depth": 0}
+    card = mixture(card_of)
+    assert predict(server(host=None), card, SPLIT, **settings) is None  # type: ignore[arg-type]
+    assert predict(server(gpu=None), card, SPLIT, **settings) is None  # type: ignore[arg-type]
+    on_host = everything_on("cpu", LAYERS, frozenset(range(LAYERS)))
+    assert predict(server(gpu=None), card, on_host, **settings) is not None  # type: ignore[arg-type]
+    on_disk = replace(SPLIT, experts=(DISK,) * LAYERS)
+    assert predict(replace(server(), disk=None), card, on_disk, **settings) is None  # type: ignore[arg-type]
+
+
+def test_what_is_assumed_is_said_and_widens_the_interval(card_of: Card) -> None:
+    card = mixture(card_of)
+    known = speed(card, server())
+    unknown = speed(card, replace(server(cores=None), links=()))
+    assert known.basis == ()
+    assert sorted(note.split(":")[1] for note in unknown.basis) == [" the host's cores", " the link to cuda0"]
+    assert width(unknown.decode) > width(known.decode)
+    assert width(unknown.prefill) > width(known.prefill)
+
+
+def width(interval: Interval) -> float:
+    return interval.high / interval.low
+
+
+def test_decode_comes_near_the_bandwidth_where_nothing_else_costs(card_of: Card) -> None:
+    card = mixture(card_of)
+    on_host = everything_on("cpu", LAYERS, frozenset(range(LAYERS)))
+    machine = server(host=5e9)  # slow memory under 32 cores
+    read = traffic(card, on_host, kv_type="f16", depth=0)["cpu"].bytes
+    found = speed(card, machine, on_host, depth=0)
+    assert found.decode.mid == pytest.approx(5e9 * roofline.HOST_READING.mid / read, rel=0.02)
+    assert found.limit == "host memory: 54.0 MiB of experts a token"
+
+
+def test_a_larger_micro_batch_prefills_faster_when_experts_come_over_the_link(card_of: Card) -> None:
+    card = mixture(card_of)
+    rates = [speed(card, server(), micro_batch=size).prefill.mid for size in (512, 1024, 2048)]
+    assert rates == sorted(rates)
+    assert rates[-1] > 1.5 * rates[0]
+
+
+def test_the_disk_is_what_decoding_waits_for_when_experts_are_there(card_of: Card) -> None:
+    found = speed(mixture(card_of), server(), replace(SPLIT, experts=(DISK,) * LAYERS))
+    assert found.limit.startswith("disk: ")
+
+
+def test_fewer_threads_are_never_faster(card_of: Card) -> None:
+    card = mixture(card_of)
+    on_host = everything_on("cpu", LAYERS, frozenset(range(LAYERS)))
+    rates = [speed(card, server(), on_host, threads=count).prefill.mid for count in (1, 8, 32)]
+    assert rates == sorted(rates)
