@@ -46,11 +46,11 @@ lib.llama_context_default_params.restype = ContextParams
 lib.llama_model_load_from_file.argtypes = [c.c_char_p, ModelParams]
 lib.llama_model_load_from_file.restype = lib.llama_init_from_model.restype = c.c_void_p
 lib.llama_init_from_model.argtypes = [c.c_void_p, ContextParams]
-lib.llama_model_size.argtypes, lib.llama_model_size.restype = [c.c_void_p], c.c_uint64
 model_params, params = lib.llama_model_default_params(), lib.llama_context_default_params()
 known = (params.n_ctx, params.n_batch, params.n_ubatch, params.flash_attn, params.type_k, params.type_v,
          params.embeddings, params.offload_kqv, params.swa_full, params.kv_unified)
-if known != (512, 2048, 512, -1, 1, 1, False, True, True, False) or not model_params.use_extra_bufts or model_params.no_alloc:
+defaults = (512, 2048, 512, -1, 1, 1, False, True, True, False)
+if known != defaults or not model_params.use_extra_bufts or model_params.no_alloc:
     raise SystemExit(f"its parameters are laid out otherwise: {known}")
 model_params.no_alloc = True
 model_params.load_mode = 0  # no mapping: a dry load
@@ -78,8 +78,7 @@ while nodes:
         words = (c.c_uint64 * 8).from_address(node)
         nodes += [words[2], words[3]]
         totals = [total + word for total, word in zip(totals, words[5:8])]
-print(json.dumps({"weights": lib.llama_model_size(model), "kv": totals[1], "compute": totals[2],
-                  "placed": totals[0]}), flush=True)
+print(json.dumps({"weights": totals[0], "kv": totals[1], "compute": totals[2]}), flush=True)
 import os
 os._exit(0)
 """
@@ -87,7 +86,10 @@ os._exit(0)
 
 @dataclass(frozen=True)
 class Account:
-    """Bytes by the engine. ``kv`` holds recurrent state too. ``refused``: why there are none."""
+    """Bytes by the engine. ``weights`` are what it places in memory, without blocks that it does not load.
+
+    ``kv`` holds recurrent state too. ``refused``: why there are none.
+    """
 
     weights: int = 0
     kv: int = 0

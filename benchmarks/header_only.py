@@ -152,7 +152,7 @@ def _tensor_type(shape: Shape, name: str, extents: tuple[int, ...]) -> str:
     if shape.recipe == "MXFP4":
         return most if "_exps" in name else more
     chosen = most
-    if "output.weight" == name or (shape.tied and name.startswith("token_embd")):
+    if name == "output.weight" or (shape.tied and name.startswith("token_embd")):
         chosen = more
     elif "attn_v.weight" in name or "ffn_down" in name:
         layer = int(name.split(".")[1])

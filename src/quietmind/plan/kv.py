@@ -1,7 +1,7 @@
 """The KV cache: which rows it keeps and what they take, as llama.cpp allocates it.
 
-Source: llama-kv-cache.cpp and llama-kv-cache-iswa.cpp of llama.cpp, autumn 2026. Checked against the engine's own
-accounting to the byte; see benchmarks/plan_bytes.py.
+Source: llama-kv-cache.cpp, llama-kv-cache-iswa.cpp and llama-memory-recurrent.cpp of llama.cpp, autumn 2026. Checked
+against the engine's own accounting to the byte; see benchmarks/plan_accuracy.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from quietmind.model.ggml_types import BY_NAME, GgmlType
 
 # What `-ctk` and `-ctv` take.
 KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
+
+F32 = 4  # bytes; recurrent state is kept in full precision
 
 CELL_STEP = 256  # the engine rounds a context, and a window's cache, up to a multiple of this many tokens
 
@@ -34,7 +36,11 @@ def padded(tokens: int) -> int:
 
 @dataclass(frozen=True)
 class KvGroup:
-    """Layers whose caches are alike. ``key_row`` and ``value_row`` are the bytes of one token in one layer."""
+    """Layers whose caches are alike. ``key_row`` and ``value_row`` are the bytes of one token in one layer.
+
+    Latent layers keep one row for all heads, and no values. Linear layers keep one cell whatever the context: its
+    ``key_row`` is the recurrent state and its ``value_row`` the last inputs of the convolution.
+    """
 
     kind: LayerKind
     layers: int
@@ -64,15 +70,14 @@ def window_cells(window: int, context: int, micro_batch: int) -> int:
 def kv_groups(card: ModelCard, context: int, micro_batch: int, kind: GgmlType) -> tuple[KvGroup, ...]:
     """Return the cache of ``context`` padded tokens with K and V of type ``kind``, for one sequence.
 
-    Raises UsageError where the engine would refuse: a head that is not a whole number of blocks. Raises
-    ModelNotUnderstood for layers that keep something else than K and V rows.
+    Recurrent state is counted with it. Raises UsageError where the engine would refuse: a row that is not a whole
+    number of blocks. Raises ModelNotUnderstood where the card does not say what such layers keep.
     """
-    other = set(card.layer_kinds) - {LayerKind.FULL, LayerKind.SLIDING}
-    if other:
-        raise ModelNotUnderstood(
-            f"{card.name}: no arithmetic for the cache of {', '.join(sorted(other))} attention yet"
-        )
-    for length in (card.key_length, card.value_length):
+    kinds = set(card.layer_kinds)
+    if (LayerKind.LATENT in kinds and card.latent is None) or (LayerKind.LINEAR in kinds and card.recurrent is None):
+        unsaid = LayerKind.LATENT if LayerKind.LATENT in kinds and card.latent is None else LayerKind.LINEAR
+        raise ModelNotUnderstood(f"{card.name}: no arithmetic for the cache of its {unsaid} attention layers")
+    for length in _row_lengths(card):
         if length % kind.block:
             raise UsageError(
                 f"{card.name}: KV type {kind.name} packs {kind.block} values, and its heads of {length} "
@@ -81,32 +86,55 @@ def kv_groups(card: ModelCard, context: int, micro_batch: int, kind: GgmlType) -
     return tuple(_groups(card, context, micro_batch, kind))
 
 
+def _row_lengths(card: ModelCard) -> tuple[int, ...]:
+    """Return the lengths, in elements, that must be whole blocks of the KV type."""
+    if card.latent is not None:
+        return (card.latent.kv_rank + card.latent.rope_length,)
+    return card.key_length, card.value_length
+
+
 def _groups(card: ModelCard, context: int, micro_batch: int, kind: GgmlType) -> Iterator[KvGroup]:
-    layers = sorted((layer, heads) for layer, heads in zip(card.layer_kinds, card.kv_heads, strict=True) if heads)
+    pairs = zip(card.layer_kinds, card.kv_heads, strict=True)
+    linear = LayerKind.LINEAR
+    layers = sorted((layer, 0 if layer is linear else heads) for layer, heads in pairs if heads or layer is linear)
     for (layer_kind, heads), members in groupby(layers):
-        sliding = layer_kind is LayerKind.SLIDING and card.sliding_window is not None
-        yield KvGroup(
-            kind=layer_kind,
-            layers=sum(1 for _ in members),
-            kv_heads=heads,
-            cells=window_cells(card.sliding_window or 0, context, micro_batch) if sliding else context,
-            key_row=kind.row_bytes(heads * card.key_length),
-            value_row=kind.row_bytes(heads * card.value_length),
-        )
+        cells = context
+        if layer_kind is linear:
+            cells = 1
+        elif layer_kind is LayerKind.SLIDING and card.sliding_window is not None:
+            cells = window_cells(card.sliding_window, context, micro_batch)
+        key_row, value_row = _rows(card, layer_kind, heads, kind)
+        yield KvGroup(layer_kind, sum(1 for _ in members), heads, cells, key_row, value_row)
+
+
+def _rows(card: ModelCard, layer: LayerKind, heads: int, kind: GgmlType) -> tuple[int, int]:
+    """Return the bytes of a cell of one layer: its keys and its values."""
+    if layer is LayerKind.LATENT and card.latent is not None:
+        return kind.row_bytes(card.latent.kv_rank + card.latent.rope_length), 0
+    if layer is LayerKind.LINEAR and card.recurrent is not None:
+        return F32 * card.recurrent.state_elements, F32 * card.recurrent.convolution_elements
+    return kind.row_bytes(heads * card.key_length), kind.row_bytes(heads * card.value_length)
 
 
 def bytes_per_token(card: ModelCard, kind: GgmlType) -> int:
-    """Return what one more token of context takes in the layers that attend in full, K and V together."""
+    """Return what one more token of context takes in the layers whose cache grows with it, K and V together."""
     return sum(
-        kind.row_bytes(heads * card.key_length) + kind.row_bytes(heads * card.value_length)
+        sum(_rows(card, layer, heads, kind))
         for layer, heads in zip(card.layer_kinds, card.kv_heads, strict=True)
-        if layer is not LayerKind.SLIDING
+        if layer in (LayerKind.FULL, LayerKind.LATENT)
     )
 
 
 def kv_formula(card: ModelCard, group: KvGroup, kind: GgmlType) -> str:
     """Return the arithmetic of a group for people: "30 layers x 2 x 3 heads x 64 x 4,096 tokens x 1.0625 B (q8_0)"."""
+    if group.kind is LayerKind.LINEAR:
+        state, inputs = group.key_row // F32, group.value_row // F32
+        return (
+            f"{group.layers} layers x ({state:,} state + {inputs:,} convolution) x {F32} B (f32), whatever the context"
+        )
     heads = f"2 x {group.kv_heads} heads x {card.key_length}"
-    if card.key_length != card.value_length:
+    if group.kind is LayerKind.LATENT and card.latent is not None:
+        heads = f"({card.latent.kv_rank} latent + {card.latent.rope_length} RoPE)"
+    elif card.key_length != card.value_length:
         heads = f"{group.kv_heads} heads x ({card.key_length} + {card.value_length})"
     return f"{group.layers} layers x {heads} x {group.cells:,} tokens x {kind.bytes_per_element:g} B ({kind.name})"

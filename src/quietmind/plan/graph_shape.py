@@ -1,0 +1,146 @@
+"""What decides the compute graph of a model: its layers one by one, small enough to be compared and cached.
+
+A graph repeats the same few layers dozens of times. After the third repetition the allocator is in a state that it was
+in before, so the rest adds nothing to its peak; ``shortened`` drops it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from quietmind.model.card import LayerKind, ModelCard, Recurrent
+
+REPEATS = 3  # that many of a repeating stretch of layers are kept; tests compare with the whole
+
+# Stretches of layers that are looked for: one layer; every second or fourth another; five sliding and one full.
+LONGEST_PERIOD = 8
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """A layer as the graph sees it. ``gated``: queries come with a gate of their own width."""
+
+    kind: LayerKind
+    kv_heads: int
+    experts: bool
+    fused_qkv: bool
+    fused_gate: bool
+    gated: bool
+
+
+@dataclass(frozen=True)
+class DeltaNet:
+    """Widths of a gated delta net layer, in elements a token; ``kernel`` is the length of its short convolution."""
+
+    channels: int
+    inner: int
+    keys: int
+    heads: int
+    kernel: int
+
+
+@dataclass(frozen=True)
+class GraphShape:
+    """Everything of a card that the graph depends on. Widths in elements."""
+
+    arch: str
+    hidden: int
+    heads: int
+    key_length: int
+    value_length: int
+    feed_forward: int
+    vocabulary: int
+    window: int | None
+    experts: int
+    experts_used: int
+    expert_feed_forward: int
+    shared_feed_forward: int
+    shared_gate: bool
+    query_rank: int
+    kv_rank: int
+    rope_length: int
+    recurrent: Recurrent | None
+    delta: DeltaNet | None
+    layers: tuple[LayerShape, ...]
+
+
+def graph_shape(card: ModelCard) -> GraphShape:
+    """Return what the graph of ``card`` depends on, told from its tensors where the metadata does not say it."""
+    shapes = {tensor.name: tensor.shape for tensor in card.tensors}
+    mixed = any("_exps" in name for name in shapes)
+    latent = card.latent
+    return GraphShape(
+        arch=card.arch,
+        hidden=card.hidden,
+        heads=card.heads,
+        key_length=card.key_length,
+        value_length=card.value_length,
+        feed_forward=card.feed_forward,
+        vocabulary=card.vocabulary,
+        window=card.sliding_window,
+        experts=card.experts,
+        experts_used=card.experts_used,
+        expert_feed_forward=card.expert_feed_forward,
+        shared_feed_forward=card.shared_feed_forward,
+        shared_gate=any("ffn_gate_inp_shexp" in name for name in shapes),
+        query_rank=latent.query_rank if latent else 0,
+        kv_rank=latent.kv_rank if latent else 0,
+        rope_length=latent.rope_length if latent else 0,
+        recurrent=card.recurrent,
+        delta=_delta(card, shapes),
+        layers=tuple(_layer(card, shapes, layer, mixed) for layer in range(card.layers)),
+    )
+
+
+def _layer(card: ModelCard, shapes: dict[str, tuple[int, ...]], layer: int, mixed: bool) -> LayerShape:
+    kind, block = card.layer_kinds[layer], f"blk.{layer}."
+    queries = shapes.get(f"{block}attn_q.weight", (0,))
+    return LayerShape(
+        kind=kind,
+        kv_heads=card.kv_heads[layer],
+        experts=card.experts > 0
+        and (not mixed or f"{block}ffn_up_exps.weight" in shapes or f"{block}ffn_gate_up_exps.weight" in shapes),
+        fused_qkv=kind is not LayerKind.LINEAR and f"{block}attn_qkv.weight" in shapes,
+        fused_gate=f"{block}ffn_up.weight" in shapes and f"{block}ffn_gate.weight" not in shapes,
+        gated=kind is LayerKind.FULL and queries[-1] == 2 * card.heads * card.key_length,
+    )
+
+
+def _delta(card: ModelCard, shapes: dict[str, tuple[int, ...]]) -> DeltaNet | None:
+    """Return the widths of the first linear layer, None where there is none or its tensors are not known."""
+    if card.recurrent is None or LayerKind.LINEAR not in card.layer_kinds:
+        return None
+    block = f"blk.{card.layer_kinds.index(LayerKind.LINEAR)}."
+    convolution = shapes.get(f"{block}ssm_conv1d.weight")
+    heads = shapes.get(f"{block}ssm_a")
+    out = shapes.get(f"{block}ssm_out.weight")
+    if convolution is None or heads is None or out is None:
+        return None
+    return DeltaNet(
+        channels=convolution[1],
+        inner=out[0],
+        keys=(convolution[1] - out[0]) // 2,  # the channels are queries, keys and values
+        heads=prod(heads),
+        kernel=convolution[0],
+    )
+
+
+def shortened(layers: tuple[LayerShape, ...]) -> tuple[LayerShape, ...]:
+    """Return ``layers`` with every repeating stretch cut to REPEATS of it; the last layers stay the last."""
+    for period in range(1, LONGEST_PERIOD + 1):
+        start = next((at for at in range(period) if _repeats(layers, at, period)), None)
+        if start is not None:
+            count = _repeats(layers, start, period)
+            cut = start + count * period
+            return layers[:start] + layers[start : start + REPEATS * period] + shortened(layers[cut:])
+    return layers
+
+
+def _repeats(layers: tuple[LayerShape, ...], start: int, period: int) -> int:
+    """Return how often the ``period`` layers from ``start`` on follow one another, 0 where not more than REPEATS."""
+    stretch = layers[start : start + period]
+    count = 0
+    while stretch and layers[start + count * period : start + (count + 1) * period] == stretch:
+        count += 1
+    return count if count > REPEATS else 0
