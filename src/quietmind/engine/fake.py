@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from typing import Self
 
 from quietmind.base.errors import EngineCrashed, EngineError, EngineHung, EngineRefused
-from quietmind.engine.port import Delta, Finished, FinishReason, Message, Request, Timings, require_room
+from quietmind.engine.port import (
+    Delta,
+    Finished,
+    FinishReason,
+    Message,
+    Prompt,
+    Request,
+    Segment,
+    Timings,
+    require_room,
+)
 from quietmind.engine.turn import Turn
 
 _PIECE = re.compile(r"\s?\w+|\s?[^\w\s]|\s")
@@ -77,11 +87,13 @@ class FakeEngine:
         self._require_alive()
         return [zlib.crc32(piece.encode("utf-8", "replace")) for piece in pieces(text)]
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message]) -> Prompt:
         """Return the messages one after the other, each under its role, and the assistant's mark."""
         self._require_alive()
-        turns = [f"<|{message.role}|>\n{message.content}\n" for message in messages]
-        return "".join([*turns, "<|assistant|>\n"])
+        segments = []
+        for message in messages:
+            segments += [Segment(f"<|{message.role}|>\n", True), Segment(message.content, False), Segment("\n", True)]
+        return Prompt([*segments, Segment("<|assistant|>\n", True)])
 
     def generate(self, request: Request) -> Generator[Delta | Finished]:
         """Play the next step of the script. The schema of the request is recorded and not looked at."""

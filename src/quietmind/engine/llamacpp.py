@@ -22,7 +22,7 @@ from quietmind.base.errors import (
 from quietmind.base.paths import shown_path
 from quietmind.engine.child import Child
 from quietmind.engine.llama_http import LlamaHttp, timings
-from quietmind.engine.port import Delta, Finished, Message, Request, require_room
+from quietmind.engine.port import Delta, Finished, Message, Prompt, Request, Segment, require_room
 from quietmind.engine.turn import Turn
 
 LOG_NAME = "llamacpp.log"
@@ -130,14 +130,22 @@ class LlamaCpp:
         return self._child.pid
 
     def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of ``text`` alone. Raises EngineRefused, EngineCrashed or EngineHung."""
-        return self._tokens(text, special=False)
+        """Return the tokens of ``text`` alone; see the port. Raises EngineRefused, EngineCrashed or EngineHung."""
+        return self._prompt_tokens(text) if isinstance(text, Prompt) else self._tokens(text, start=False, special=False)
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message]) -> Prompt:
         """Return the prompt for ``messages``. Raises EngineRefused, EngineCrashed or EngineHung."""
         self._require_alive()
-        answer = self._http.post("/apply-template", {"messages": [asdict(message) for message in messages]})
-        return str(self._field(answer, "prompt"))
+        # The template is given a word that nobody can guess in the place of each message, and so cannot mix them up.
+        places = {f"q{secrets.token_hex(16)}q": message for message in messages}
+        body = [{"role": message.role, "content": place} for place, message in places.items()]
+        answer = self._http.post("/apply-template", {"messages": body})
+        prompt = str(self._field(answer, "prompt"))
+        segments = []
+        for piece in re.split(f"({'|'.join(places)})", prompt) if places else [prompt]:
+            message = places.get(piece)
+            segments.append(Segment(piece, True) if message is None else Segment(message.content, False))
+        return Prompt(segments)
 
     def generate(self, request: Request) -> Generator[Delta | Finished]:
         """Continue ``request.prompt``; see the port.
@@ -145,7 +153,7 @@ class LlamaCpp:
         A schema that the engine does not understand is dropped by it, with a word in its log alone: EngineRefused is
         then raised in the place of the last item.
         """
-        tokens = self._tokens(request.prompt, special=True)
+        tokens = self._prompt_tokens(request.prompt)
         require_room(request, len(tokens), self._context)
         body: dict[str, Any] = {
             "prompt": tokens,
@@ -189,11 +197,17 @@ class LlamaCpp:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
-    def _tokens(self, text: str, *, special: bool) -> list[int]:
-        """Return the tokens of ``text``; ``special`` as a prompt is read: with start token, template marks parsed."""
+    def _prompt_tokens(self, prompt: str) -> list[int]:
+        """Return the tokens to send: the start token, and control tokens only from what the template wrote."""
+        segments = prompt.segments if isinstance(prompt, Prompt) else (Segment(prompt, True),)
+        tokens: list[int] = []
+        for number, segment in enumerate(segments):
+            tokens += self._tokens(segment.text, start=number == 0, special=segment.trusted)
+        return tokens
+
+    def _tokens(self, text: str, *, start: bool, special: bool) -> list[int]:
         self._require_alive()
-        body = {"content": text, "add_special": special, "parse_special": special}
-        answer = self._http.post("/tokenize", body)
+        answer = self._http.post("/tokenize", {"content": text, "add_special": start, "parse_special": special})
         return [int(token) for token in self._field(answer, "tokens")]
 
     def _require_kept(self, text: str, *, ended: bool) -> None:

@@ -26,6 +26,31 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """A stretch of a prompt. Only in a ``trusted`` one, which the chat template wrote, are control tokens parsed."""
+
+    text: str
+    trusted: bool
+
+
+class Prompt(str):
+    """A prompt that knows which of its words are the template's and which are somebody's.
+
+    Notes and exported chats may hold the very markers that end a turn (``<|im_end|>``); read as control tokens, they
+    would let a note speak as the person or as the model. A plain string is trusted whole.
+    """
+
+    __slots__ = ("segments",)
+    segments: tuple[Segment, ...]
+
+    def __new__(cls, segments: Sequence[Segment]) -> Self:
+        """Return the prompt that the texts of ``segments`` make when joined."""
+        prompt = super().__new__(cls, "".join(segment.text for segment in segments))
+        prompt.segments = tuple(segments)
+        return prompt
+
+
+@dataclass(frozen=True)
 class Timings:
     """What a generation took, as the engine measured it. Milliseconds and tokens.
 
@@ -91,10 +116,16 @@ class Engine(Protocol):
         """Tokens that prompt and output together may take."""
 
     def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of ``text`` alone: no start token added, no special tokens parsed."""
+        """Return the tokens of ``text`` alone: no start token added, no control tokens parsed.
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """Return the prompt that the model's own chat template makes of ``messages``, ready for the answer."""
+        Of a Prompt, the tokens that ``generate`` would send.
+        """
+
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        """Return the prompt that the model's own chat template makes of ``messages``, ready for the answer.
+
+        What the messages say never becomes a control token.
+        """
 
     def generate(self, request: Request) -> Generator[Delta | Finished]:
         """Yield pieces of text as they come, then one Finished. Closing the iterator cancels the generation.
