@@ -171,6 +171,11 @@ def read_gguf(path: Path | str) -> GgufHeader:
     return _joined(headers)
 
 
+def read_part(path: Path) -> GgufHeader:
+    """Read the header of one file, whether or not other parts of its model are there. Raises as read_gguf does."""
+    return _read_file(path, 0)
+
+
 def _check_part(header: GgufHeader, number: int, count: int) -> None:
     claimed_count = header.metadata.get("split.count", 1 if count == 1 else count)
     claimed_number = header.metadata.get("split.no", number)

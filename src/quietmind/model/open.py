@@ -1,0 +1,88 @@
+"""From whatever names a model to its card: a file, a folder, a public model of the catalogue, a file on a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quietmind.base.errors import ModelNotFound, UsageError
+from quietmind.base.paths import shown_path
+from quietmind.model import gguf, safetensors
+from quietmind.model.card import ModelCard
+from quietmind.model.catalogue import Entry, entry
+from quietmind.model.config import read_config
+from quietmind.model.derive import DEFAULT_QUANTIZATION, derive_card, derive_stored_card, quantization
+from quietmind.model.locate import locate
+
+
+def open_card(name: str, quant: str | None = None) -> ModelCard:
+    """Return the card of the model that answers to ``name``; nothing of its weights is read.
+
+    ``name`` is a path (a .gguf, a .safetensors or its index, a folder of a checkpoint, a config.json), a file found
+    by :func:`locate`, a public model of the catalogue, ``hf:OWNER/NAME[/FILE]`` or a URL; only these last two, and
+    only where no local file answers to them, ask the network. ``quant`` names the quantization that a card without
+    weights is derived for: Q4_K_M where none is given and the model's own makers publish it so.
+
+    Raises UsageError for an unknown quantization, which lists the known ones, or one that a file already has;
+    ModelNotFound, ModelError, ModelFileDamaged, ModelNotUnderstood; DownloadFailed from a server.
+    """
+    wanted = None if quant is None else quantization(quant)
+    if name.startswith(("hf:", "https://", "http://")):
+        return _named_by_address(name, wanted)
+    given = Path(name).expanduser()
+    if "\0" not in name and name.strip() and given.exists():
+        return _from_path(given, wanted)
+    public = entry(name)
+    if public is not None and wanted is not None:
+        return _from_catalogue(public, wanted)
+    try:
+        found = locate(name)
+    except ModelNotFound:
+        if public is None:
+            raise
+        return _from_catalogue(public, None)
+    return _from_path(found, wanted)
+
+
+def _named_by_address(name: str, wanted: str | None) -> ModelCard:
+    if name.startswith("hf:") and name.endswith(".gguf"):
+        try:
+            return _from_path(locate(name), wanted)
+        except ModelNotFound:
+            pass  # not here: its header is read where it is
+    from quietmind.model.remote import read_remote_card
+
+    return read_remote_card(name, wanted)
+
+
+def _from_catalogue(public: Entry, wanted: str | None) -> ModelCard:
+    usual = DEFAULT_QUANTIZATION if DEFAULT_QUANTIZATION in public.quantizations else public.quantizations[0]
+    return derive_card(public.shape, wanted or usual)
+
+
+def _from_path(path: Path, wanted: str | None) -> ModelCard:
+    if path.is_dir() or path.name.endswith((".safetensors", ".safetensors.index.json")):
+        return _from_checkpoint(path, wanted)
+    if path.suffix == ".json":
+        shape = read_config(path)
+        return derive_stored_card(shape) if wanted is None else derive_card(shape, wanted)
+    card = gguf.read_card(path)
+    if wanted is not None and wanted != card.quantization:
+        raise UsageError(
+            f"{shown_path(path)}: is {card.quantization} already; to plan {wanted}, name a model of the catalogue "
+            "(`quietmind models`) or a config.json"
+        )
+    return card
+
+
+def _from_checkpoint(path: Path, wanted: str | None) -> ModelCard:
+    folder = path if path.is_dir() else path.parent
+    if wanted is not None:
+        return derive_card(read_config(folder / "config.json"), wanted)
+    if path.is_dir() and not any((path / name).is_file() for name in (safetensors.INDEX, safetensors.SINGLE)):
+        if (path / "config.json").is_file():
+            return derive_stored_card(read_config(path / "config.json"))
+        raise ModelNotFound(
+            f"{shown_path(path)}: holds no checkpoint ({safetensors.SINGLE}, {safetensors.INDEX} or config.json); "
+            "name a file"
+        )
+    return safetensors.read_card(path)
