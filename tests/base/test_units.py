@@ -24,6 +24,13 @@ def test_what_is_no_number_of_tokens_is_refused_in_one_line(text: str) -> None:
     assert repr(text) in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 13, "1000000000000.5k", f"1.{'0' * 400}"])
+def test_numbers_beyond_every_model_are_refused_in_a_short_line(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_tokens(text)
+    assert len(str(caught.value)) < 160
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (96_573_000, "92.1 MiB"), (25_232_932_864, "23.50 GiB")],

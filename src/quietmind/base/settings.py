@@ -9,6 +9,7 @@ from typing import Any
 
 from quietmind.base.errors import UsageError
 from quietmind.base.paths import default_workspace, shown_path
+from quietmind.base.units import LARGEST_COUNT
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ _TYPES: dict[str, type] = {
     "passages": int,
     "max_tokens": int,
 }
+_KINDS = {str: "a text", int: "a whole number"}
 
 
 def load_settings(file: Path) -> Settings:
@@ -51,11 +53,10 @@ def load_settings(file: Path) -> Settings:
         raise UsageError(f"{shown_path(file)}: cannot be read ({error}); mend or remove the settings file") from error
     try:
         given = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, a number of thousands of digits, brackets without end
         raise UsageError(f"{shown_path(file)}: not valid TOML: {error}") from error
     values = {key: _checked(file, key, value) for key, value in given.items()}
-    workspace = values.pop("workspace", None)
-    return Settings(workspace=Path(workspace).expanduser() if workspace else default_workspace(), **values)
+    return Settings(workspace=default_workspace(values.pop("workspace", None)), **values)
 
 
 def _checked(file: Path, key: str, value: object) -> Any:
@@ -64,7 +65,9 @@ def _checked(file: Path, key: str, value: object) -> Any:
         raise UsageError(f"{shown_path(file)}: unknown setting {key!r}; known are {', '.join(known)}")
     wanted = _TYPES[key]
     if not isinstance(value, wanted) or isinstance(value, bool):
-        raise UsageError(f"{shown_path(file)}: {key} must be a {wanted.__name__}, not {value!r}")
+        raise UsageError(f"{shown_path(file)}: {key} must be {_KINDS[wanted]}, not {value!r}")
     if isinstance(value, int) and value < 1:
         raise UsageError(f"{shown_path(file)}: {key} must be at least 1, not {value}")
+    if isinstance(value, int) and value > LARGEST_COUNT:
+        raise UsageError(f"{shown_path(file)}: {key} must be at most {LARGEST_COUNT:,}")
     return value

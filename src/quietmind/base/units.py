@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 from quietmind.base.errors import UsageError
 
@@ -10,7 +11,9 @@ KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
 
-_COUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kKmM]?)\s*")
+LARGEST_COUNT = 10**12  # of tokens, threads, ...: beyond every model and machine, and still exact in a float
+_COUNT = re.compile(r"\s*(\d{1,13}(?:\.\d{1,13})?)\s*([kKmM]?)\s*")
+_SHOWN = 40  # characters of what was typed that an error repeats
 
 
 def format_bytes(count: int) -> str:
@@ -28,13 +31,15 @@ def parse_tokens(text: str) -> int:
     """Read a number of tokens: ``4096``, ``4k`` (4,096), ``128k`` (131,072), ``1M`` (1,048,576).
 
     The suffixes are powers of two, as in the names of context lengths. Raises UsageError when the text is no
-    such number, or not a positive one.
+    such number, not a positive one, or above LARGEST_COUNT.
     """
+    shown = repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}... ({len(text):,} characters)"
     match = _COUNT.fullmatch(text)
     if match is None:
-        raise UsageError(f"{text!r} is not a number of tokens; write it like 4096, 32k or 1M")
-    scale = {"": 1, "k": KIB, "m": MIB}[match[2].lower()]
-    tokens = float(match[1]) * scale
-    if tokens != int(tokens) or tokens < 1:
-        raise UsageError(f"{text!r} is not a positive whole number of tokens; write it like 4096, 32k or 1M")
+        raise UsageError(f"{shown} is not a number of tokens; write it like 4096, 32k or 1M")
+    tokens = Fraction(match[1]) * {"": 1, "k": KIB, "m": MIB}[match[2].lower()]
+    if tokens.denominator != 1 or tokens < 1:
+        raise UsageError(f"{shown} is not a positive whole number of tokens; write it like 4096, 32k or 1M")
+    if tokens > LARGEST_COUNT:
+        raise UsageError(f"{shown} is more tokens than any model takes; write it like 4096, 32k or 1M")
     return int(tokens)
