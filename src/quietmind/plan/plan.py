@@ -5,7 +5,7 @@ Pure arithmetic over records: no files, no processes, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,14 +13,14 @@ from quietmind.base.errors import DoesNotFit
 from quietmind.machine.machine import Device, Machine
 from quietmind.model.card import ModelCard
 from quietmind.plan.ask import LARGEST_CONTEXT, Ask, Run, refuse_nonsense
-from quietmind.plan.compute import F16, F32, compute_bytes
+from quietmind.plan.compute import compute_bytes
 from quietmind.plan.flags import engine_flags
 from quietmind.plan.kv import CELL_STEP, KvGroup, kv_groups, kv_type, padded
 from quietmind.plan.ledger import Ledger
 from quietmind.plan.measured import Measurement
 from quietmind.plan.place import FITS_BELOW, Needs, available, embedding_homes, layer_homes, place, resident
 from quietmind.plan.placement import DISK, Placement
-from quietmind.plan.rows import Placed, kv_group_of, ledger_rows, output_bytes, overhead_bytes
+from quietmind.plan.rows import F32, Placed, kv_group_of, ledger_rows, output_bytes, overhead_bytes
 from quietmind.plan.speed import Speed, predict
 from quietmind.plan.warn import warnings_of
 from quietmind.plan.weights import Weights, weights_of
@@ -65,6 +65,8 @@ class DeviceUse:
 class Plan:
     """A model on a machine. ``context`` is what the engine allocates: the asked one, padded to its step.
 
+    ``companions`` are the plans of models that run beside it; the ledger, the devices and the verdict cover them too.
+
     ``free`` is what each device would give now, so a verdict of "tight" may become "fits" by closing programs.
     """
 
@@ -86,6 +88,7 @@ class Plan:
     speed: Speed | None = None
     experts_used: int = 0
     sequences: int = 1
+    companions: tuple[Plan, ...] = ()
 
 
 def plan(machine: Machine, card: ModelCard, ask: Ask | None = None, measured: Sequence[Measurement] = ()) -> Plan:
@@ -160,10 +163,10 @@ def _placed(machine: Machine, sized: _Sized, ask: Ask, tokens: int) -> Placed:
 
 
 def _needs(card: ModelCard, weights: Weights, groups: tuple[KvGroup, ...], run: Run) -> Needs:
-    compute = compute_bytes(card, run.context, run.micro_batch, run.kind)
+    compute = compute_bytes(card, run.context, run.micro_batch, run.kind, flash_attention=run.flash_attention)
     cache = [kv_group_of(groups, card, layer) for layer in range(card.layers)]
     inputs = (
-        F16  # a mask
+        (2 if run.flash_attention else F32)  # a mask, in half precision for flash attention
         * run.context  # over the whole cache
         * run.micro_batch  # for every token of the micro-batch
         + F32  # and the embeddings
@@ -187,7 +190,6 @@ def _planned(placed: Placed, measured: Sequence[Measurement]) -> Plan:
     ledger = Ledger(ledger_rows(placed))
     held = resident(machine, placement, placed.needs)
     _prove(ledger, placed, held)
-    devices = (machine.cpu, *(device for device in machine.accelerators if device.key in held))
     return Plan(
         model=card.name,
         arch=card.arch,
@@ -199,10 +201,7 @@ def _planned(placed: Placed, measured: Sequence[Measurement]) -> Plan:
         micro_batch=run.micro_batch,
         batch=run.batch,
         threads=run.threads,
-        devices=(
-            *(_use(device, held[device.key]) for device in devices),
-            *((DeviceUse(DISK, "disk", None, None, held[DISK]),) if DISK in held else ()),
-        ),
+        devices=device_uses(machine, held),
         ledger=ledger,
         warnings=warnings_of(machine, card, placement, run, ledger),
         placement=placement,
@@ -223,11 +222,6 @@ def _planned(placed: Placed, measured: Sequence[Measurement]) -> Plan:
     )
 
 
-def _use(device: Device, needed: int) -> DeviceUse:
-    pool = "cpu" if device.unified else None
-    return DeviceUse(device.key, device.name, device.memory_bytes, device.free_bytes, needed, pool)
-
-
 def _prove(ledger: Ledger, placed: Placed, held: dict[str, int]) -> None:
     """Compare the rows with the sums that the placement was chosen by, and with the model's own totals."""
     weights, placement = placed.needs.weights, placed.placement
@@ -240,22 +234,34 @@ def _prove(ledger: Ledger, placed: Placed, held: dict[str, int]) -> None:
 
 
 def _verdict(machine: Machine, weights: Weights, placement: Placement, held: dict[str, int]) -> Verdict:
-    """Return the verdict of the worst device.
+    """Return the verdict of memory, or a worse one of the disk: experts read from it are tight, if most are not."""
+    paged = sum(size for key, size in zip(placement.experts, weights.experts, strict=True) if key == DISK)
+    disk: Verdict = (
+        "fits" if not paged else "tight" if paged <= PAGED_AT_MOST * sum(weights.experts) else "does not fit"
+    )
+    return worst(memory_verdict(machine, held), disk)
+
+
+def memory_verdict(machine: Machine, held: Mapping[str, int]) -> Verdict:
+    """Return the verdict of the worst device, given the bytes that each is to hold by its key.
 
     It fits into 90% of what is free on every device; up to all that a device has, it is tight. Unknown memory is never
-    enough to fit. Experts read from the disk are tight while most of them stay in memory.
+    enough to fit. What unified memory holds counts for the host as well, whose memory it is.
     """
     shared = sum(held.get(device.key, 0) for device in machine.accelerators if device.unified)
-    verdicts = [
-        _device_verdict(device, held[device.key] + (shared if device.kind == "cpu" else 0))
-        for device in machine.devices
-        if device.key in held
-    ]
-    if DISK in placement.experts:
-        paged = sum(size for key, size in zip(placement.experts, weights.experts, strict=True) if key == DISK)
-        verdicts.append("tight" if paged <= PAGED_AT_MOST * sum(weights.experts) else "does not fit")
-    ranked: tuple[Verdict, ...] = ("does not fit", "tight", "fits")
-    return next(verdict for verdict in ranked if verdict in verdicts)
+    return worst(
+        *(
+            _device_verdict(device, held[device.key] + (shared if device.kind == "cpu" else 0))
+            for device in machine.devices
+            if device.key in held
+        )
+    )
+
+
+def worst(*verdicts: Verdict) -> Verdict:
+    """Return the worst of some verdicts, "fits" if there are none."""
+    ranked: tuple[Verdict, ...] = ("does not fit", "tight")
+    return next((verdict for verdict in ranked if verdict in verdicts), "fits")
 
 
 def _device_verdict(device: Device, needed: int) -> Verdict:
@@ -263,3 +269,22 @@ def _device_verdict(device: Device, needed: int) -> Verdict:
         return "does not fit"
     free = available(device)
     return "fits" if free is not None and needed <= FITS_BELOW * free else "tight"
+
+
+def device_uses(machine: Machine, held: Mapping[str, int]) -> tuple[DeviceUse, ...]:
+    """Return the use of every device that holds something: the host, accelerators in order, the disk."""
+    devices = (machine.cpu, *(device for device in machine.accelerators if device.key in held))
+    return (
+        *(
+            DeviceUse(
+                device=device.key,
+                name=device.name,
+                capacity_bytes=device.memory_bytes,
+                free_bytes=device.free_bytes,
+                needed_bytes=held[device.key],
+                pool="cpu" if device.unified else None,
+            )
+            for device in devices
+        ),
+        *((DeviceUse(DISK, "disk", None, None, held[DISK]),) if DISK in held else ()),
+    )

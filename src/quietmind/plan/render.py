@@ -22,8 +22,14 @@ _WORDS = {
 _PAGED = "tight: part of it is read from the disk all the time"
 
 BAR_WIDTH = 60
-# What a bar shows by which letter: components by how they begin, the first that matches; "c" is everything else.
-_LETTERS = (("weights: experts", "e"), ("weights", "w"), ("KV cache", "k"), ("recurrent state", "k"))
+# What a bar shows by which letter: the first mark that a component's name holds counts; "c" is everything else.
+_LETTERS = (
+    ("compute buffer", "c"),
+    ("weights: experts", "e"),
+    ("weights", "w"),
+    ("KV cache", "k"),
+    ("recurrent state", "k"),
+)
 _LEGEND = "e experts, w other weights, k KV cache, c compute and overhead, . free, # used by others, ! missing"
 
 
@@ -109,7 +115,7 @@ def memory_bar(use: DeviceUse, rows: Iterable[Row], width: int = BAR_WIDTH) -> s
     taken: Counter[str] = Counter()
     for row in rows:
         if row.device == use.device:
-            taken[next((letter for begin, letter in _LETTERS if row.component.startswith(begin)), "c")] += row.bytes
+            taken[next((letter for mark, letter in _LETTERS if mark in row.component), "c")] += row.bytes
     if use.capacity_bytes is None:
         return f"{use.device:<6} [{'memory unknown':^{width}}] {format_bytes(use.needed_bytes)}"
     others = use.capacity_bytes - use.free_bytes if use.free_bytes is not None else 0

@@ -75,8 +75,9 @@ def ledger_rows(placed: Placed) -> tuple[Row, ...]:
 
 def kv_group_of(groups: tuple[KvGroup, ...], card: ModelCard, layer: int) -> KvGroup | None:
     """Return the group that a layer's cache belongs to, None where the layer keeps nothing."""
-    alike = [group for group in groups if group.kind is card.layer_kinds[layer]]
-    return next((group for group in alike if group.kv_heads == card.kv_heads[layer]), alike[0] if alike else None)
+    kind = card.layer_kinds[layer]
+    heads = 0 if kind is LayerKind.LINEAR else card.kv_heads[layer]
+    return next((group for group in groups if group.kind is kind and group.kv_heads == heads), None)
 
 
 def _weight_rows(placed: Placed) -> Iterator[Row]:
