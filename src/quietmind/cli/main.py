@@ -24,6 +24,7 @@ _COMMANDS = {
     "search": ("quietmind.cli.search", "Find passages in the indexed notes."),
     "ask": ("quietmind.cli.ask", "Answer a question from the notes, with checked citations."),
     "plan": ("quietmind.cli.plan", "Say what a model takes in memory on this machine, before loading it."),
+    "models": ("quietmind.cli.models", "List the models that can be planned by name, and those that are here."),
     "machine": ("quietmind.cli.machine", "Say what this computer is made of, or a machine of the catalogue."),
 }
 _STOPPED_BY_PERSON = 130
