@@ -129,7 +129,7 @@ def shape_of(config: Mapping[str, object], name: str, source: Path) -> Shape:
     if layers > MOST_LAYERS:
         raise facts.damaged(f"promises {layers:,} layers, more than any model has; fetch it again")
     hidden, heads = facts.count("hidden_size"), facts.count("num_attention_heads")
-    if "kv_lora_rank" in facts and family.arch == "deepseek2":
+    if family.arch == "deepseek2":
         latent = _latent(facts)
         key_length = facts.count("qk_nope_head_dim") + latent.rope_length
         value_length = facts.count("v_head_dim")
