@@ -1,0 +1,277 @@
+"""Compares the plan's bytes with the engine's own account, its speeds with published ones, and with other planners.
+
+    python benchmarks/plan_accuracy.py [--gguf FILE ...] [--speeds FILE.csv] [--quick]
+
+The engine (llama.cpp in xllamacpp) loads every model dry in a child process: it sizes every buffer and takes no memory,
+so that models of any size are measured anywhere, to the byte. The cases are public models, written as files that are
+all header, over contexts, KV types, micro-batches, with and without flash attention; or the files given. Prints the
+predictions, then the measurements, worst first, what the peers say, the speeds, and one JSON line of shares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from statistics import median
+
+import peers
+from engine_account import Account, account
+from header_only import SHAPES, write_header
+
+from quietmind.base.errors import QuietmindError
+from quietmind.base.units import MIB
+from quietmind.model.card import ModelCard
+from quietmind.model.ggml_types import BY_NAME, GGML_TYPES
+from quietmind.model.gguf import read_card
+from quietmind.plan.compute import compute_bytes
+from quietmind.plan.kv import kv_groups
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "bench" / "published_speeds.csv"
+
+CONTEXTS = (4096, 32_768, 131_072, 262_144, 1_048_576)
+KV_TYPES = ("f16", "q8_0", "q4_0")
+MICRO_BATCHES = (512, 1024, 2048, 4096)
+QUICK = (
+    (4096, 512, "f16", True),
+    (131_072, 2048, "q8_0", True),
+    (1_048_576, 512, "q4_0", True),
+    (32_768, 512, "f16", False),
+)
+
+CHILDREN = 2  # dry loads at a time
+COMPUTE_WITHIN, TOTAL_WITHIN = 0.03, 0.01
+PARTS = ("weights", "kv", "compute", "total")
+_TYPE_NUMBERS = {layout.name: number for number, layout in GGML_TYPES.items()}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model file and the settings it runs with. Context in tokens, a multiple of the engine's step."""
+
+    name: str
+    path: Path
+    context: int
+    micro_batch: int
+    kv: str
+    flash: bool
+
+    def __str__(self) -> str:
+        flash = "" if self.flash else ", no flash attention"
+        return f"{self.name}: context {self.context:,}, micro-batch {self.micro_batch:,}, KV {self.kv}{flash}"
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Bytes of a case, predicted or measured. ``refused``: why there are none."""
+
+    weights: int = 0
+    kv: int = 0
+    compute: int = 0
+    refused: str | None = None
+
+    @property
+    def total(self) -> int:
+        """All three together."""
+        return self.weights + self.kv + self.compute
+
+
+def settings(quick: bool) -> Sequence[tuple[int, int, str, bool]]:
+    """Return context, micro-batch, KV type and flash attention of every run of a model."""
+    if quick:
+        return QUICK
+    with_flash = product(CONTEXTS, MICRO_BATCHES, KV_TYPES, (True,))
+    return [*with_flash, *product(CONTEXTS, MICRO_BATCHES, ("f16",), (False,))]  # V cannot be quantized without it
+
+
+def predicted(case: Case, card: ModelCard | None, why: str) -> Bytes:
+    """Return the bytes by our arithmetic."""
+    if card is None:
+        return Bytes(refused=why)
+    layout = BY_NAME[case.kv]
+    try:
+        kv = sum(group.bytes for group in kv_groups(card, case.context, case.micro_batch, layout))
+        compute = compute_bytes(card, case.context, case.micro_batch, layout, flash_attention=case.flash)
+    except QuietmindError as error:
+        return Bytes(refused=str(error))
+    return Bytes(card.weight_bytes, kv, compute)
+
+
+def measured(case: Case) -> Account:
+    """Return the bytes by the engine."""
+    return account(case.path, case.context, case.micro_batch, _TYPE_NUMBERS[case.kv], flash_attention=case.flash)
+
+
+def error_share(prediction: Bytes | peers.Answer, truth: Bytes, part: str) -> float:
+    """Return how far off ``part`` is, as a share of the truth; 1 where nothing was predicted."""
+    if prediction.refused is not None:
+        return 1.0
+    wanted = getattr(truth, part)
+    return float(abs(getattr(prediction, part) - wanted) / wanted) if wanted else 0.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """A case with both sides."""
+
+    case: Case
+    prediction: Bytes
+    truth: Bytes
+
+    def error(self, part: str) -> float:
+        """Return how far off ``part`` is, as a share."""
+        return error_share(self.prediction, self.truth, part)
+
+    @property
+    def worst(self) -> tuple[float, str]:
+        """The largest error and the part that has it."""
+        return max((self.error(part), part) for part in PARTS)
+
+    def __str__(self) -> str:
+        if self.prediction.refused is not None:
+            return f"{self.case}: refused by us: {self.prediction.refused}"
+        cells = (
+            f"{part} {getattr(self.truth, part) / MIB:,.2f} "
+            f"({getattr(self.prediction, part) - getattr(self.truth, part):+,} B, {self.error(part):.2%})"
+            for part in PARTS
+        )
+        return f"{self.case}: " + ", ".join(cells)
+
+
+def run_cases(cases: Sequence[Case]) -> tuple[list[Result], list[tuple[Case, str]]]:
+    """Predict every case, print it, measure it. Return what both sides say, and what the engine refuses."""
+    cards: dict[Path, tuple[ModelCard | None, str]] = {}
+    for path in dict.fromkeys(case.path for case in cases):
+        try:
+            cards[path] = read_card(path), ""
+        except QuietmindError as error:
+            cards[path] = None, str(error)
+    predictions = {case: predicted(case, *cards[case.path]) for case in cases}
+    print("predicted (MiB)")
+    for case, bytes_ in predictions.items():
+        said = bytes_.refused or ", ".join(f"{part} {getattr(bytes_, part) / MIB:,.2f}" for part in PARTS)
+        print(f"  {case}: {said}")
+    with ThreadPoolExecutor(CHILDREN) as pool:
+        accounts = list(pool.map(measured, cases))
+    results, refused = [], []
+    for case, found in zip(cases, accounts, strict=True):
+        if found.refused is None:
+            results.append(Result(case, predictions[case], Bytes(found.weights, found.kv, found.compute)))
+        else:
+            refused.append((case, found.refused))
+    results.sort(key=lambda result: result.worst, reverse=True)
+    return results, refused
+
+
+def run_peers(results: Sequence[Result]) -> dict[str, dict[str, object]]:
+    """Ask the peers about the same cases and return, by peer, how far off they are."""
+    python, reason = peers.install()
+    if python is None:
+        print(f"no peers: {reason}")
+        return {name: {"installed": False, "cases": 0, "refused": reason} for name in peers.PEERS}
+    vocabulary = {path: _vocabulary(path) for path in {result.case.path for result in results}}
+    questions = [
+        peers.Question(case.path, case.context, case.micro_batch, case.kv, vocabulary[case.path])
+        for case in (result.case for result in results)
+    ]
+    answers = peers.ask(python, questions) if questions else []
+    return {name: _judged(name, results, [answer[name] for answer in answers]) for name in peers.PEERS}
+
+
+def _vocabulary(path: Path) -> int:
+    try:
+        return read_card(path).vocabulary
+    except QuietmindError:
+        return 0
+
+
+def _judged(name: str, results: Sequence[Result], answers: Sequence[peers.Answer]) -> dict[str, object]:
+    pairs = [(answer, result) for answer, result in zip(answers, results, strict=True) if answer.refused is None]
+    refusals = sorted({answer.refused for answer in answers if answer.refused is not None})
+    judged: dict[str, object] = {"installed": True, "cases": len(pairs), "refused": len(answers) - len(pairs)}
+    if refusals:
+        judged["reasons"] = refusals[:3]
+    for part in ("weights", "kv", "total"):
+        errors = [error_share(answer, result.truth, part) for answer, result in pairs]
+        judged[part] = {"median": round(median(errors), 4), "worst": round(max(errors), 4)} if errors else None
+    print(f"  {name}: {judged}")
+    return judged
+
+
+def run_speeds(table: Path) -> dict[str, object]:
+    """Return the speed part's counts and shares, zeros where the table is not there."""
+    nothing: dict[str, object] = {"speed_cases": 0, "speed_within_20pct": 0.0, "speed_in_interval": 0.0}
+    if not table.exists():
+        print(f"no speeds: {table} is not there")
+        return nothing
+    import speed_accuracy
+
+    found = speed_accuracy.run(table)
+    return {key: found.get(key) or nothing[key] for key in nothing}
+
+
+def share(results: Sequence[Result], holds: Callable[[Result], bool]) -> float:
+    """Return the share of ``results`` for which ``holds``, 0 of none."""
+    return round(sum(map(holds, results)) / len(results), 4) if results else 0.0
+
+
+def summary(results: Sequence[Result]) -> dict[str, object]:
+    """Return the shares of the byte part and its worst case."""
+    worst = None
+    if results:
+        error, part = results[0].worst
+        worst = {"case": str(results[0].case), "part": part, "error": round(error, 5)}
+    return {
+        "cases": len(results),
+        "weights_exact": share(results, lambda result: result.error("weights") == 0),
+        "kv_exact": share(results, lambda result: result.error("kv") == 0),
+        "compute_within_3pct": share(results, lambda result: result.error("compute") <= COMPUTE_WITHIN),
+        "total_within_1pct": share(results, lambda result: result.error("total") <= TOTAL_WITHIN),
+        "worst": worst,
+    }
+
+
+def files_of(given: Iterable[Path], folder: Path) -> dict[str, Path]:
+    """Return the files to measure by name: those given, or every public shape written below ``folder``."""
+    files = {path.stem: path for path in given}
+    if not files:
+        for shape in SHAPES:
+            files[shape.name] = folder / f"{shape.name}.gguf"
+            write_header(shape, files[shape.name])
+    return files
+
+
+def main() -> None:
+    """Run every case and print the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gguf", type=Path, nargs="+", default=[], metavar="FILE", help="these files instead")
+    parser.add_argument("--speeds", type=Path, default=PUBLISHED, metavar="FILE.csv", help="another table of speeds")
+    parser.add_argument("--quick", action="store_true", help="four settings of each model instead of eighty")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        files = files_of(given.gguf, Path(folder))
+        runs = settings(given.quick)
+        results, refused = run_cases([Case(name, path, *run) for name, path in files.items() for run in runs])
+        print("measured (MiB) and the error of the prediction, worst first")
+        for result in results:
+            print(f"  {result}")
+        for case, reason in refused:
+            print(f"  {case}: refused by the engine: {reason}")
+        print("peers on the same cases: errors as shares of what the engine takes")
+        compared = run_peers(results)
+    print("speeds")
+    speeds = run_speeds(given.speeds)
+    exact = share(results, lambda result: result.error("compute") == 0)
+    print(
+        f"{len(results)} cases, compute buffer equal to the byte in {exact:.1%}; {len(refused)} refused by the engine"
+    )
+    print(json.dumps({**summary(results), **speeds, "peers": compared}))
+
+
+if __name__ == "__main__":
+    main()
