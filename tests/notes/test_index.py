@@ -21,7 +21,7 @@ from quietmind.notes import index as index_module
 from quietmind.notes import reading
 from quietmind.notes.index import Index
 from quietmind.notes.schema import MIGRATIONS
-from quietmind.notes.search import documents, search, stats
+from quietmind.notes.search import documents, search
 
 
 class Archive:
@@ -168,7 +168,7 @@ def test_repairs_are_reported_and_the_file_keeps_its_bytes(archive: Archive) -> 
     assert [(r.path.name, r.lines, r.codec) for r in report.repaired] == [("a.md", 1, "mac_roman")]
     assert path.read_bytes() == broken
     assert archive.found("заметки") == ["a.md"]
-    assert stats(archive.connection).repaired_documents == 1
+    assert [entry.repaired_lines for entry in documents(archive.connection)] == [1]
 
 
 def test_a_file_that_becomes_binary_leaves_the_index(archive: Archive) -> None:
@@ -390,3 +390,57 @@ def test_errors_of_the_database_never_escape_as_they_are(archive: Archive) -> No
     copy.write_bytes(data)
     with pytest.raises(QuietmindError), closing(connect(copy, MIGRATIONS)) as connection:
         Index(connection, copy).update(archive.root)
+
+
+def test_a_forgotten_root_takes_its_notes_along(archive: Archive) -> None:
+    archive.write("a.md", "слова")
+    other = archive.root.parent / "other"
+    other.mkdir()
+    (other / "b.md").write_text("другие слова", encoding="utf-8")
+    archive.index.update(archive.root)
+    archive.index.update(other)
+    forgotten = archive.index.forget(archive.root)
+    assert (forgotten.root, forgotten.removed, forgotten.kept) == (archive.root, 1, 0)
+    assert archive.found("слово") == ["b.md"]
+    assert archive.index.roots() == [other]
+
+
+def test_a_root_is_forgotten_when_its_folder_is_gone(archive: Archive) -> None:
+    archive.write("a.md", "слова")
+    archive.index.update(archive.root)
+    shutil.rmtree(archive.root)
+    with pytest.raises(NotesError, match=r"no such folder; .*quietmind index .*notes --forget"):
+        archive.index.update(archive.root)
+    assert archive.index.forget(archive.root).removed == 1
+    assert archive.names() == []
+
+
+def test_a_root_without_notes_any_more_says_how_to_forget_it(archive: Archive) -> None:
+    note = archive.write("a.md", "слова")
+    archive.index.update(archive.root)
+    note.unlink()
+    with pytest.raises(NotesError, match=r"holds no notes.*--forget"):
+        archive.index.update(archive.root)
+    assert archive.names() == ["notes/a.md"]
+
+
+def test_what_another_root_reaches_stays_when_one_is_forgotten(archive: Archive) -> None:
+    for name in ("in/a.md", "in/.hidden/b.md", "c.md"):
+        archive.write(name, "слова")
+    archive.index.update(archive.root)
+    archive.index.update(archive.root / "in")
+    archive.index.update(archive.root / "in/.hidden")
+    forgotten = archive.index.forget(archive.root / "in")
+    assert (forgotten.removed, forgotten.kept) == (0, 2)
+    # The walk of the outer root does not enter the hidden folder: nobody would ever look at its notes again.
+    forgotten = archive.index.forget(archive.root / "in/.hidden")
+    assert (forgotten.removed, forgotten.kept) == (1, 0)
+    assert archive.names() == ["notes/c.md", "notes/in/a.md"]
+
+
+def test_only_what_is_indexed_is_forgotten(archive: Archive) -> None:
+    archive.write("in/a.md", "слова")
+    archive.index.update(archive.root)
+    with pytest.raises(NotesError, match=r"not among the indexed folders; these are: .*notes"):
+        archive.index.forget(archive.root / "in")
+    assert archive.names() == ["notes/in/a.md"]

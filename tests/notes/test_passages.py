@@ -106,10 +106,3 @@ def test_a_long_turn_is_cut_at_its_inner_headings() -> None:
     _, found = cut(f">[!nexus_agent] **A** - 01.01.2025 at 1:01\n> Вот:\n{parts}\n<!-- UID: 2 -->\n")
     assert [p.heading for p in found][1:] == [(f"Часть {n}",) for n in range(1, 5)]
     assert {p.speaker for p in found} == {"assistant"}
-
-
-def test_the_hash_of_a_passage_is_of_its_words() -> None:
-    _, (first,) = cut("слова\n")
-    _, (moved,) = cut("\n\nслова\n", "other.txt")
-    assert first.hash == moved.hash
-    assert first.hash != cut("Слова\n")[1][0].hash

@@ -81,6 +81,7 @@ def test_what_cannot_be_looked_at_is_reported_and_the_rest_found(tmp_path: Path)
         ("self.md", True),
     ]
     assert "200.0 MiB" in seen.skipped[1].reason
+    assert seen.skipped[0].reason == seen.skipped[2].reason == "a link that leads nowhere"
 
 
 def test_a_folder_that_cannot_be_listed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from quietmind.base.sqlite import connect
 from quietmind.notes.document import Hit
 from quietmind.notes.index import Index
 from quietmind.notes.schema import MIGRATIONS
-from quietmind.notes.search import documents, search, stats
+from quietmind.notes.search import documents, search
 
 SEEDS = Path(__file__).resolve().parents[3] / "shared" / "seeds"
 
@@ -80,7 +80,7 @@ def test_a_question_in_other_inflections_finds_its_note(archive: Archive, query:
 def test_coverage_is_the_share_of_the_question_that_was_found(archive: Archive) -> None:
     assert archive.hits("насос реле")[0].coverage == pytest.approx(1.0)
     half = archive.hits("насос дирижабль")[0].coverage
-    assert 0.3 < half < 0.5  # the word that no note holds weighs most
+    assert half == pytest.approx(0.5)  # a word that no note holds weighs as much as the others on average
     assert archive.hits("дирижабль") == []
 
 
@@ -125,13 +125,11 @@ def test_words_that_look_like_syntax_are_only_words(archive: Archive) -> None:
     assert archive.best('память" OR "насос') == archive.best("память насос")
 
 
-def test_documents_and_stats_tell_what_is_there(archive: Archive) -> None:
+def test_documents_tell_what_is_there(archive: Archive) -> None:
     entries = documents(archive.connection)
     assert sorted(entry.path.name for entry in entries) == sorted(NOTES)
-    found = stats(archive.connection)
-    assert found.documents == len(NOTES)
-    assert found.passages == sum(entry.passages for entry in entries)
-    assert found.repaired_documents == 0
+    assert all(entry.passages >= 1 for entry in entries)
+    assert [entry.repaired_lines for entry in entries] == [0] * len(NOTES)
 
 
 @pytest.mark.skipif(not SEEDS.exists(), reason="the five real exports are not in this checkout")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -124,11 +123,6 @@ class Passage:
         """Title and headings for people, outermost first: ``Pumps > Start``."""
         return " > ".join(dict.fromkeys([self.title, *self.heading]))
 
-    @property
-    def hash(self) -> str:
-        """SHA-256 of the text, hexadecimal: tells whether the words still are what was indexed."""
-        return text_hash(self.text)
-
 
 @dataclass(frozen=True)
 class Hit:
@@ -141,8 +135,3 @@ class Hit:
     passage: Passage
     score: float
     coverage: float
-
-
-def text_hash(text: str) -> str:
-    """Return the SHA-256 of ``text`` in UTF-8, hexadecimal."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

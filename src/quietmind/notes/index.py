@@ -69,6 +69,15 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Forgotten:
+    """What forgetting ``root`` took out of the index: so many documents. ``kept`` lie below other roots as well."""
+
+    root: Path
+    removed: int
+    kept: int
+
+
+@dataclass(frozen=True)
 class _Known:
     """What the database says of a document."""
 
@@ -137,7 +146,12 @@ class Index:
         notes (nothing is removed then), ArchiveLocked, DiskFull; what was done until then stays.
         """
         began = time.monotonic()
-        seen = scan(root)
+        try:
+            seen = scan(root)
+        except NotesError as error:
+            if _real(root) in self.roots():
+                raise NotesError(f"{error}, or drop its notes: quietmind index {shown_path(root)} --forget") from error
+            raise
         tally = _Tally()
         skipped = list(seen.skipped)
         written: list[Document] = []
@@ -163,6 +177,25 @@ class Index:
             skipped=tuple(skipped),
             seconds=time.monotonic() - began,
         )
+
+    def forget(self, root: Path) -> Forgotten:
+        """Take the notes below ``root`` out of the index, but those that the walk of another root reaches as well.
+
+        The folder need not exist any more. Raises NotesError when it is not among the roots, ArchiveLocked, DiskFull.
+        """
+        root = _real(root)
+        others = self.roots()
+        if root not in others:
+            indexed = ", ".join(map(shown_path, others)) or "none"
+            raise NotesError(f"{shown_path(root)}: is not among the indexed folders; these are: {indexed}")
+        others.remove(root)
+        with translated(self._path):
+            known = self._known(root)
+            gone = [known[path].id for path in sorted(known) if not any(_reaches(other, path) for other in others)]
+            self._remove(gone)
+            with transaction(self._connection):  # last: killed before, the same command does the rest
+                self._connection.execute("DELETE FROM roots WHERE path = ?", (os.fsencode(root),))
+        return Forgotten(root, len(gone), len(known) - len(gone))
 
     def _register(self, root: Path) -> None:
         if root not in self.roots():
@@ -267,6 +300,23 @@ class Index:
             with transaction(self._connection):
                 for document in documents[start : start + _REMOVED_AT_ONCE]:
                     self._delete(document)
+
+
+def _real(root: Path) -> Path:
+    """Return ``root`` as the database names it, whether it is there or not. Raises NotesError when it is no path."""
+    try:
+        return Path(os.path.realpath(root))
+    except (OSError, ValueError) as error:  # the current folder is gone, or a NUL in the name
+        raise NotesError(f"{shown_path(root)}: is not a folder name ({error}); write the path in full") from error
+
+
+def _reaches(root: Path, path: str) -> bool:
+    """Say whether the walk of ``root`` comes by ``path``: below it and in no hidden folder."""
+    inside = _inside(root)
+    if not path.startswith(inside):
+        return False
+    *folders, _ = Path(path[len(inside) :]).parts
+    return not any(folder.startswith(".") for folder in folders)
 
 
 def _is_current(known: _Known | None, state: FileState) -> bool:

@@ -91,7 +91,7 @@ def parse(path: Path, data: bytes) -> Document:
     lines = encoding.split_lines(text)
     if len(lines) > MAX_LINES:
         raise NotesError(
-            f"{shown_path(path)}: {len(lines):,} lines are more than the {MAX_LINES:,} that a note may have"
+            f"{shown_path(path)}: {len(lines):,} lines are more than the {MAX_LINES:,} that a note may have; split it"
         )
     lines, repairs = mojibake.repair(lines)
     title = os.fsencode(path.stem).decode("utf-8", "replace")  # a name need not be UTF-8, a title is text

@@ -48,7 +48,7 @@ def scan(root: Path) -> Scan:
     A link to a file counts as that file, once for each real file. Raises NotesError when ``root`` does not exist, is
     no folder, cannot be listed or holds no notes.
     """
-    root = _usable(root)
+    root = real_folder(root)
     files: list[Found] = []
     links: list[Found] = []
     skipped: list[Skipped] = []
@@ -56,7 +56,8 @@ def scan(root: Path) -> Scan:
         try:
             status = entry.stat()  # of a link's target
         except OSError as error:
-            skipped.append(Skipped(Path(entry.path), _why(error), transient=True))
+            reason = "a link that leads nowhere" if entry.is_symlink() else _why(error)
+            skipped.append(Skipped(Path(entry.path), reason, transient=True))
             continue
         if not stat.S_ISREG(status.st_mode):
             continue  # a pipe, a socket, a folder behind a link
@@ -75,8 +76,11 @@ def scan(root: Path) -> Scan:
     return Scan(root, tuple(sorted(files, key=_order)), tuple(sorted(skipped, key=_order)))
 
 
-def _usable(root: Path) -> Path:
-    """Return ``root`` with all links resolved, so that one folder has one name."""
+def real_folder(root: Path) -> Path:
+    """Return ``root`` with all links resolved, so that one folder has one name.
+
+    Raises NotesError when ``root`` does not exist, is no folder or cannot be listed.
+    """
     try:
         real = Path(os.path.realpath(root))
         with os.scandir(real):

@@ -12,8 +12,8 @@ from typing import Self
 
 import psutil
 
-from quietmind.base.sqlite import Migration, connect, transaction, translated
-from quietmind.engine.port import Delta, Engine, Finished, Message, Request, Timings
+from quietmind.base.sqlite import Migration, connect, database_exists, transaction, translated
+from quietmind.engine.port import Delta, Engine, Finished, Message, Prompt, Request, Timings
 from quietmind.notes.schema import MIGRATIONS as NOTES
 from quietmind.plan.measured import Measurement, What
 
@@ -57,7 +57,7 @@ def remembered(folder: Path, machine: str) -> tuple[Measurement, ...]:
     A folder without a database holds nothing, and none is made. Raises WorkspaceError and its kin.
     """
     database = folder / DATABASE
-    if not database.exists():
+    if not database_exists(database):
         return ()
     with translated(database), closing(connect(database, ALL_MIGRATIONS)) as connection:
         return load(connection, machine)
@@ -164,7 +164,7 @@ class Noting:
         """Return the tokens of ``text``; see the port."""
         return self._engine.tokenize(text)
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message]) -> Prompt:
         """Return the prompt for ``messages``; see the port."""
         return self._engine.render(messages)
 
