@@ -19,6 +19,11 @@ from quietmind.workspace.workspace import Workspace
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DEPTH = 10
+# People do not ask in keywords: the same question, as it might be typed.
+CHATTY = {
+    "en": "Hi! Quick thing before I forget: {} My colleague insists it was otherwise, seventy-something I believe",
+    "ru": "Слушай, напомни пожалуйста, что-то совсем запамятовал: {} Коллега уверяет, что было по-другому",
+}
 
 
 def rank_of(question: dict[str, Any], hits: list[Hit]) -> int | None:
@@ -41,6 +46,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Workspace(Path(folder), create=True) as archive:
         archive.index(EXAMPLES / "archive")
         asked = [(question, archive.search(question["question"], DEPTH)) for question in truth["questions"]]
+        chatty = [
+            archive.search(CHATTY[question["lang"]].format(question["question"]), DEPTH)
+            for question in truth["questions"]
+            if not question.get("cross")
+        ]
         unanswerable = [archive.search(question["question"], DEPTH) for question in truth["unanswerable"]]
 
     result: dict[str, Any] = {}
@@ -65,14 +75,25 @@ def main() -> None:
     answerable = [max((hit.coverage for hit in hits), default=0.0) for q, hits in asked if not q.get("cross")]
     other = [max((hit.coverage for hit in hits), default=0.0) for hits in unanswerable]
     print("coverage of the best passage: answerable", sorted(round(c, 2) for c in answerable))
+    talked = [max((hit.coverage for hit in hits), default=0.0) for hits in chatty]
+    print("                     the same, as chatted", sorted(round(c, 2) for c in talked))
     print("                            unanswerable", sorted(round(c, 2) for c in other))
-    for threshold in (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7):
+    for threshold in (0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7):
         kept = sum(c >= threshold for c in answerable) / len(answerable)
+        chatted = sum(c >= threshold for c in talked) / len(talked)
         refused = sum(c < threshold for c in other) / len(other)
         chosen = "  <- in use" if threshold == RELEVANT_COVERAGE else ""
-        print(f"  threshold {threshold:.2f}: answerable asked {kept:.2f}, unanswerable refused {refused:.2f}{chosen}")
+        print(
+            f"  threshold {threshold:.2f}: answerable asked {kept:.2f}, chatty {chatted:.2f}, "
+            f"unanswerable refused {refused:.2f}{chosen}"
+        )
         if chosen:
-            result |= {"threshold": threshold, "answerable_asked": kept, "unanswerable_refused": refused}
+            result |= {
+                "threshold": threshold,
+                "answerable_asked": kept,
+                "chatty_asked": chatted,
+                "unanswerable_refused": refused,
+            }
     print(json.dumps(result))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from quietmind.base.errors import ContextOverflow, EngineCrashed, NothingIndexed, UsageError
 from quietmind.engine.fake import Crash, FakeEngine, Step
-from quietmind.think.ask import Answer, Found, Text, ask
+from quietmind.think.ask import Answer, Found, Loading, Text, ask
 from quietmind.think.verify import Standing
 from quietmind.workspace.workspace import Workspace
 
@@ -35,7 +35,8 @@ def answer_to(archive: Workspace, question: str, *script: Step, context: int = 4
     """Return the answer, the engine that gave it, and what was shown while it came."""
     engine = FakeEngine(script, context=context)
     events = list(ask(archive, question, lambda: engine, passages=6, max_tokens=64))
-    assert isinstance(events[0], Found)
+    assert isinstance(events[0], Loading)
+    assert isinstance(events[1], Found)
     assert isinstance(events[-1], Answer)
     return events[-1], engine, "".join(event.text for event in events if isinstance(event, Text))
 
@@ -115,8 +116,8 @@ def test_an_engine_that_crashes_is_reported_and_stopped(archive: Workspace) -> N
 def test_a_reader_who_leaves_stops_the_engine(archive: Workspace) -> None:
     engine = FakeEngine(["The tank holds 85 litres. " * 20])
     events = ask(archive, "How much water does the tank hold?", lambda: engine, passages=6, max_tokens=64)
-    next(events)
-    next(events)
+    while not isinstance(next(events), Text):
+        pass
     events.close()
     assert not engine.healthy()
 
@@ -128,9 +129,26 @@ def test_a_model_that_repeats_itself_is_stopped(archive: Workspace) -> None:
     assert "repeat" in answer.stopped_early
 
 
-def test_an_answer_that_was_cut_says_so(archive: Workspace) -> None:
-    answer, _, _ = answer_to(archive, "How much does the tank hold?", " ".join(f"word{n}" for n in range(100)))
+def test_an_answer_that_was_cut_says_so_and_its_last_sentence_bears_nothing(archive: Workspace) -> None:
+    said = "The tank holds 85 litres. " + "And " + " ".join(f"word{n}" for n in range(99))
+    answer, _, _ = answer_to(archive, "How much does the tank hold?", said)
     assert answer.stopped_early == "the answer was cut at --max-tokens 64"
+    assert answer.text.startswith("The tank holds 85 litres. [1]")
+    assert answer.text.endswith("[?]")
+
+
+def test_a_short_answer_is_checked_too(archive: Workspace) -> None:
+    answer, _, _ = answer_to(archive, "What is the tank made of?", "Blue. Red. No.")
+    assert answer.text == "Blue. [1] Red. [?] No. [?]"
+
+
+def test_a_line_without_end_is_no_obstacle(archive: Workspace) -> None:
+    note = archive.roots()[0] / "long.md"
+    note.write_text("Nothing here. " * 30_000 + "The armadillo weighs 5 kg. " + "Or here. " * 9_000, encoding="utf-8")
+    archive.index(archive.roots()[0])
+    answer, engine, _ = answer_to(archive, "How much does the armadillo weigh?", "The armadillo weighs 5 kg.")
+    assert answer.citations[0].standing is Standing.VERIFIED
+    assert len(engine.requests[0].prompt) < 6000
 
 
 def test_a_file_that_changed_after_indexing_is_said_to_have_changed(archive: Workspace) -> None:

@@ -33,16 +33,6 @@ class Entry:
     passages: int
 
 
-@dataclass(frozen=True)
-class Stats:
-    """What an index holds."""
-
-    documents: int
-    passages: int
-    characters: int
-    repaired_documents: int
-
-
 def search(connection: sqlite3.Connection, query: str, limit: int = 10) -> list[Hit]:
     """Return the passages that answer ``query`` best, best first, at most ``limit``; any text is a query.
 
@@ -81,32 +71,23 @@ def documents(connection: sqlite3.Connection) -> list[Entry]:
         return [Entry(Path(os.fsdecode(path)), Kind(kind), *others) for path, kind, *others in rows]
 
 
-def stats(connection: sqlite3.Connection) -> Stats:
-    """Return the size of the index."""
-    with translated(_file(connection)):
-        documents_, repaired = connection.execute(
-            "SELECT count(*), count(nullif(repaired_lines, 0)) FROM documents"
-        ).fetchone()
-        passages_, characters = connection.execute(
-            "SELECT count(*), coalesce(sum(length(text)), 0) FROM passages"
-        ).fetchone()
-    return Stats(documents_, passages_, characters, repaired)
-
-
 def _weights(connection: sqlite3.Connection, lemmas: Sequence[str]) -> dict[str, float]:
     """Return the inverse document frequency of each lemma: ln(1 + (N - n + 0.5) / (n + 0.5)), n of N passages hold it.
 
-    The form that stays positive (Robertson and Zaragoza 2009, as Lucene uses it). A lemma that no passage holds has
-    the largest. Of more than _MAX_LEMMAS, the rarest.
+    The form that stays positive (Robertson and Zaragoza 2009, as Lucene uses it). A lemma that no passage holds is
+    as likely chat or a slip as what the question is about, and gets the mean of the others. Of more than _MAX_LEMMAS,
+    the rarest.
     """
     (total,) = connection.execute("SELECT count(*) FROM passages").fetchone()
-    weights: dict[str, float] = {}
+    weights: dict[str, float | None] = {}
     for lemma in lemmas:
         row = connection.execute("SELECT doc FROM lemma_counts WHERE term = ?", (lemma,)).fetchone()
-        holding = row[0] if row else 0
-        weights[lemma] = math.log(1 + (total - holding + 0.5) / (holding + 0.5))
-    rarest = sorted(weights, key=lambda lemma: -weights[lemma])[:_MAX_LEMMAS]
-    return {lemma: weights[lemma] for lemma in rarest}
+        weights[lemma] = math.log(1 + (total - row[0] + 0.5) / (row[0] + 0.5)) if row else None
+    known = [weight for weight in weights.values() if weight is not None]
+    mean = sum(known) / len(known) if known else 0.0
+    settled = {lemma: mean if weight is None else weight for lemma, weight in weights.items()}
+    rarest = sorted(settled, key=lambda lemma: -settled[lemma])[:_MAX_LEMMAS] if known else []
+    return {lemma: settled[lemma] for lemma in rarest}
 
 
 def _passages(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Passage]:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from quietmind.base.errors import ContextOverflow, UsageError
-from quietmind.engine.port import Engine, Finished, Request, Timings
+from quietmind.engine.port import Engine, Finished, Prompt, Request, Timings
 from quietmind.notes.document import Hit
 from quietmind.think.draft import Draft
 from quietmind.think.prompts import conversation, stop_words
+from quietmind.think.support import closest
 from quietmind.think.verify import Citation
 from quietmind.workspace.pack import Given, pack
 from quietmind.workspace.workspace import Workspace
@@ -22,7 +23,7 @@ from quietmind.workspace.workspace import Workspace
 # A passage that holds less of the question's weight than this is not about it. Low on purpose: to refuse a question
 # that the notes answer is worse than to ask the model one that they do not, since its answer is checked. See
 # benchmarks/relevance.py.
-RELEVANT_COVERAGE = 0.25
+RELEVANT_COVERAGE = 0.12
 # One that holds less than this share of what the best one holds would only dilute the context.
 BESIDE_THE_BEST = 0.5
 
@@ -41,6 +42,11 @@ class AskTimings:
     first_token_ms: float = 0.0
     total_ms: float = 0.0
     engine: Timings = _NO_ENGINE
+
+
+@dataclass(frozen=True)
+class Loading:
+    """Something relevant was found, and the model is being loaded, which may take minutes."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ def ask(
     *,
     passages: int,
     max_tokens: int,
-) -> Generator[Found | Text | Answer]:
+) -> Generator[Loading | Found | Text | Answer]:
     """Answer ``question`` from the notes in ``workspace``, giving the model at most ``passages`` of them.
 
     The engine is started only when something relevant was found, and is stopped before the Answer is yielded (and
@@ -97,6 +103,7 @@ def ask(
         yield Answer(question, "", (), (), (), timings, model=None, found=False)
         return
 
+    yield Loading()
     loading = time.perf_counter()
     with start_engine() as engine:
         load_ms = _ms_since(loading)
@@ -126,11 +133,16 @@ def relevant(hits: Sequence[Hit]) -> list[Hit]:
     return [hit for hit in hits if hit.coverage >= max(RELEVANT_COVERAGE, BESIDE_THE_BEST * best)]
 
 
-def _prompt(engine: Engine, question: str, hits: Sequence[Hit], max_tokens: int) -> tuple[tuple[Given, ...], str]:
+def _prompt(engine: Engine, question: str, hits: Sequence[Hit], max_tokens: int) -> tuple[tuple[Given, ...], Prompt]:
     """Pack what fits beside the question and ``max_tokens`` of answer; return the passages and the prompt."""
     bare = len(engine.tokenize(engine.render(conversation(question, ()))))
     budget = engine.context - max_tokens - bare
-    given = pack(hits, budget, lambda text: len(engine.tokenize(text)))
+    given = pack(
+        hits,
+        budget,
+        count=lambda text: len(engine.tokenize(text)),
+        focus=lambda text: closest(question, text).start,
+    )
     while given:
         prompt = engine.render(conversation(question, given))
         if len(engine.tokenize(prompt)) + max_tokens <= engine.context:
@@ -173,7 +185,7 @@ def _generate(engine: Engine, request: Request, draft: Draft, run: _Run) -> Iter
             events.close()  # tells the engine to stop
             run.stopped_early = "the model began to repeat itself and was stopped"
             break
-    yield from draft.close()
+    yield from draft.close(whole=run.stopped_early is None)
 
 
 def _seen(engine: Engine, prompt: str, run: _Run) -> Timings:

@@ -44,18 +44,21 @@ class Draft:
         """Take the next piece of generated text; yield what to show for it, checked marks included."""
         return self._shown(self._stream.feed(text))
 
-    def close(self) -> Iterator[str]:
-        """Judge what stands unfinished; yield what to show."""
-        return self._shown(self._stream.close())
+    def close(self, *, whole: bool) -> Iterator[str]:
+        """Take the end of the text; yield what to show. Not ``whole``: its last sentence was cut off, and is not judged.
 
-    def _shown(self, pieces: Sequence[str | Claim]) -> Iterator[str]:
+        A sentence that lacks its end may say something else than it seems to.
+        """
+        return self._shown(self._stream.close(), judged=whole)
+
+    def _shown(self, pieces: Sequence[str | Claim], *, judged: bool = True) -> Iterator[str]:
         for piece in pieces:
-            if shown := self._judge(piece) if isinstance(piece, Claim) else piece:
+            if shown := self._mark(piece, judged=judged) if isinstance(piece, Claim) else piece:
                 self.text += shown
                 yield shown
 
-    def _judge(self, claim: Claim) -> str:
-        """Return the marks to show behind a finished sentence.
+    def _mark(self, claim: Claim, *, judged: bool) -> str:
+        """Return the marks to show behind a sentence; one that is not ``judged`` rests on nothing.
 
         A mark that the model set counts only if that passage supports the sentence; where none of its marks does,
         the other passages it was given are tried.
@@ -67,7 +70,7 @@ class Draft:
             return ""
         named = [given for given in self._given if given.number in claim.marks]
         others = [given for given in self._given if given.number not in claim.marks]
-        borne = _bearing(named, claim) or _bearing(others, claim)[:1]
+        borne = (_bearing(named, claim) or _bearing(others, claim)[:1]) if judged else []
         if not borne:
             self.unsupported.append(claim.text)
             return f" {UNSUPPORTED_MARK}"

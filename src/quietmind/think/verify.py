@@ -56,7 +56,7 @@ class Verifier:
         if document is None:
             return Standing.GONE, first, last
         if quote in document.text(first, last):
-            unchanged = document.text(passage.first_line, passage.last_line) == passage.text
+            unchanged = passage.text in document.text(passage.first_line, passage.last_line)
             return (Standing.VERIFIED if unchanged else Standing.EDITED), first, last
         whole = document.text(1, len(document.lines))
         if (at := whole.find(quote)) >= 0:
