@@ -13,15 +13,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quietmind.base.errors import UsageError
+from quietmind.base.errors import DoesNotFit, ModelNotUnderstood, UsageError
 from quietmind.machine.machine import Device, Machine
-from quietmind.model.card import LayerKind, ModelCard
-from quietmind.plan import Ask, plan, render, to_json
+from quietmind.model.card import LayerKind, ModelCard, Rope, Tensor
+from quietmind.plan import Ask, DeviceUse, Row, plan, render, to_json
 from quietmind.plan.kv import KV_TYPES
+from quietmind.plan.render import memory_bar
+from quietmind.plan.yarn import Yarn, yarn_for
 
 MakeCard = Callable[..., ModelCard]
 MakeMachine = Callable[..., Machine]
 GIB = 1 << 30
+
+
+def mixture(card_of: MakeCard) -> ModelCard:
+    """Return a mixture of 8 experts, 2 used."""
+    experts = [Tensor(f"blk.{layer}.ffn_up_exps.weight", (1024, 512, 8), "q8_0", 4_456_448) for layer in range(4)]
+    return card_of(
+        arch="qwen3moe", experts=8, experts_used=2, expert_feed_forward=512, tensors=(*card_of().tensors, *experts)
+    )
 
 
 def test_the_ledger_holds_every_part_and_adds_up(card_of: MakeCard, machine_of: MakeMachine) -> None:
@@ -35,27 +45,6 @@ def test_the_ledger_holds_every_part_and_adds_up(card_of: MakeCard, machine_of: 
     assert found.ledger.component("weights") == card.weight_bytes
     assert found.devices[0].needed_bytes == found.ledger.total("cpu") == found.ledger.total()
     assert (found.context, found.micro_batch, found.threads, found.engine) == (4096, 512, 6, "llama.cpp")
-
-
-@pytest.mark.parametrize(
-    ("name", "part"),
-    [
-        ("token_embd.weight", "embeddings"),
-        ("output.weight", "output"),
-        ("output_norm.weight", "norms"),
-        ("blk.0.attn_q_norm.weight", "norms"),
-        ("blk.0.attn_q.bias", "attention"),
-        ("blk.0.ffn_up_exps.weight", "experts"),
-        ("blk.0.ffn_gate_inp.weight", "feed-forward"),
-        ("blk.0.ffn_up_shexp.weight", "feed-forward"),
-        ("rope_freqs.weight", "other"),
-    ],
-)
-def test_weights_are_counted_under_their_part(card_of: MakeCard, machine_of: MakeMachine, name: str, part: str) -> None:
-    card = card_of()
-    card = replace(card, tensors=(replace(card.tensors[0], name=name, bytes=77),))
-    row = plan(machine_of(), card, Ask(256)).ledger.rows[0]
-    assert (row.component, row.bytes, row.formula) == (f"weights: {part}", 77, "1 tensor: q8_0")
 
 
 @pytest.mark.parametrize(
@@ -130,6 +119,12 @@ def test_the_engine_lowers_batches_to_the_context_before_it_pads(card_of: MakeCa
         Ask(micro_batch=0),
         Ask(batch=-5),
         Ask(threads=0),
+        Ask(sequences=0),
+        Ask(context=1 << 30, sequences=64),
+        Ask(gpu_layers=-1),
+        Ask(cpu_experts=-1),
+        Ask(experts_used=2),  # of a model without experts
+        Ask(kv_type="q8_0", flash_attention=False),
     ],
     ids=str,
 )
@@ -147,6 +142,76 @@ def test_every_sane_ask_gets_a_proved_plan(
     found = plan(machine_of(), card_of(), Ask(context, kv, micro_batch, batch))
     assert found.context >= context
     assert found.ledger.total() == sum(row.bytes for row in found.ledger.rows) == found.devices[0].needed_bytes
+
+
+def test_more_experts_than_there_are_is_a_usage_error(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    card = mixture(card_of)
+    for used in (0, -1, 9):
+        with pytest.raises(UsageError, match="of its 8 experts"):
+            plan(machine_of(), card, Ask(256, experts_used=used))
+
+
+def test_experts_used_change_what_is_read_not_what_is_stored(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    card = mixture(card_of)
+    two, four = plan(machine_of(), card, Ask(4096)), plan(machine_of(), card, Ask(4096, experts_used=4))
+    assert (two.experts_used, four.experts_used) == (2, 4)
+    rows = [next(row for row in found.ledger.rows if row.component == "weights: experts") for found in (two, four)]
+    assert rows[0].bytes == rows[1].bytes
+    assert (rows[0].read_per_token, rows[1].read_per_token) == (rows[0].bytes // 4, rows[0].bytes // 2)
+    assert two.ledger.component("KV cache") == four.ledger.component("KV cache")
+    assert "--override-kv" not in two.flags
+    assert "qwen3moe.expert_used_count=int:4" in four.flags
+
+
+@pytest.mark.parametrize("recipe", ["GPTQ int4", "AWQ", "fp8", "FP8 blocks", "exl3"])
+def test_weights_of_other_engines_are_refused_by_name(card_of: MakeCard, machine_of: MakeMachine, recipe: str) -> None:
+    with pytest.raises(ModelNotUnderstood, match="vLLM") as refusal:
+        plan(machine_of(), card_of(quantization=recipe), Ask(256))
+    assert recipe.split(maxsplit=1)[0].upper() in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert plan(machine_of(), card_of(quantization="Q4_K_M"), Ask(256)).verdict == "fits"
+
+
+def test_no_memory_at_all_is_one_line(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    with pytest.raises(DoesNotFit, match="close programs"):
+        plan(machine_of(free=0), card_of(), Ask(256))
+
+
+def test_yarn_is_relative_to_the_context_trained_on(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    assert yarn_for(card_of(native_context=40_960), 40_960) is None
+    assert yarn_for(card_of(native_context=40_960), 131_072) == Yarn(4.0, 32_768)  # Qwen3: the file counts an answer in
+    assert yarn_for(card_of(native_context=8192), 32_768) == Yarn(4.0, 8192)
+    stated = card_of(native_context=163_840, rope=Rope(1e4, 64, "yarn", 40.0, 4096))
+    assert yarn_for(stated, 163_840) is None
+    assert yarn_for(stated, 327_680) == Yarn(80.0, 4096)
+
+
+def test_speed_is_said_where_the_bandwidth_is_known(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    assert plan(machine_of(), card_of(), Ask(4096)).speed is None
+    machine = machine_of()
+    known = replace(machine, devices=(replace(machine.cpu, bandwidth_bytes_per_s=8e10, flops=1e12),))
+    found = plan(known, card_of(), Ask(4096))
+    assert found.speed is not None
+    assert found.speed.depth == 4096
+    assert f"prefill {found.speed.prefill} tokens/s, decode {found.speed.decode} tokens/s" in render(found)
+    assert to_json(found)["speed"]["decode"]["mid"] == found.speed.decode.mid
+
+
+@pytest.mark.parametrize(
+    ("capacity", "free", "expected"),
+    [
+        (200, 200, "eeeewwkc............"),
+        (200, 120, "eeeewwkc....########"),
+        (100, 20, "eeeeeeeewwwwkkcc####"),
+        (64, 64, "eeeeeeeeeewwwwwk!!!!"),
+    ],
+)
+def test_a_bar_shows_each_part_at_its_share(capacity: int, free: int, expected: str) -> None:
+    sizes = {"weights: experts": 40, "weights: norms": 20, "KV cache": 10, "compute buffer, weights in transit": 10}
+    rows = [Row("cpu", component, size, "") for component, size in sizes.items()]
+    use = DeviceUse("cpu", "CPU", capacity, free, sum(sizes.values()))
+    assert memory_bar(use, [*rows, Row("cuda0", "KV cache", 99, "")], 20).split("[")[1].split("]")[0] == expected
+    assert "memory unknown" in memory_bar(replace(use, capacity_bytes=None), rows)
 
 
 def test_the_text_is_a_table_with_totals_and_a_verdict(card_of: MakeCard, machine_of: MakeMachine) -> None:
