@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from quietmind.cli import machine as command
+from quietmind.machine import measure as measuring
 from quietmind.machine.load import catalogue_names
+from quietmind.machine.remember import Measured
 
 Quietmind = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -77,3 +80,14 @@ def test_measuring_is_remembered(quietmind: Quietmind, tmp_path: Path) -> None:
     assert again["devices"][0]["bandwidth_bytes_per_s"] == first["devices"][0]["bandwidth_bytes_per_s"]
     assert again["disk"]["read_bytes_per_s"] == first["disk"]["read_bytes_per_s"]
     assert not list(tmp_path.glob(".quietmind-*"))
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.4, True), (0.99, False), (None, False)])
+def test_a_busy_machine_is_said(
+    share: float | None, warned: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measuring, "measure", lambda _machine, _progress: Measured(9e9, cpu_share=share))
+    assert command.machine.main(["--measure"], standalone_mode=False) is None
+    shown = capsys.readouterr()
+    assert "9.0 GB/s" in shown.out
+    assert ("took 60% of the processor" in shown.err) is warned

@@ -9,6 +9,8 @@ from quietmind.base.progress import terminal_progress
 from quietmind.cli.options import debug_option, json_option
 from quietmind.cli.output import print_json
 
+_UNDISTURBED = 0.9  # the share of the processor below which a measurement says more of the other programs
+
 
 @click.command()
 @click.argument("machine", metavar="[NAME|FILE]", required=False)
@@ -53,6 +55,12 @@ def _measure() -> None:
     with terminal_progress() as progress:
         measured = measure(here, progress)
     remember(here, measured)
+    if measured.cpu_share is not None and measured.cpu_share < _UNDISTURBED:
+        click.echo(
+            f"quietmind: other programs took {1 - measured.cpu_share:.0%} of the processor meanwhile, so memory is "
+            "faster than it seems; measure again when they are done",
+            err=True,
+        )
 
 
 def _print_catalogue(as_json: bool) -> None:

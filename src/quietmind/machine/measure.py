@@ -32,7 +32,12 @@ def measure(machine: Machine, progress: Progress = SILENT) -> Measured:
         if rate is not None:
             links.append(Link("cpu", device.key, rate, measured=True))
         progress.advance()
-    return Measured(ram, disk, tuple(links))
+    return Measured(
+        ram_bytes_per_s=ram.bytes_per_s if ram is not None else None,
+        disk_bytes_per_s=disk,
+        links=tuple(links),
+        cpu_share=ram.cpu_share if ram is not None else None,
+    )
 
 
 def _copy_rate(index: str) -> float | None:

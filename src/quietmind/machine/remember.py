@@ -23,11 +23,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured, in bytes a second. None: it could not be. ``links`` are from the cpu to a device."""
+    """What was measured, in bytes a second. None: it could not be. ``links`` are from the cpu to a device.
+
+    ``cpu_share`` is the share of the time in which the reading threads had the processor: well below 1, other programs
+    were busy, and memory is faster than it seemed. It is not remembered.
+    """
 
     ram_bytes_per_s: float | None = None
     disk_bytes_per_s: float | None = None
     links: tuple[Link, ...] = ()
+    cpu_share: float | None = None
 
 
 def fingerprint(machine: Machine) -> str:
