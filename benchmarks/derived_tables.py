@@ -148,7 +148,8 @@ def engine_says(path: Path) -> tuple[bool, str]:
                 break
         child.kill()
     said = [line for line in lines if re.search(r"error loading model|missing tensor|wrong (number|shape)", line)]
-    whole = any("common_memory_breakdown_print" in line for line in lines)
+    # It accounts for what it has loaded, then stops where it would need the weights; either line may be the last heard.
+    whole = any("common_memory_breakdown_print" in line or "no_alloc) failed" in line for line in lines)
     return whole and not said, said[0] if said else ("" if whole else (lines or ["nothing"])[-1])
 
 
