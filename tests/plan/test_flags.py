@@ -32,8 +32,10 @@ def machine_with(*devices: Device) -> Machine:
 def placed(dense: str, experts: str = "", kv: str | None = None, output: str = "cpu") -> Placement:
     """Read one letter a layer: c the host, d the disk, - nothing, 0 to 2 a GPU, m metal."""
     keys = {"c": "cpu", "d": DISK, "-": "", "m": "metal"} | {str(number): f"cuda{number}" for number in range(3)}
-    spell = [tuple(keys[letter] for letter in word) for word in (dense, experts or "-" * len(dense), kv or dense)]
-    return Placement(*spell, embedding="cpu", output=keys.get(output, output))
+    layers, mixtures, caches = (
+        tuple(keys[letter] for letter in word) for word in (dense, experts or "-" * len(dense), kv or dense)
+    )
+    return Placement(layers, mixtures, caches, embedding="cpu", output=keys.get(output, output))
 
 
 def flags(machine: Machine, placement: Placement, card: ModelCard, run: Run = RUN) -> dict[str, str]:

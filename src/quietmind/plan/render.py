@@ -48,7 +48,7 @@ def render(plan: Plan, width: int = BAR_WIDTH) -> str:
             "",
             *_table(plan),
             "",
-            *(memory_bar(use, plan.ledger.rows, width) for use in plan.devices if use.device != DISK),
+            *(memory_bar(use, plan.ledger.rows, width, _lent(plan, use)) for use in plan.devices if use.device != DISK),
             f"  {_LEGEND}",
             "",
             *(_speed_lines(plan.speed) if plan.speed else []),
@@ -110,15 +110,18 @@ def _counted(keys: Iterable[str]) -> str:
     return next(iter(found)) if len(found) == 1 else ", ".join(f"{key} ({count})" for key, count in found.items())
 
 
-def memory_bar(use: DeviceUse, rows: Iterable[Row], width: int = BAR_WIDTH) -> str:
-    """Return what a device's memory is taken by as a bar of ``width`` letters, or a note where its size is unknown."""
+def memory_bar(use: DeviceUse, rows: Iterable[Row], width: int = BAR_WIDTH, lent: int = 0) -> str:
+    """Return what a device's memory is taken by as a bar of ``width`` letters, or a note where its size is unknown.
+
+    ``lent`` bytes of it are held by an accelerator that shares it, and are shown there.
+    """
     taken: Counter[str] = Counter()
     for row in rows:
         if row.device == use.device:
             taken[next((letter for mark, letter in _LETTERS if mark in row.component), "c")] += row.bytes
     if use.capacity_bytes is None:
         return f"{use.device:<6} [{'memory unknown':^{width}}] {format_bytes(use.needed_bytes)}"
-    others = use.capacity_bytes - use.free_bytes if use.free_bytes is not None else 0
+    others = lent + (use.capacity_bytes - use.free_bytes if use.free_bytes is not None else 0)
     missing = max(0, use.needed_bytes - use.capacity_bytes)
     free = max(0, use.capacity_bytes - use.needed_bytes - others)
     stretches = [(letter, taken[letter]) for letter in "ewkc"]
@@ -144,6 +147,11 @@ def _cells(stretches: list[tuple[str, int]], width: int) -> str:
         done += size
         bar += letter * (round(width * done / total) - len(bar))
     return bar.ljust(width)
+
+
+def _lent(plan: Plan, use: DeviceUse) -> int:
+    """Return the bytes of a device that another one of unified memory holds."""
+    return sum(other.needed_bytes for other in plan.devices if other.pool == use.device)
 
 
 def _speed_lines(speed: Speed) -> list[str]:
@@ -194,6 +202,9 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "placement": _placement_to_json(plan.placement) if plan.placement else None,
         "flags": list(plan.flags),
         "speed": _speed_to_json(plan.speed) if plan.speed else None,
+        "companions": [
+            {"model": other.model, "context": other.context, "verdict": other.verdict} for other in plan.companions
+        ],
         "warnings": list(plan.warnings),
     }
 
