@@ -49,6 +49,24 @@ class Tokens(click.ParamType[int]):
 TOKENS = Tokens()
 
 
+class Folder(click.Path):
+    """The path of a folder, there or not. Whether it may be read is for the command to say, in our words."""
+
+    name = "folder"
+
+    def __init__(self, *, file_okay: bool = True) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay, readable=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return ``value`` as a Path, or fail as click does; an empty one would quietly be the current folder."""
+        if not str(value).strip():
+            self.fail("an empty name is no folder; write . for the current one", param, ctx)
+        try:
+            return super().convert(value, param, ctx)
+        except ValueError as error:  # a NUL in the name
+            self.fail(f"{value!r} is no path ({error})", param, ctx)
+
+
 def _set_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
         ctx.ensure_object(State).debug = True
@@ -74,7 +92,7 @@ def workspace_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
     return click.option(
         "--workspace",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=Folder(file_okay=False),
         callback=settled,
         help="Folder that holds the index and logs (default: the user's data folder).",
     )(command)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from quietmind.base.errors import DiskFull, NothingIndexed, WorkspaceError
 from quietmind.base.paths import shown_path
 from quietmind.base.progress import SILENT, Progress
-from quietmind.base.sqlite import connect
-from quietmind.notes.index import Index, Report
+from quietmind.base.sqlite import connect, database_exists
+from quietmind.notes.index import Forgotten, Index, Report
 from quietmind.notes.search import search
 from quietmind.workspace.measurements import ALL_MIGRATIONS, DATABASE
 
@@ -24,14 +27,19 @@ class Workspace:
     """
 
     def __init__(self, folder: Path, *, create: bool = False) -> None:
-        self.folder = folder.absolute()
+        self.folder = _absolute(folder)
         database = self.folder / DATABASE
         if create:
             _make(self.folder)
-        elif not database.exists():
+        elif not self.exists(self.folder):
             raise _nothing(self.folder)
         self._connection = connect(database, ALL_MIGRATIONS)
         self._index = Index(self._connection, database)
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Say whether there is a workspace in ``folder``. Raises WorkspaceError when that cannot be looked at."""
+        return database_exists(folder / DATABASE)
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +53,9 @@ class Workspace:
 
     @property
     def logs(self) -> Path:
-        """The folder for engine logs, created when missing."""
+        """The folder for engine logs, created when missing; of a workspace that may only be read, one elsewhere."""
+        if not os.access(self.folder, os.W_OK):
+            return Path(tempfile.mkdtemp(prefix="quietmind-logs-"))
         logs = self.folder / "logs"
         _make(logs)
         return logs
@@ -58,6 +68,10 @@ class Workspace:
         """Bring the index of the notes under ``root`` up to date. Raises NotesError, DiskFull, ArchiveLocked."""
         return self._index.update(root, progress)
 
+    def forget(self, root: Path) -> Forgotten:
+        """Take the notes under ``root`` out of the index. Raises NotesError, DiskFull, ArchiveLocked."""
+        return self._index.forget(root)
+
     def search(self, query: str, limit: int) -> list[Hit]:
         """Return the best passages for ``query``, best first. Raises NothingIndexed when there are no notes."""
         if not self.roots():
@@ -69,11 +83,20 @@ def _nothing(folder: Path) -> NothingIndexed:
     return NothingIndexed(f"{shown_path(folder)}: no notes are indexed here yet; run `quietmind index FOLDER` first")
 
 
+def _absolute(folder: Path) -> Path:
+    try:
+        return folder.absolute()
+    except OSError as error:
+        raise WorkspaceError(
+            f"{shown_path(folder)}: the current folder no longer exists; change to another, or give --workspace in full"
+        ) from error
+
+
 def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno == 28:  # ENOSPC
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"{shown_path(folder)}: the disk is full; free some space") from error
         raise WorkspaceError(
             f"{shown_path(folder)}: cannot be made ({error.strerror}); choose another with --workspace"
