@@ -29,12 +29,13 @@ PEERS: dict[str, str | None] = {
     "xllamacpp.memory": None,
 }
 SUPPORT = "gguf==0.19.0"  # what xllamacpp.memory reads files with
-INSTALL_SECONDS, ASK_SECONDS = 300, 300
+INSTALL_SECONDS, ASK_SECONDS = 300, 600
 
 WORKER = r"""
 import importlib.util, json, struct, sys
-from functools import cache
+from functools import cache, lru_cache
 
+@lru_cache(maxsize=4)
 def header(path):
     with open(path, "rb") as file:
         return file.read(32 << 20)
@@ -75,7 +76,7 @@ def moe_fit(case):
     if bits is None:
         raise ValueError("it knows KV of 8 and 16 bits only")
     model = moefit_model(case["path"])
-    weights = sum(tensor.nbytes for tensor in model.tensors)
+    weights = sum(tensor.n_bytes for tensor in model.tensors)
     return weights, kv_cache_bytes(model, case["context"], bits), None
 
 def modelinfo_cli(case):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quietmind.model.card import LayerKind, ModelCard, Tensor
+from quietmind.base.errors import ModelNotUnderstood, UsageError
+from quietmind.model.card import Latent, LayerKind, ModelCard, Recurrent, Tensor
 from quietmind.plan.allocator import ALIGNMENT, Graph
-from quietmind.plan.compute import compute_bytes
+from quietmind.plan.compute import compute_bytes, device_compute_bytes, graph_peak
+from quietmind.plan.graph_build import Build
+from quietmind.plan.graph_shape import GraphShape, LayerShape, graph_shape, shortened
 from quietmind.plan.kv import kv_type
 
 MakeCard = Callable[..., ModelCard]
@@ -159,3 +164,132 @@ def test_the_engine_printed_the_same(card_of: MakeCard, name: str) -> None:
         for context, micro_batch, kv in printed
     }
     assert found == pytest.approx(printed, abs=0.011)
+
+
+def tensors(layer: int, **shapes: tuple[int, ...]) -> list[Tensor]:
+    return [Tensor(f"blk.{layer}.{name}", shape, "q8_0", 0) for name, shape in shapes.items()]
+
+
+def deepseek_v3(card_of: MakeCard) -> ModelCard:
+    dense = {"ffn_gate.weight": (7168, 18_432), "ffn_up.weight": (7168, 18_432)}
+    experts = {"ffn_up_exps.weight": (7168, 2048, 256), "ffn_up_shexp.weight": (7168, 2048)}
+    return card_of(
+        arch="deepseek2",
+        layers=61,
+        hidden=7168,
+        heads=128,
+        kv_heads=(1,) * 61,
+        key_length=192,
+        value_length=128,
+        feed_forward=18_432,
+        vocabulary=129_280,
+        experts=256,
+        experts_used=8,
+        expert_feed_forward=2048,
+        shared_feed_forward=2048,
+        layer_kinds=(LayerKind.LATENT,) * 61,
+        latent=Latent(kv_rank=512, rope_length=64, query_rank=1536),
+        tensors=tuple(t for layer in range(61) for t in tensors(layer, **(dense if layer < 3 else experts))),
+    )
+
+
+def qwen3_next(card_of: MakeCard) -> ModelCard:
+    kinds = tuple(LayerKind.LINEAR if (layer + 1) % 4 else LayerKind.FULL for layer in range(48))
+    experts = {
+        "ffn_up_exps.weight": (2048, 512, 512),
+        "ffn_up_shexp.weight": (2048, 512),
+        "ffn_gate_inp_shexp.weight": (2048,),
+    }
+    linear = {"ssm_conv1d.weight": (4, 8192), "ssm_a": (32,), "ssm_out.weight": (4096, 2048)}
+    full = {"attn_q.weight": (2048, 8192)}
+    return card_of(
+        arch="qwen3next",
+        layers=48,
+        hidden=2048,
+        heads=16,
+        kv_heads=(2,) * 48,
+        key_length=256,
+        value_length=256,
+        feed_forward=0,
+        vocabulary=151_936,
+        experts=512,
+        experts_used=10,
+        expert_feed_forward=512,
+        shared_feed_forward=512,
+        layer_kinds=kinds,
+        recurrent=Recurrent(state_elements=128 * 4096, convolution_elements=3 * 8192),
+        tensors=tuple(
+            t
+            for layer, kind in enumerate(kinds)
+            for t in tensors(layer, **experts, **(linear if kind is LayerKind.LINEAR else full))
+        ),
+    )
+
+
+def test_latent_attention_takes_what_the_engine_said(card_of: MakeCard) -> None:
+    card = deepseek_v3(card_of)
+    assert compute_bytes(card, 4096, 512, kv_type("f16")) == 429_930_528
+    assert compute_bytes(card, 4096, 512, kv_type("f16"), flash_attention=False) == 1_507_866_656
+    assert compute_bytes(card, 1_048_576, 4096, kv_type("f16")) == 11_995_824_160
+
+
+def test_linear_attention_takes_what_the_engine_said(card_of: MakeCard) -> None:
+    card = qwen3_next(card_of)
+    assert compute_bytes(card, 4096, 512, kv_type("f16")) == 98_584_640
+    assert compute_bytes(card, 131_072, 512, kv_type("q8_0")) == 228_886_592
+    with pytest.raises(ModelNotUnderstood, match="linear"):
+        compute_bytes(replace(card, tensors=()), 4096, 512, kv_type("f16"))
+
+
+def test_scores_are_numbers_in_memory_without_flash_attention(card_of: MakeCard) -> None:
+    card = card_of(tensors=matrices(4, **DENSE))
+    saved = compute_bytes(card, 8192, 512, kv_type("f16"), flash_attention=False) - compute_bytes(
+        card, 4096, 512, kv_type("f16"), flash_attention=False
+    )
+    assert saved == 4096 * 512 * 4 * (16 + 1)  # sixteen heads and the mask, in f32
+
+
+def test_a_quantized_cache_without_flash_attention_is_refused_as_the_engine_does(card_of: MakeCard) -> None:
+    with pytest.raises(UsageError, match="flash attention"):
+        compute_bytes(card_of(), 4096, 512, kv_type("q8_0"), flash_attention=False)
+
+
+def whole(shape: GraphShape, context: int, micro_batch: int, kv: str, flash: bool) -> int:
+    return graph_peak(Build(shape, context, micro_batch, kv_type(kv), flash), shape.layers)
+
+
+@pytest.mark.parametrize("make", [deepseek_v3, qwen3_next], ids=["leading dense layers", "every fourth layer"])
+@pytest.mark.parametrize(("context", "micro_batch"), [(4096, 512), (262_144, 300)])
+def test_repeated_layers_add_nothing_to_the_peak(
+    card_of: MakeCard, make: Callable[[MakeCard], ModelCard], context: int, micro_batch: int
+) -> None:
+    card = make(card_of)
+    for flash in (True, False):
+        found = compute_bytes(card, context, micro_batch, kv_type("f16"), flash_attention=flash)
+        assert found == whole(graph_shape(card), context, micro_batch, "f16", flash)
+
+
+@given(st.lists(st.sampled_from(list(LayerKind)), max_size=40))
+def test_shortening_keeps_the_kinds_and_both_ends(kinds: list[LayerKind]) -> None:
+    layers = tuple(LayerShape(kind, 1, False, False, False, False) for kind in kinds)
+    short = shortened(layers)
+    assert len(short) <= len(layers)
+    assert set(short) == set(layers)
+    assert short[:1] == layers[:1]
+    assert short[-1:] == layers[-1:]
+
+
+def test_a_search_may_ask_hundreds_of_times(card_of: MakeCard) -> None:
+    cards = [deepseek_v3(card_of), qwen3_next(card_of)]
+    began = time.process_time()
+    for context in range(4096, 4096 + 256 * 20, 256):
+        for card in cards:
+            compute_bytes(card, context, 512, kv_type("f16"))
+    assert (time.process_time() - began) / 40 < 0.03  # 2 ms where nothing else runs
+
+
+def test_a_gpu_is_an_estimate_around_the_host(card_of: MakeCard) -> None:
+    card = card_of()
+    plain, quantized = (device_compute_bytes(card, 32_768, 512, kv_type(kv)) for kv in ("f16", "q8_0"))
+    assert plain.low < plain.mid == compute_bytes(card, 32_768, 512, kv_type("f16")) < plain.high
+    assert quantized.high - quantized.mid > plain.high - plain.mid

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from quietmind.base.errors import ModelNotUnderstood, UsageError
-from quietmind.model.card import LayerKind, ModelCard
+from quietmind.model.card import Latent, LayerKind, ModelCard, Recurrent
 from quietmind.plan.kv import KV_TYPES, bytes_per_token, kv_formula, kv_groups, kv_type, padded, window_cells
 
 MakeCard = Callable[..., ModelCard]
@@ -99,3 +99,28 @@ def test_the_formula_reads_like_arithmetic_and_is_right(card_of: MakeCard) -> No
     formula = kv_formula(card, group, kv_type("q8_0"))
     assert formula == "30 layers x 2 x 3 heads x 64 x 4,096 tokens x 1.0625 B (q8_0)"
     assert group.bytes == 30 * 2 * 3 * 64 * 4096 * 1.0625
+
+
+def test_latent_layers_keep_one_row_for_all_heads(card_of: MakeCard) -> None:
+    card = card_of(layers=61, layer_kinds=(LayerKind.LATENT,) * 61, latent=Latent(512, 64), key_length=192)
+    (group,) = kv_groups(card, 4096, 512, kv_type("f16"))
+    assert group.bytes == 287_834_112  # DeepSeek-V3 by the engine's account
+    assert bytes_per_token(card, kv_type("f16")) == 61 * 576 * 2
+    assert kv_formula(card, group, kv_type("f16")) == "61 layers x (512 latent + 64 RoPE) x 4,096 tokens x 2 B (f16)"
+
+
+def test_linear_layers_keep_a_state_whatever_the_context_and_type(card_of: MakeCard) -> None:
+    kinds = tuple(LayerKind.LINEAR if (layer + 1) % 4 else LayerKind.FULL for layer in range(48))
+    card = card_of(
+        layers=48,
+        layer_kinds=kinds,
+        kv_heads=tuple(0 if kind is LayerKind.LINEAR else 2 for kind in kinds),
+        key_length=256,
+        value_length=256,
+        recurrent=Recurrent(128 * 4096, 3 * 8192),
+    )
+    full, linear = kv_groups(card, 4096, 512, kv_type("f16"))
+    assert full.bytes + linear.bytes == 179_699_712  # Qwen3-Next-80B-A3B by the engine's account
+    assert linear.bytes == kv_groups(card, 262_144, 64, kv_type("q4_0"))[1].bytes == 36 * (524_288 + 24_576) * 4
+    assert bytes_per_token(card, kv_type("f16")) == 12 * 2 * 512 * 2
+    assert kv_formula(card, linear, kv_type("f16")).startswith("36 layers x (524,288 state + 24,576 convolution) x 4 B")

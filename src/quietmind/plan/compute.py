@@ -13,9 +13,10 @@ from quietmind.base.errors import ModelNotUnderstood, UsageError
 from quietmind.model.card import LayerKind, ModelCard
 from quietmind.model.ggml_types import GgmlType
 from quietmind.plan.graph_attention import attention
-from quietmind.plan.graph_build import F32, I32, I64, Build
+from quietmind.plan.graph_build import F16, F32, I32, I64, Build
 from quietmind.plan.graph_feed_forward import feed_forward
 from quietmind.plan.graph_shape import GraphShape, LayerShape, graph_shape, shortened
+from quietmind.plan.interval import Interval
 
 # Architectures that scale the embedding by a tensor of its own, one factor a token.
 _SCALE_ROWS = frozenset({"gemma3"})
@@ -37,6 +38,35 @@ def compute_bytes(
     if LayerKind.LINEAR in card.layer_kinds and shape.delta is None:
         raise ModelNotUnderstood(f"{card.name}: the tensors of its linear attention layers are not known")
     return _compute(shape, context, micro_batch, kind, flash_attention)
+
+
+def device_compute_bytes(
+    card: ModelCard, context: int, micro_batch: int, kind: GgmlType, *, flash_attention: bool = True
+) -> Interval:
+    """Return an estimate, in bytes, of what the graph takes on a GPU that holds all layers.
+
+    ``low``: the graph without what stays with the host, the look-up of tokens and its two pinned rows. ``mid``: the
+    graph as on the host, because the inputs, above all the mask, are copied to the device. ``high``: with the scratch
+    space that the CUDA backend takes beside the buffer: a quantized cache converted to half precision a layer at a
+    time, and activations converted for quantized products. Raises what compute_bytes raises.
+
+    Nothing here was measured on a GPU; llama.cpp's ggml-cuda.cu and fattn.cu say what is taken, not how often at once.
+    """
+    graph = compute_bytes(card, context, micro_batch, kind, flash_attention=flash_attention)
+    rows = 2 * F32 * card.hidden * micro_batch
+    widest = max(card.feed_forward, card.experts_used * card.expert_feed_forward, card.hidden)
+    converted = 0
+    if kind.block > 1:
+        lengths = card.key_length + card.value_length
+        converted = (
+            F16  # bytes of a value after the conversion
+            * context  # of every token in the cache
+            * max(card.kv_heads)  # in one layer, the widest
+            * lengths  # its keys and values
+        )
+    if card.latent is not None and kind.block > 1:
+        converted = F16 * context * (card.latent.kv_rank + card.latent.rope_length)
+    return Interval(max(0, graph - rows), graph, graph + converted + F16 * micro_batch * widest)
 
 
 @lru_cache(maxsize=CACHED)

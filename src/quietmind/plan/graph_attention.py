@@ -7,7 +7,7 @@ build_attn and build_attn_mha; src/models/deepseek2.cpp, qwen3next.cpp and delta
 from __future__ import annotations
 
 from quietmind.model.card import LayerKind
-from quietmind.plan.graph_build import F32, Build, CacheInputs
+from quietmind.plan.graph_build import F16, F32, Build, CacheInputs
 from quietmind.plan.graph_shape import LayerShape
 
 
@@ -31,7 +31,8 @@ def _heads(build: Build, layer: LayerShape, normed: int) -> int:
     gates = -1
     if layer.fused_qkv:
         joined = graph.result(queries + keys + values, normed)
-        query, key, value = graph.result(queries, joined), graph.result(keys, joined), joined
+        query = graph.result(queries, graph.result(queries, joined))  # RoPE, then scaled
+        key, value = graph.result(keys, joined), joined
         query = build.rotated(query, queries, cache.key_rotation)
         key = build.rotated(key, keys, cache.key_rotation)
         value = build.rotated(value, values, cache.value_rotation)
@@ -47,24 +48,34 @@ def _heads(build: Build, layer: LayerShape, normed: int) -> int:
             else:
                 value = build.rotated(graph.result(values, normed), values, cache.value_rotation)
     graph.consume(key, cache.key_cells)
+    if layer.fused_qkv and not build.flash:
+        value = graph.result(values, value)  # cut out of the joined projection before it is transposed
     graph.consume(value, *(() if cache.value_cells is None else (cache.value_cells,)))
     size = build.wide(shape.heads * shape.value_length)
-    attended = _attended(build, cache, query, size)
+    attended = _attended(build, layer, cache, query, size)
     attended = build.rotated(attended, size, cache.value_rotation)
     if layer.gated:
         gate = graph.result(size, gates)
-        attended = graph.result(size, attended, gate, overwrites=(gate,))
+        attended = graph.result(size, attended, gate, overwrites=(gate,) if build.flash else (attended, gate))
     return graph.result(build.wide(shape.hidden), attended)
 
 
-def _attended(build: Build, cache: CacheInputs, query: int, size: int) -> int:
+def _attended(build: Build, layer: LayerShape, cache: CacheInputs, query: int, size: int) -> int:
     """Add what heads make of the cache. Without flash attention every score is a number in memory."""
     graph = build.graph
     if build.flash:
-        return graph.result(size, query, cache.mask)
+        keys, values = (layer.kv_heads * length for length in (build.shape.key_length, build.shape.value_length))
+        return graph.result(size, query, cache.mask, *_halved(build, cache, keys, values))
     scores = _scores(build, cache, query)
     weighed = graph.result(size, scores)
     return graph.result(size, weighed)  # brought into the order of the output projection
+
+
+def _halved(build: Build, cache: CacheInputs, *widths: int) -> tuple[int, ...]:
+    """Add copies of a full-precision cache for flash attention, which reads half precision."""
+    if build.kind.name != "f32":
+        return ()
+    return tuple(build.graph.result(F16 * cache.cells * width) for width in widths)
 
 
 def _scores(build: Build, cache: CacheInputs, query: int) -> int:
@@ -96,7 +107,8 @@ def _latent(build: Build, normed: int) -> int:
     read = build.wide(shape.heads * shape.kv_rank)
     unpacked = build.wide(shape.heads * shape.value_length)
     if build.flash:
-        attended = graph.result(read, query, cache.mask)
+        halved = _halved(build, cache, row, shape.kv_rank)
+        attended = graph.result(read, query, cache.mask, *halved)
     else:
         transposed = graph.result(build.kind.block_bytes * shape.kv_rank * cache.cells)  # a copy of the cached rows
         attended = graph.result(read, transposed, _scores(build, cache, query))
