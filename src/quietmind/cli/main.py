@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 it could not be done (one line says why and what to do), 2
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -28,6 +29,7 @@ _COMMANDS = {
     "machine": ("quietmind.cli.machine", "Say what this computer is made of, or a machine of the catalogue."),
 }
 _STOPPED_BY_PERSON = 130
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _LazyCommands(click.Group):
@@ -66,9 +68,20 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output (head, less) has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+        code = 1
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _drop_output()
+        click.echo(f"quietmind: standard output: {error.strerror}; free some space, or send it elsewhere", err=True)
         code = 1
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Let what was not written yet go nowhere, so that the interpreter's last flush finds nothing to complain of."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:
@@ -91,6 +104,8 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            raise  # from writing to standard output
         if state.debug:
             raise
         said = " ".join(str(error).split())
