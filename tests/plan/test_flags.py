@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from quietmind.machine.machine import Device, Host, Machine
-from quietmind.model.card import ModelCard
+from quietmind.model.card import LayerKind, ModelCard
 from quietmind.model.ggml_types import BY_NAME
 from quietmind.plan import Ask, plan
 from quietmind.plan.ask import Run
@@ -141,6 +141,12 @@ def test_metal_needs_no_device_flags(card_of: MakeCard) -> None:
     assert "-dev" not in found
 
 
+def test_copies_of_windows_and_states_are_off(card_of: MakeCard) -> None:
+    kinds = (LayerKind.SLIDING, LayerKind.FULL) * 2
+    found = flags(machine_with(), placed("cccc"), card_of(layer_kinds=kinds, sliding_window=1024))
+    assert found["--ctx-checkpoints"] == "0"
+
+
 def test_overrides_are_one_option(card_of: MakeCard) -> None:
     run = replace(RUN, context=131_072, experts_used=16, yarn=Yarn(4.0, 32_768))
     found = flags(machine_with(), placed("cccc"), card_of(arch="qwen3moe"), run)
@@ -163,7 +169,7 @@ def test_the_engine_knows_every_flag(card_of: MakeCard) -> None:
         pytest.skip("the engine is no shared library here")
     run = replace(RUN, experts_used=16, yarn=Yarn(4.0, 32_768))
     known = library.read_bytes()
-    used = {"-md", "-ngld", "-ctkd", "-ctvd"}  # of a draft
+    used = {"--ctx-checkpoints", "-md", "-ngld", "-ctkd", "-ctvd"}  # of a draft
     for placement in (
         placed("0011", "c0c1", kv="cccc", output="1"),
         placed("0000", "cc00", output="0"),

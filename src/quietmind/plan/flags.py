@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quietmind.machine.machine import Machine
-from quietmind.model.card import ModelCard
+from quietmind.model.card import LayerKind, ModelCard
 from quietmind.plan.ask import Run
 from quietmind.plan.placement import Placement
+
+_UNCUTTABLE = frozenset({LayerKind.SLIDING, LayerKind.LINEAR})
 
 _DEVICE_NAMES = {"cuda": "CUDA", "rocm": "ROCm", "metal": "MTL"}
 
@@ -32,6 +34,8 @@ def engine_flags(machine: Machine, card: ModelCard, placement: Placement, run: R
         *_expert_flags(machine, placement),
         *_override_flags(card, run),
         *("--cache-ram", "0"),  # its default of 8 GiB is in no plan
+        # Nor are the 32 copies a slot that it keeps of a state which cannot be cut back to an earlier token.
+        *(("--ctx-checkpoints", "0") if _UNCUTTABLE.intersection(card.layer_kinds) else ()),
         *("-fit", "off"),  # the plan has fitted it
     )
 
