@@ -71,6 +71,42 @@ def test_weights_take_what_published_files_take(name: str, quantization: str, gi
     assert -digit / 2 <= gigabytes - published <= digit / 2 + 0.01
 
 
+# Files of bartowski/Meta-Llama-3.1-8B-Instruct-GGUF, in GB; each holds 7.8 MB of vocabulary beside its weights.
+LLAMA_FILES = {
+    "F32": 32.13,
+    "Q8_0": 8.54,
+    "Q6_K": 6.60,
+    "Q5_K_M": 5.73,
+    "Q5_K_S": 5.60,
+    "Q4_K_M": 4.92,
+    "Q4_K_S": 4.69,
+    "IQ4_NL": 4.68,
+    "IQ4_XS": 4.45,
+    "Q3_K_L": 4.32,
+    "Q3_K_M": 4.02,
+    "Q3_K_S": 3.66,
+    "IQ3_M": 3.78,
+    "IQ3_XS": 3.52,
+    "IQ3_XXS": 3.27,
+    "Q2_K": 3.18,
+}
+
+
+@pytest.mark.parametrize("quantization", LLAMA_FILES)
+def test_every_recipe_takes_what_its_published_file_takes(quantization: str) -> None:
+    weights = derive_card(named("Llama-3.1-8B").shape, quantization).weight_bytes / 1e9
+    assert abs(LLAMA_FILES[quantization] - 0.0078 - weights) <= 0.005
+
+
+@pytest.mark.parametrize(
+    ("quantization", "gigabytes"),
+    [("Q8_0", 49.62), ("Q6_K", 38.38), ("Q5_K_M", 33.23), ("Q4_K_M", 28.45), ("Q4_0", 26.44)],
+)
+def test_the_rules_for_eight_experts_give_the_published_files(quantization: str, gigabytes: float) -> None:
+    weights = derive_card(named("Mixtral-8x7B").shape, quantization).weight_bytes / 1e9
+    assert abs(gigabytes - weights) <= 0.007
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_entry_is_complete(name: str) -> None:
     model = named(name)

@@ -1,7 +1,8 @@
 """Which type llama.cpp's quantizer gives each tensor: a recipe's name says what most get, rules say who gets more.
 
 Source: llama_tensor_get_type_impl, tensor_type_fallback and tensor_allows_quantization of llama.cpp
-(src/llama-quant.cpp, autumn 2026), without an importance matrix. Some rules count tensors as they pass: in the file's
+(src/llama-quant.cpp, autumn 2026). IQ recipes are taken as they are published, made with an importance matrix, the others
+without; of those it changes only some layers of Q4_0 and Q5_0. Some rules count tensors as they pass: in the file's
 order, which is by layer for files of 2025 and later, and before that the order of the checkpoint ("blk.10" before
 "blk.2", it may be): other layers get more bits then, and the bytes are the same.
 """
@@ -58,7 +59,7 @@ _FALLBACKS = {
 # Of attn_v: the type where at least four query heads share it, and else (None: what most get).
 _VALUES = {
     "Q2_K": ("q4_k", "q3_k"),
-    "IQ3_XXS": ("q4_k", None),  # by its attn_q and attn_k this recipe needs an importance matrix, which decides "else"
+    "IQ3_XXS": ("q4_k", None),
     "IQ3_XS": ("q4_k", None),
     "IQ3_S": ("q4_k", None),
     "IQ3_M": ("q4_k", "q4_k"),
@@ -191,7 +192,7 @@ class _Chooser:
                 kind = "q4_k"
             case "Q4_K_M" | "Q5_K_M" if more:
                 kind = "q6_k"
-            case "IQ4_NL" | "IQ4_XS" | "Q4_K_S" if first:
+            case "Q4_K_S" if first:
                 kind = "q5_k"
         return kind
 
