@@ -25,6 +25,8 @@ _COMMANDS = {
     "search": ("quietmind.cli.search", "Find passages in the indexed notes."),
     "ask": ("quietmind.cli.ask", "Answer a question from the notes, with checked citations."),
     "plan": ("quietmind.cli.plan", "Say what a model takes in memory on this machine, before loading it."),
+    "experts": ("quietmind.cli.experts", "Say what a mixture of experts holds, and what a token reads of it."),
+    "hardware": ("quietmind.cli.hardware", "Say which machines, and which upgrade of this one, would run a model."),
     "models": ("quietmind.cli.models", "List the models that can be planned by name, and those that are here."),
     "machine": ("quietmind.cli.machine", "Say what this computer is made of, or a machine of the catalogue."),
 }

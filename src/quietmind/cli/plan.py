@@ -1,29 +1,219 @@
-"""``quietmind plan``: the ledger of a model on this machine."""
+"""``quietmind plan``: what a model takes and how fast it is, the best choice for a goal, what if, and pictures."""
 
 from __future__ import annotations
 
-import click
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from quietmind.cli.options import debug_option, json_option, model_options
+import click
+from click.core import ParameterSource
+
+from quietmind.base.errors import DoesNotFit, UsageError
+from quietmind.base.files import write_whole
+from quietmind.base.paths import shown_path
+from quietmind.cli.options import TOKENS, debug_option, json_option, model_options, workspace_option
 from quietmind.cli.output import print_json
+
+if TYPE_CHECKING:
+    from quietmind.machine.machine import Machine
+    from quietmind.model.card import ModelCard
+    from quietmind.plan import Ask, Plan
+    from quietmind.plan.search import Frontier, Planner
+
+
+@dataclass(frozen=True)
+class _Demands:
+    """What to choose by. ``kv_types`` empty: any."""
+
+    goal: str
+    min_decode: float | None
+    min_context: int | None
+    kv_types: tuple[str, ...]
 
 
 @click.command()
-@click.argument("model")
+@click.argument("models", metavar="MODEL [MODEL]", nargs=-1, required=True)
 @model_options
+@click.option("--micro-batch", type=click.IntRange(min=1), help="Tokens computed together (default: 512).")
+@click.option("--sequences", "--batch", type=click.IntRange(min=1), help="Requests answered at once (default: 1).")
+@click.option("--experts", type=click.IntRange(min=1), help="Experts at work in each layer (default: as trained).")
+@click.option("--quant", help="Quantization, for a model of the catalogue: Q4_K_M, Q8_0, F16, ...")
+@click.option("--machine", help="A machine of the catalogue, or a TOML file (default: this one).")
+@click.option("--goal", help="Choose quantization, KV type and context by quality, context or speed.")
+@click.option("--min-decode", type=float, help="With a goal: tokens a second that must be met with the context full.")
+@click.option("--min-context", type=TOKENS, help="With a goal: context that must be held, in tokens.")
+@click.option("--compare", is_flag=True, help="Change one thing at a time: context, experts, KV, weights, hardware.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw memory and speed into an SVG file.")
+@click.option("--flags", "flags_only", is_flag=True, help="Print only the engine's command line.")
+@workspace_option
 @json_option
 @debug_option
-def plan(model: str, context: int | None, kv: str, threads: int | None, as_json: bool) -> None:
-    """Say what MODEL takes in memory on this machine, before loading it.
+@click.pass_context
+def plan(
+    ctx: click.Context,
+    models: tuple[str, ...],
+    context: int | None,
+    kv: str,
+    threads: int | None,
+    micro_batch: int | None,
+    sequences: int | None,
+    experts: int | None,
+    quant: str | None,
+    machine: str | None,
+    goal: str | None,
+    min_decode: float | None,
+    min_context: int | None,
+    compare: bool,
+    plot: Path | None,
+    flags_only: bool,
+    workspace: Path,
+    as_json: bool,
+) -> None:
+    """Say what MODEL takes in memory, where its parts go and how fast it runs, before loading it.
 
-    MODEL is a short name (tiny), a GGUF file, or hf:REPO/FILE that has been fetched.
+    MODEL is a name of the catalogue (`quietmind models`), a GGUF file, or hf:REPO/FILE that has been fetched. Two
+    models stand side by side on one machine.
     """
-    from quietmind.plan.plan import Ask
-    from quietmind.plan.render import render, to_json
-    from quietmind.workspace.launch import plan_model
+    from quietmind.plan import Ask
+    from quietmind.workspace.lineup import machine_named, planner_for
 
-    planned, _ = plan_model(model, Ask(context=context, kv_type=kv, threads=threads))
-    if as_json:
-        print_json(to_json(planned))
+    ask = Ask(context=context, kv_type=kv, threads=threads, experts_used=experts, sequences=sequences or 1)
+    if micro_batch is not None:
+        ask = replace(ask, micro_batch=micro_batch, batch=max(ask.batch, micro_batch))
+    demands = None
+    if goal is not None or min_decode is not None or min_context is not None:
+        kv_types = (kv,) if ctx.get_parameter_source("kv") is ParameterSource.COMMANDLINE else ()
+        demands = _Demands(goal or "quality", min_decode, min_context or context, kv_types)
+    if len(models) == 1:
+        on = machine_named(machine)
+        subject = _Subject(models[0], quant, on, ask, planner_for(on, workspace))
+        _one(ctx, subject, demands, "compare" if compare else "flags" if flags_only else "plan", plot, as_json)
+        return
+    if len(models) > 2 or demands or compare or plot or flags_only:
+        raise UsageError(
+            "two models stand side by side; --goal, --min-decode, --min-context, --compare, --plot and --flags "
+            "take one model"
+        )
+    _side_by_side(machine_named(machine), models, quant, ask, as_json)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is planned. ``quant`` None: as the model is, or the catalogue's usual one."""
+
+    model: str
+    quant: str | None
+    machine: Machine
+    ask: Ask
+    planner: Planner
+
+
+def _one(
+    ctx: click.Context, subject: _Subject, demands: _Demands | None, show: str, plot: Path | None, as_json: bool
+) -> None:
+    from quietmind.model.open import open_card
+
+    frontier = None
+    if demands is None:
+        card = open_card(subject.model, subject.quant)
     else:
-        click.echo(render(planned))
+        frontier, card, ask = _best(ctx, subject, demands, as_json)
+        subject = replace(subject, ask=ask)
+    if show == "compare":
+        _compare(subject, card, as_json)
+        return
+    planned = subject.planner(subject.machine, card, subject.ask)
+    if plot is not None:
+        _draw(plot, subject, card, planned)
+    if show == "flags":
+        _print_flags(planned, as_json)
+    else:
+        _print_plan(planned, frontier, as_json)
+
+
+def _best(ctx: click.Context, subject: _Subject, demands: _Demands, as_json: bool) -> tuple[Frontier, ModelCard, Ask]:
+    """Return the frontier, and of its best choice the card and what to ask. Ends the command if nothing will do."""
+    from quietmind.model.open import open_card
+    from quietmind.plan.search import frontier_to_json, goal_named, render_frontier, search
+    from quietmind.workspace.lineup import quantized
+
+    cards = quantized(subject.model) if subject.quant is None else [open_card(subject.model, subject.quant)]
+    frontier = search(
+        subject.machine,
+        cards,
+        goal_named(demands.goal),
+        demands.min_decode,
+        demands.min_context,
+        subject.ask,
+        subject.planner,
+        demands.kv_types,
+    )
+    chosen = frontier.chosen
+    if chosen is None and as_json:
+        print_json(frontier_to_json(frontier))
+        ctx.exit(1)
+    if chosen is None:
+        raise DoesNotFit(
+            f"{subject.model}: no quantization, KV type and placement on {subject.machine.name} does; ask for less, or "
+            "see `quietmind hardware`",
+            ledger=render_frontier(frontier),
+        )
+    card = next(card for card in cards if chosen.quantization in (card.quantization, card.name))
+    return frontier, card, replace(subject.ask, context=chosen.plan.context, kv_type=chosen.plan.kv_type)
+
+
+def _side_by_side(machine: Machine, models: tuple[str, ...], quant: str | None, ask: Ask, as_json: bool) -> None:
+    from quietmind.model.open import open_card
+    from quietmind.plan.compare import render_side_by_side, side_by_side
+    from quietmind.plan.render import to_json
+
+    plans = side_by_side(machine, [open_card(model, quant) for model in models], ask)
+    if as_json:
+        print_json({"machine": machine.name, "plans": [to_json(each) for each in plans]})
+    else:
+        click.echo(render_side_by_side(plans))
+
+
+def _compare(subject: _Subject, card: ModelCard, as_json: bool) -> None:
+    from quietmind.plan.compare import compare, comparison_to_json, render_comparison
+    from quietmind.workspace.lineup import COMPARED_MACHINES, COMPARED_QUANTIZATIONS, machines_named, quantized
+
+    others = quantized(subject.model, COMPARED_QUANTIZATIONS)
+    machines = machines_named(COMPARED_MACHINES)
+    comparison = compare(subject.machine, card, subject.ask, others, machines, subject.planner)
+    if as_json:
+        print_json(comparison_to_json(comparison))
+    else:
+        click.echo(render_comparison(comparison))
+
+
+def _draw(file: Path, subject: _Subject, card: ModelCard, planned: Plan) -> None:
+    from quietmind.plan.svg import decode_curves, draw
+
+    document = draw(planned, decode_curves(subject.machine, card, subject.ask, planned, subject.planner))
+    try:
+        write_whole(file, document.encode())
+    except OSError as error:
+        raise UsageError(f"{shown_path(file)}: cannot be written: {error.strerror}; choose another file") from error
+
+
+def _print_flags(planned: Plan, as_json: bool) -> None:
+    if as_json:
+        print_json({"engine": planned.engine, "flags": list(planned.flags)})
+    else:
+        click.echo(shlex.join(planned.flags))
+
+
+def _print_plan(planned: Plan, frontier: Frontier | None, as_json: bool) -> None:
+    from quietmind.plan.render import render, to_json
+    from quietmind.plan.search import frontier_to_json, render_frontier
+
+    if as_json:
+        document = to_json(planned)
+        print_json(document if frontier is None else document | {"search": frontier_to_json(frontier)})
+        return
+    if frontier is not None:
+        click.echo(f"{render_frontier(frontier)}\n")
+    click.echo(render(planned))
