@@ -1,7 +1,7 @@
 """Which type llama.cpp's quantizer gives each tensor: a recipe's name says what most get, rules say who gets more.
 
 Source: llama_tensor_get_type_impl, tensor_type_fallback and tensor_allows_quantization of llama.cpp
-(src/llama-quant.cpp, autumn 2026). IQ recipes are taken as they are published, made with an importance matrix, the others
+(src/llama-quant.cpp, autumn 2026). IQ recipes are taken as published, made with an importance matrix, the others
 without; of those it changes only some layers of Q4_0 and Q5_0. Some rules count tensors as they pass: in the file's
 order, which is by layer for files of 2025 and later, and before that the order of the checkpoint ("blk.10" before
 "blk.2", it may be): other layers get more bits then, and the bytes are the same.
