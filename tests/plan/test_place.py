@@ -147,6 +147,13 @@ def test_experts_overflow_from_several_gpus_to_the_host(card_of: MakeCard) -> No
     assert found.verdict == "fits"
 
 
+def test_copied_inputs_are_paid_for_when_the_last_experts_just_fit(card_of: MakeCard) -> None:
+    for size in range(11_200, 12_000, 40):
+        machine = machine_with(64 * GIB, gpu(0, size * MIB), gpu(1, size * MIB))
+        found = plan(machine, mixture(card_of), Ask(262_144, "q8_0"))
+        assert all(use.needed_bytes <= FITS_BELOW * size * MIB for use in found.devices[1:])
+
+
 def test_unified_memory_is_counted_once(card_of: MakeCard) -> None:
     card = mixture(card_of, tied=True)
     metal = Device("metal", "M", 14 * GIB, 14 * GIB, 4e11, 1e13, "metal", unified=True)

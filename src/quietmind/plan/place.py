@@ -175,8 +175,9 @@ class _Offload:
         self._costs.append(weights.output + tied)
         self._keys = [device.key for device in devices]
         staged = 0 if devices[0].unified or needs.micro_batch < OFFLOAD_FROM_TOKENS else self._staged()
-        copies = PIPELINE_COPIES - 1 if len(devices) > 1 and not staged and cache and self._first == 0 else 0
-        working = needs.compute + copies * needs.inputs + staged + weights.common
+        copies = PIPELINE_COPIES - 1 if len(devices) > 1 and cache and self._first == 0 else 0
+        either = max(staged, copies * needs.inputs)  # inputs are only copied where no weight is left to stage
+        working = needs.compute + either + weights.common
         self._rooms = [_room(device) - working for device in devices]
 
     def _fixed(self, layer: int) -> int:
