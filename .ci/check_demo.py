@@ -1,4 +1,4 @@
-"""Fail unless each answer (a file that `quietmind ask --save` wrote) carries a verified citation of existing lines."""
+"""Fail unless a sentence of each answer (a file that `quietmind ask --save` wrote) rests on a verified citation."""
 
 import json
 import sys
@@ -8,11 +8,11 @@ from pathlib import Path
 def fault(file: str) -> str | None:
     """Return what is wrong with the answer in ``file``, or None."""
     answer = json.loads(Path(file).read_text(encoding="utf-8"))
-    verified = [citation for citation in answer["citations"] if citation["verified"]]
+    verified = [citation for citation in answer["citations"] if citation["verified"] and citation["supports"]]
     if not answer["answer"].strip():
         return "the model answered nothing"
     if not verified:
-        return "no verified citation"
+        return "no sentence rests on a verified citation"
     for citation in verified:
         if not Path(citation["path"]).is_file():
             return f"cites {citation['path']}, which does not exist"

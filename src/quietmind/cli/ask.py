@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from quietmind.base.errors import UsageError
 from quietmind.base.paths import shown_path
 from quietmind.cli.options import TOKENS, State, debug_option, json_option, model_options, pass_state, workspace_option
-from quietmind.cli.output import counted, print_json, write_json
+from quietmind.cli.output import counted, flat, print_json, visible, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from quietmind.think.ask import Answer, Found, Text
+    from rich.status import Status
+
+    from quietmind.engine.port import Engine
+    from quietmind.think.ask import Answer, Found, Loading, Text
     from quietmind.think.verify import Citation
     from quietmind.workspace.pack import Given
 
@@ -66,65 +69,79 @@ def ask(
     from quietmind.workspace.workspace import Workspace
 
     settings = state.settings
+    if save and not save.absolute().parent.is_dir():
+        raise UsageError(f"{shown_path(save)}: there is no such folder to save the answer in; make it first")
+
+    def start_engine() -> Engine:
+        asked = Ask(context, kv, threads=threads)
+        return launch(model or settings.model, asked, archive.logs, archive.folder, warn=_warn)
+
     with Workspace(workspace) as archive:
         events = ask_archive(
             archive,
             question,
-            lambda: launch(model or settings.model, Ask(context, kv, threads=threads), archive.logs, archive.folder),
+            start_engine,
             passages=passages or settings.passages,
             max_tokens=max_tokens or settings.max_tokens,
         )
         answer = _follow(events, stream=not as_json)
-    if save:
-        write_json(save, _as_json(answer, show=show))
     if as_json:
         print_json(_as_json(answer, show=show))
     else:
         _print(answer, show=show)
+    if save:
+        write_json(save, _as_json(answer, show=show))
 
 
-def _follow(events: Iterable[Found | Text | Answer], *, stream: bool) -> Answer:
+def _warn(warning: str) -> None:
+    click.echo(f"warning: {warning}", err=True)
+
+
+def _follow(events: Iterable[Loading | Found | Text | Answer], *, stream: bool) -> Answer:
     """Show events as they come; return the answer."""
-    from quietmind.think.ask import Answer, Found
+    from quietmind.think.ask import Answer, Found, Loading
 
-    waiting = _Waiting()
-    answer: Answer | None = None
+    waiting, answer, shown = _Waiting(), None, False
     try:
         for event in events:
-            if isinstance(event, Found):
-                waiting.start(event)
-                continue
             waiting.stop()
-            if isinstance(event, Answer):
+            if isinstance(event, Loading):
+                waiting.start("loading the model")
+            elif isinstance(event, Found):
+                if event.given:
+                    tokens = sum(given.tokens for given in event.given)
+                    waiting.start(f"reading {counted(len(event.given), 'passage')}, {tokens:,} tokens")
+            elif isinstance(event, Answer):
                 answer = event
             elif stream:
-                click.echo(event.text, nl=False)
+                click.echo(visible(event.text), nl=False)
                 sys.stdout.flush()
+                shown = True
     finally:
         waiting.stop()
+        if shown and answer is None:  # what comes next is an error, on a line of its own
+            click.echo()
     assert answer is not None, "ask() ends with an Answer or raises"
     return answer
 
 
 class _Waiting:
-    """A spinner while the model reads the passages, on a terminal only."""
+    """A spinner, on a terminal only."""
 
     def __init__(self) -> None:
-        self._status: Any = nullcontext()
+        self._status: Status | None = None
 
-    def start(self, found: Found) -> None:
-        if found.given and sys.stderr.isatty():
+    def start(self, what: str) -> None:
+        if sys.stderr.isatty():
             from rich.console import Console
 
-            tokens = sum(given.tokens for given in found.given)
-            self._status = Console(stderr=True).status(
-                f"reading {counted(len(found.given), 'passage')}, {tokens:,} tokens"
-            )
+            self._status = Console(stderr=True).status(what)
             self._status.start()
 
     def stop(self) -> None:
-        if hasattr(self._status, "stop"):
+        if self._status is not None:
             self._status.stop()
+            self._status = None
 
 
 def _print(answer: Answer, *, show: bool) -> None:
@@ -145,14 +162,13 @@ def _print(answer: Answer, *, show: bool) -> None:
         click.echo(_citation_line(citation))
     if show:
         for given in answer.given:
-            click.echo(f"\n{_given_line(given)}\n{given.passage.text}")
+            click.echo(f"\n{_given_line(given)}\n{visible(given.passage.text)}")
     click.echo(_timings_line(answer), err=True)
 
 
 def _citation_line(citation: Citation) -> str:
     place = f"{shown_path(citation.path)}:{citation.first_line}-{citation.last_line}"
-    quote = " ".join(citation.quote.split())
-    return f"[{citation.number}] {place}  “{quote}”{_STANDINGS[citation.standing]}"
+    return f"[{citation.number}] {place}  “{visible(flat(citation.quote))}”{_STANDINGS[citation.standing]}"
 
 
 def _given_line(given: Given) -> str:

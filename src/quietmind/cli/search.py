@@ -8,7 +8,7 @@ import click
 
 from quietmind.base.paths import shown_path
 from quietmind.cli.options import debug_option, json_option, workspace_option
-from quietmind.cli.output import print_json
+from quietmind.cli.output import flat, print_json, visible
 
 _PREVIEW = 160
 
@@ -47,9 +47,11 @@ def search(query: str, limit: int, show: bool, as_json: bool, workspace: Path) -
         click.echo("nothing found")
     for hit in hits:
         passage = hit.passage
-        click.echo(f"{shown_path(passage.path)}:{passage.first_line}-{passage.last_line}  {passage.place}")
+        click.echo(
+            f"{shown_path(passage.path)}:{passage.first_line}-{passage.last_line}  {visible(flat(passage.place))}"
+        )
         if show:
-            click.echo("\n".join(f"    {line}" for line in passage.text.split("\n")) + "\n")
+            click.echo("\n".join(f"    {line}" for line in visible(passage.text).split("\n")) + "\n")
         else:
-            flat = " ".join(passage.text.split())
-            click.echo(f"    {flat[:_PREVIEW]}{'…' if len(flat) > _PREVIEW else ''}")
+            preview = flat(passage.text)
+            click.echo(f"    {visible(preview[:_PREVIEW])}{'…' if len(preview) > _PREVIEW else ''}")

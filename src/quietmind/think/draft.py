@@ -45,7 +45,7 @@ class Draft:
         return self._shown(self._stream.feed(text))
 
     def close(self, *, whole: bool) -> Iterator[str]:
-        """Take the end of the text; yield what to show. Not ``whole``: its last sentence was cut off, and is not judged.
+        """Take the end of the text; yield what to show. Not ``whole``: its last sentence was cut off and bears nothing.
 
         A sentence that lacks its end may say something else than it seems to.
         """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quietmind.base.errors import DoesNotFit, WorkspaceError
@@ -87,6 +87,7 @@ class Start:
             context=self.plan.context,
             kv_type=self.plan.kv_type,
             threads=self.plan.threads,
+            batch=self.plan.batch,
             micro_batch=self.plan.micro_batch,
         )
         return LlamaCpp.start(options, logs)
@@ -112,12 +113,19 @@ def plan_model(name: str, ask: Ask) -> tuple[Plan, Path]:
     return start.plan, start.card.path
 
 
-def launch(name: str, ask: Ask, logs: Path, workspace: Path | None = None) -> Engine:
+def launch(
+    name: str, ask: Ask, logs: Path, workspace: Path | None = None, warn: Callable[[str], None] = lambda _: None
+) -> Engine:
     """Start the model that answers to ``name`` as planned; what its runs show is appended to ``workspace``.
 
-    Raises what ``prepare`` raises, DoesNotFit, EngineError.
+    ``warn`` is told, in a line each, what the person should know of the plan. Raises what ``prepare`` raises,
+    DoesNotFit, EngineError.
     """
-    start = prepare(name, ask, workspace)
+    start = prepare(name, _runnable(name, ask, warn), workspace)
+    if start.plan.verdict == "tight":
+        warn(f"memory is tight: {start.plan.model} takes nearly all that is free now; see `quietmind plan`")
+    for warning in start.plan.warnings:
+        warn(warning)
     engine = start.engine(logs)
     if workspace is None:
         return engine
@@ -127,3 +135,15 @@ def launch(name: str, ask: Ask, logs: Path, workspace: Path | None = None) -> En
             remember(workspace, measurements)
 
     return Noting(engine, start.label, note)
+
+
+def _runnable(name: str, ask: Ask, warn: Callable[[str], None]) -> Ask:
+    """Return ``ask`` as the engine that we start can run it, saying what had to be changed."""
+    native, cores = read_card(locate(name)).native_context, probe().host.logical_cores
+    if ask.context is not None and ask.context > native:
+        warn(f"context {ask.context:,} is past the model's native {native:,}, which is used instead")
+        ask = replace(ask, context=native)
+    if ask.threads is not None and cores is not None and ask.threads > cores:
+        warn(f"{ask.threads:,} threads are more than this machine's {cores} cores, which are used instead")
+        ask = replace(ask, threads=cores)
+    return replace(ask, batch=LlamaCppOptions.batch)
