@@ -159,6 +159,8 @@ def test_experts_used_change_what_is_read_not_what_is_stored(card_of: MakeCard, 
     assert rows[0].bytes == rows[1].bytes
     assert (rows[0].read_per_token, rows[1].read_per_token) == (rows[0].bytes // 4, rows[0].bytes // 2)
     assert two.ledger.component("KV cache") == four.ledger.component("KV cache")
+    assert two.warnings == ()
+    assert any("4 of 8 experts are used" in warning for warning in four.warnings)
     assert "--override-kv" not in two.flags
     assert "qwen3moe.expert_used_count=int:4" in four.flags
 

@@ -17,6 +17,7 @@ def warnings_of(machine: Machine, card: ModelCard, placement: Placement, run: Ru
     """Return the warnings of a placed model, the costliest mistake first."""
     return (
         *_past_native(card, run),
+        *_other_experts(card, run),
         *_from_disk(machine, ledger),
         *_unknown(machine),
         *_idle(machine, placement),
@@ -30,6 +31,14 @@ def _past_native(card: ModelCard, run: Run) -> Iterator[str]:
             f"context {run.context:,} is past the model's native {card.native_context:,}: it takes YaRN with a factor "
             f"of {run.yarn.factor:.2f}{trained} (and an override of {card.arch}.context_length), and answers to short "
             "prompts get worse"
+        )
+
+
+def _other_experts(card: ModelCard, run: Run) -> Iterator[str]:
+    if run.experts_used is not None:
+        yield (
+            f"{run.experts_used} of {card.experts} experts are used, not as many as in training: the bytes read for a "
+            "token change with them, the bytes held do not, and answers may get worse"
         )
 
 
