@@ -113,14 +113,20 @@ def _candidate(
 
 
 def _without_idle(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
-    """Leave out memory that nothing would be put into: where this machine does, and past the first size that does."""
+    """Leave out memory that stays empty: where this machine does, past the first size that does, or where nothing more
+    of the model comes into it.
+    """
     enough = any(candidate.kind == "here" and candidate.enough for candidate in candidates)
+    last: dict[str, int] | None = None
     for candidate in candidates:
-        memory = candidate.kind == "upgrade" and "of RAM" in candidate.name
-        if memory and enough:
+        if candidate.kind != "upgrade" or "of RAM" not in candidate.name:
+            yield candidate
             continue
-        enough = enough or (memory and candidate.enough)
-        yield candidate
+        held = {use.device: use.needed_bytes for use in candidate.plan.devices} if candidate.plan else None
+        if not enough and (held is None or held != last):
+            yield candidate
+        last = held
+        enough = enough or candidate.enough
 
 
 def _rank(candidate: Candidate) -> tuple[bool, bool, float]:
