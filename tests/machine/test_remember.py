@@ -84,6 +84,16 @@ def test_what_was_not_measured_this_time_stays(tmp_path: Path, file: Path) -> No
     assert remembered(other, file).cpu.bandwidth_bytes_per_s == 40e9
 
 
+def test_a_measurement_on_a_busy_machine_replaces_no_better_one(tmp_path: Path, file: Path) -> None:
+    here = machine(tmp_path)
+    for rate, share, kept in ((30e9, 0.2, 30e9), (70e9, 0.5, 70e9), (40e9, 0.5, 70e9), (60e9, 1.0, 60e9)):
+        remember(here, Measured(rate, rate / 10, cpu_share=share), file)
+        found = remembered(here, file)
+        assert found.cpu.bandwidth_bytes_per_s == kept
+        assert found.disk is not None
+        assert found.disk.read_bytes_per_s == kept / 10
+
+
 def test_a_disk_is_known_by_its_mount_so_that_the_folder_may_come_later(tmp_path: Path, file: Path) -> None:
     here = machine(tmp_path)
     remember(here, TAKEN, file)

@@ -9,8 +9,6 @@ from quietmind.base.progress import terminal_progress
 from quietmind.cli.options import debug_option, json_option
 from quietmind.cli.output import print_json
 
-_UNDISTURBED = 0.9  # the share of the processor below which a measurement says more of the other programs
-
 
 @click.command()
 @click.argument("machine", metavar="[NAME|FILE]", required=False)
@@ -49,16 +47,16 @@ def machine(machine: str | None, measure: bool, as_list: bool, as_json: bool) ->
 def _measure() -> None:
     from quietmind.machine.measure import measure
     from quietmind.machine.probe import hardware
-    from quietmind.machine.remember import remember
+    from quietmind.machine.remember import UNDISTURBED, remember
 
     here = hardware()
     with terminal_progress() as progress:
         measured = measure(here, progress)
     remember(here, measured)
-    if measured.cpu_share is not None and measured.cpu_share < _UNDISTURBED:
+    if measured.cpu_share is not None and measured.cpu_share < UNDISTURBED:
         click.echo(
-            f"quietmind: other programs took {1 - measured.cpu_share:.0%} of the processor meanwhile, so memory is "
-            "faster than it seems; measure again when they are done",
+            f"quietmind: other programs took {1 - measured.cpu_share:.0%} of the processor meanwhile, so memory and "
+            "disk are faster than they seem; measure again when they are done",
             err=True,
         )
 

@@ -18,6 +18,7 @@ from quietmind.base.units import GIB
 from quietmind.machine.machine import Device, Link, Machine
 
 _VERSION = 1
+UNDISTURBED = 0.9  # the share of the processor below which a measurement says more of other programs
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +57,8 @@ def fingerprint(machine: Machine) -> str:
 def remember(machine: Machine, measured: Measured, file: Path | None = None) -> None:
     """Keep ``measured`` for ``machine``; what was not measured this time stays as it was.
 
+    What was measured beside busy programs does not replace a better value: it is a lower bound, no more.
+
     Raises UsageError when the file cannot be written.
     """
     file = file or measured_machines_file()
@@ -63,11 +66,15 @@ def remember(machine: Machine, measured: Measured, file: Path | None = None) -> 
     entry: dict[str, Any] = dict(entries.get(fingerprint(machine), {}))
     entry["cpu"] = machine.cpu.name  # for the person who opens the file
     entry["measured_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    disturbed = measured.cpu_share is not None and measured.cpu_share < UNDISTURBED
     if measured.ram_bytes_per_s is not None:
-        entry["ram_bytes_per_s"] = round(measured.ram_bytes_per_s)
+        before = _numbers(entry).get("ram_bytes_per_s", 0.0) if disturbed else 0.0
+        entry["ram_bytes_per_s"] = round(max(before, measured.ram_bytes_per_s))
     if measured.disk_bytes_per_s is not None and machine.disk is not None:
-        disks = {_mount(machine.disk.path): round(measured.disk_bytes_per_s)}
-        entry["disks_bytes_per_s"] = _numbers(entry.get("disks_bytes_per_s")) | disks
+        disks = _numbers(entry.get("disks_bytes_per_s"))
+        mount = _mount(machine.disk.path)
+        before = disks.get(mount, 0.0) if disturbed else 0.0
+        entry["disks_bytes_per_s"] = disks | {mount: round(max(before, measured.disk_bytes_per_s))}
     if measured.links:
         links = {link.target: round(link.bandwidth_bytes_per_s or 0) for link in measured.links}
         entry["links_bytes_per_s"] = _numbers(entry.get("links_bytes_per_s")) | links
