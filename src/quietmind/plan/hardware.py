@@ -13,6 +13,7 @@ from quietmind.model.card import ModelCard
 from quietmind.plan.placement import DISK
 from quietmind.plan.plan import Ask, Plan, plan
 from quietmind.plan.search import Planner, refuse_absurd, shortfall
+from quietmind.plan.speed import Speed
 from quietmind.plan.table import align, interval_to_json
 from quietmind.plan.upgrades import with_gpu, with_memory, with_one_more_gpu
 
@@ -117,15 +118,16 @@ def _without_idle(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
     of the model comes into it.
     """
     enough = any(candidate.kind == "here" and candidate.enough for candidate in candidates)
-    last: dict[str, int] | None = None
+    last: tuple[dict[str, int], Speed | None] | None = None
     for candidate in candidates:
         if candidate.kind != "upgrade" or "of RAM" not in candidate.name:
             yield candidate
             continue
-        held = {use.device: use.needed_bytes for use in candidate.plan.devices} if candidate.plan else None
-        if not enough and (held is None or held != last):
+        planned = candidate.plan
+        outcome = ({use.device: use.needed_bytes for use in planned.devices}, planned.speed) if planned else None
+        if not enough and (outcome is None or outcome != last):
             yield candidate
-        last = held
+        last = outcome
         enough = enough or candidate.enough
 
 
