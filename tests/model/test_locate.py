@@ -71,6 +71,59 @@ def test_a_path_wins_over_every_place(home: Path) -> None:
     assert locate("~/m.gguf") == here
 
 
+def test_any_existing_file_is_the_model(home: Path) -> None:
+    blob = put(home / "blobs/sha256-0123")
+    assert locate("blobs/sha256-0123") == Path("blobs/sha256-0123")
+    assert locate(str(blob)) == blob
+    put(home / "weights.bin")
+    assert locate("weights.bin") == Path("weights.bin")
+
+
+def test_a_short_name_is_no_file_of_that_name(home: Path) -> None:
+    put(home / "tiny", b"my diary")
+    path = put(home / "ours/SmolLM2-135M-Instruct.Q4_1.gguf")
+    assert locate("tiny") == path
+
+
+def test_a_folder_is_called_one_unless_it_names_a_model(home: Path) -> None:
+    (home / "qwen").mkdir()
+    with pytest.raises(ModelNotFound, match="qwen: is a folder; name the model file in it"):
+        locate("qwen")
+    path = put(home / "ours/qwen.gguf")
+    assert locate("qwen") == path
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a/" + "x" * 5000, "x" * 5000 + ".gguf"])
+def test_a_name_longer_than_any_file_is_not_found(home: Path, name: str) -> None:
+    with pytest.raises(ModelNotFound):
+        locate(name)
+
+
+def test_an_unknown_home_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="no home folder is known"):
+        locate("~nobody-of-that-name/x.gguf")
+    for name in ("HF_HOME", "OLLAMA_MODELS", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, "~nobody-of-that-name/x")
+        with pytest.raises(UsageError, match="no home folder is known"):
+            locate("m")
+        monkeypatch.delenv(name)
+
+
+def test_a_folder_that_may_not_be_entered_is_told_or_passed_over(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(home / "ours/m.gguf")
+    real = Path.stat
+
+    def refusing(path: Path, *, follow_symlinks: bool = True) -> object:
+        if {"locked", ".lmstudio", ".ollama"} & set(path.parts):
+            raise PermissionError(13, "Permission denied")
+        return real(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refusing)
+    with pytest.raises(ModelNotFound, match=r"locked/m\.gguf: cannot be looked at \(Permission denied\)"):
+        locate("locked/m.gguf")
+    assert locate("m") == home / "ours/m.gguf"
+
+
 def test_a_path_that_is_not_there_is_not_looked_for_elsewhere(home: Path) -> None:
     put(home / "ours/m.gguf")
     with pytest.raises(ModelNotFound):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quietmind.base.errors import ModelNotFound, UsageError
-from quietmind.base.paths import models_folder, shown_path
+from quietmind.base.paths import expanded, models_folder, shown_path
 from quietmind.model.catalogue import CATALOGUE
 from quietmind.model.gguf import part_paths
 
@@ -41,25 +41,29 @@ class HubFile:
 def locate(name: str, extra: Sequence[Path] = ()) -> Path:
     """Return the file of a model.
 
-    ``name`` is a path, a short name of the catalogue ("tiny"), ``hf:OWNER/NAME/FILE``, an Ollama name ("qwen3:8b"), or
-    a file name with or without ``.gguf``, looked for in our folder, the Hugging Face cache, LM Studio's folders,
-    Ollama's store and the folders of ``extra``, in this order. Of a split model it is the first part.
+    ``name`` is the path of any file, a short name of the catalogue ("tiny"), ``hf:OWNER/NAME/FILE``, an Ollama name
+    ("qwen3:8b"), or a file name with or without ``.gguf``, looked for in our folder, the Hugging Face cache, LM
+    Studio's folders, Ollama's store and the folders of ``extra``, in this order. Of a split model it is the first part.
     Raises ModelNotFound, which says where it looked and what to do; UsageError for an empty or malformed name.
     """
     if not name.strip() or "\0" in name:
         raise UsageError("no model was named; give a path to a .gguf, or a name such as tiny")
     if name.startswith("hf:"):
         return _locate_hub_file(parse_hub_name(name))
-    given = Path(name).expanduser()
-    if given.suffix == ".gguf" and given.is_file():
-        return given
+    given = expanded(name)
+    there = local_path(name)
     known = CATALOGUE.get(name)
+    # Only a .gguf of that very name wins over a short name of the catalogue.
+    if there is not None and there.is_file() and (known is None or there.suffix == ".gguf"):
+        return there
     wanted = (known.filename if known else given.name).casefold()
     if known or len(given.parts) == 1:
         for model in _found(extra):
             names = {model.name, model.path.name, model.path.stem, _whole_stem(model.path)}
             if wanted in {candidate.casefold() for candidate in names}:
                 return model.path
+    if there is not None and there.is_dir():
+        raise ModelNotFound(f"{shown_path(name)}: is a folder; name the model file in it")
     folders = [*(folder for _, folder in _folders()), _ollama_folder(), *extra]
     places = ", ".join(shown_path(folder) for folder in folders)
     if known:
@@ -68,6 +72,22 @@ def locate(name: str, extra: Sequence[Path] = ()) -> Path:
         f"{shown_path(name)}: no such file, and no model of that name in {places}; give the path of a .gguf, "
         "or fetch one with `quietmind pull tiny` or `quietmind pull hf:OWNER/NAME/FILE.gguf`"
     )
+
+
+def local_path(name: str) -> Path | None:
+    """Return the file or folder that ``name`` is the path of, None when there is none.
+
+    Raises UsageError for a home folder that is not known, ModelNotFound for a path that cannot be looked at.
+    """
+    given = expanded(name)
+    try:
+        return given if given.exists() else None
+    except OSError as error:
+        if len(given.parts) == 1:  # a name, to be looked for elsewhere
+            return None
+        raise ModelNotFound(
+            f"{shown_path(name)}: cannot be looked at ({error.strerror}); check the name and its permissions"
+        ) from error
 
 
 def installed(extra: Sequence[Path] = ()) -> list[Installed]:
@@ -97,12 +117,12 @@ def hub_folder(models: Path, file: HubFile) -> Path:
 
 def _locate_hub_file(file: HubFile) -> Path:
     ours = hub_folder(models_folder(), file) / file.filename
-    if ours.is_file():
+    if _is_file(ours):
         return ours
     cache = _hub_cache()
     snapshots = cache / f"models--{file.repository.replace('/', '--')}" / "snapshots"
     for snapshot in sorted(_entries(snapshots)):
-        if (snapshot / file.filename).is_file():
+        if _is_file(snapshot / file.filename):
             return snapshot / file.filename
     raise ModelNotFound(
         f"hf:{file.repository}/{file.filename}: not in {shown_path(ours.parent)} nor in {shown_path(cache)}; "
@@ -114,8 +134,8 @@ def _folders() -> Iterator[tuple[str, Path]]:
     """Yield the folders that programs keep .gguf files in, somewhere below, each with what to call it."""
     yield "quietmind", models_folder()
     yield "Hugging Face cache", _hub_cache()
-    yield "LM Studio", Path.home() / ".lmstudio" / "models"
-    yield "LM Studio", Path.home() / ".cache" / "lm-studio" / "models"
+    yield "LM Studio", expanded("~/.lmstudio/models")
+    yield "LM Studio", expanded("~/.cache/lm-studio/models")
 
 
 def _found(extra: Sequence[Path]) -> Iterator[Installed]:
@@ -135,8 +155,8 @@ def _files_below(folder: Path, source: str) -> Iterator[Installed]:
             if path.suffix != ".gguf" or file.startswith("mmproj"):
                 continue
             parts = part_paths(path)
-            if path == parts[0] and path.is_file():
-                size = sum(part.stat().st_size for part in parts if part.is_file())
+            if path == parts[0] and _is_file(path):
+                size = sum(part.stat().st_size for part in parts if _is_file(part))
                 yield Installed(_whole_stem(path), path, source, size)
 
 
@@ -148,15 +168,15 @@ def _whole_stem(path: Path) -> str:
 def _hub_cache() -> Path:
     """Return where huggingface_hub keeps files, by the same environment variables, without importing it."""
     if given := os.environ.get("HF_HUB_CACHE"):
-        return Path(given).expanduser()
+        return expanded(given)
     if given := os.environ.get("HF_HOME"):
-        return Path(given).expanduser() / "hub"
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"
+        return expanded(given) / "hub"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
 
 
 def _ollama_folder() -> Path:
     given = os.environ.get("OLLAMA_MODELS")
-    return Path(given).expanduser() if given else Path.home() / ".ollama" / "models"
+    return expanded(given or "~/.ollama/models")
 
 
 def _ollama_models() -> Iterator[Installed]:
@@ -167,7 +187,7 @@ def _ollama_models() -> Iterator[Installed]:
         if digest is None:
             continue
         blob = store / "blobs" / f"sha256-{digest}"
-        if blob.is_file():
+        if _is_file(blob):
             _, namespace, model, tag = manifest.parts[-4:]
             name = model if namespace == "library" else f"{namespace}/{model}"
             yield Installed(name if tag == "latest" else f"{name}:{tag}", blob, "Ollama", blob.stat().st_size)
@@ -184,6 +204,13 @@ def _weights_digest(manifest: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # somebody else's file, not ours to complain about
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a folder on the way that we may not enter
+        return False
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quietmind.base.errors import ModelNotFound, UsageError
+from quietmind.base.errors import ModelNotFound
 from quietmind.base.paths import shown_path
 from quietmind.model import gguf, safetensors
 from quietmind.model.card import ModelCard
 from quietmind.model.catalogue import Entry, entry
 from quietmind.model.config import read_config
-from quietmind.model.derive import DEFAULT_QUANTIZATION, derive_card, derive_stored_card, quantization
-from quietmind.model.locate import locate
+from quietmind.model.derive import DEFAULT_QUANTIZATION, derive_card, derive_stored_card, quantization, requantize_card
+from quietmind.model.locate import local_path, locate
 
 
 def open_card(name: str, quant: str | None = None) -> ModelCard:
@@ -20,16 +20,17 @@ def open_card(name: str, quant: str | None = None) -> ModelCard:
     ``name`` is a path (a .gguf, a .safetensors or its index, a folder of a checkpoint, a config.json), a file found
     by :func:`locate`, a public model of the catalogue, ``hf:OWNER/NAME[/FILE]`` or a URL; only these last two, and
     only where no local file answers to them, ask the network. ``quant`` names the quantization that a card without
-    weights is derived for: Q4_K_M where none is given and the model's own makers publish it so.
+    weights is derived for (Q4_K_M where none is given and the model is published so), and another than a file's own
+    asks for the same model quantized so.
 
-    Raises UsageError for an unknown quantization, which lists the known ones, or one that a file already has;
-    ModelNotFound, ModelError, ModelFileDamaged, ModelNotUnderstood; DownloadFailed from a server.
+    Raises UsageError for an unknown quantization, which lists the known ones; ModelNotFound, ModelError,
+    ModelFileDamaged, ModelNotUnderstood; DownloadFailed from a server.
     """
     wanted = None if quant is None else quantization(quant)
     if name.startswith(("hf:", "https://", "http://")):
         return _named_by_address(name, wanted)
-    given = Path(name).expanduser()
-    if "\0" not in name and name.strip() and given.exists():
+    given = local_path(name) if name.strip() and "\0" not in name else None
+    if given is not None:
         return _from_path(given, wanted)
     public = entry(name)
     if public is not None and wanted is not None:
@@ -66,12 +67,7 @@ def _from_path(path: Path, wanted: str | None) -> ModelCard:
         shape = read_config(path)
         return derive_stored_card(shape) if wanted is None else derive_card(shape, wanted)
     card = gguf.read_card(path)
-    if wanted is not None and wanted != card.quantization:
-        raise UsageError(
-            f"{shown_path(path)}: is {card.quantization} already; to plan {wanted}, name a model of the catalogue "
-            "(`quietmind models`) or a config.json"
-        )
-    return card
+    return card if wanted in (None, card.quantization) else requantize_card(card, wanted)
 
 
 def _from_checkpoint(path: Path, wanted: str | None) -> ModelCard:
