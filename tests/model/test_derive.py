@@ -10,7 +10,7 @@ import pytest
 from quietmind.base.errors import UsageError
 from quietmind.model.card import LayerKind
 from quietmind.model.config import shape_of
-from quietmind.model.derive import QUANTIZATIONS, derive_card
+from quietmind.model.derive import QUANTIZATIONS, derive_card, requantize_card
 from quietmind.model.gguf import read_card
 from quietmind.model.hf_quant import awq_bytes, fp8_block_bytes, gptq_bytes
 from quietmind.model.locate import locate
@@ -96,6 +96,15 @@ def test_the_mixed_recipe_of_a_real_file_is_derived_tensor_by_tensor() -> None:
     # The file is of 2024: its tensors stand, and were counted, in the order of the checkpoint.
     in_its_order = tensor_types(shape(QWEN_CODER), [(t.name, t.shape) for t in real.tensors], "Q4_K_M")
     assert in_its_order == [tensor.type for tensor in real.tensors]
+
+
+@pytest.mark.parametrize("quantization", ["Q8_0", "Q4_K_M", "Q2_K", "IQ3_XS", "MXFP4_MOE", "AWQ-INT4"])
+def test_requantizing_gives_what_the_configuration_gives(quantization: str) -> None:
+    for config in (SMOLLM2, MIXTRAL, LLAMA_70B):
+        again = requantize_card(derive_card(shape(config), "Q5_0"), quantization)
+        derived = derive_card(shape(config), quantization)
+        assert (again.tensors, again.quantization) == (derived.tensors, derived.quantization)
+        assert again.file_bytes == derived.file_bytes
 
 
 def test_the_first_and_last_eighth_and_every_third_between_get_more_bits() -> None:

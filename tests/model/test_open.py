@@ -48,14 +48,15 @@ def test_a_file_that_is_here_goes_before_the_catalogue(
     assert not open_card("Qwen3-8B", "Q4_K_M").exact
 
 
-def test_a_file_keeps_its_quantization(
+def test_a_file_can_be_planned_in_another_quantization(
     tmp_path: Path, write_gguf: Callable[..., bytes], small_model: Callable[..., Any]
 ) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(write_gguf(*small_model()))
-    assert open_card(str(path)).quantization == open_card(str(path), "Q8_0").quantization == "Q8_0"
-    with pytest.raises(UsageError, match="is Q8_0 already; to plan Q4_K_M, name a model"):
-        open_card(str(path), "Q4_K_M")
+    own, other = open_card(str(path), "Q8_0"), open_card(str(path), "Q4_0")
+    assert (own.exact, own.quantization, other.exact, other.quantization) == (True, "Q8_0", False, "Q4_0")
+    assert other.weight_bytes < own.weight_bytes
+    assert other.parameters == own.parameters
 
 
 def test_a_configuration_alone_is_enough(tmp_path: Path) -> None:

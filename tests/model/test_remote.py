@@ -254,6 +254,4 @@ def test_names_that_name_no_file_are_wrong_usage(name: str) -> None:
 def test_other_kinds_of_files_are_wrong_usage(server: Server) -> None:
     with pytest.raises(UsageError, match=r"no \.gguf"):
         read_remote_card("hf:owner/model/pytorch_model.bin")
-    with pytest.raises(UsageError, match="has its quantization"):
-        read_remote_card("hf:owner/model/model.gguf", "Q8_0")
     assert server.asked == []

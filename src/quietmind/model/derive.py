@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -33,15 +34,39 @@ def derive_card(shape: Shape, name: str = DEFAULT_QUANTIZATION) -> ModelCard:
     names no file. Raises UsageError for an unknown quantization.
     """
     known = quantization(name)
-    rows = tensor_extents(shape)
-    if known in RECIPES:
-        tensors = [
-            Tensor(tensor, extents, kind, tensor_bytes(extents, kind))
-            for (tensor, extents), kind in zip(rows, tensor_types(shape, rows, known), strict=True)
-        ]
-    else:
-        tensors = stored_tensors(rows, SCHEMES[known])
-    return card_of(shape, tuple(tensors), known)
+    return card_of(shape, _typed(shape, tensor_extents(shape), known), known)
+
+
+def requantize_card(card: ModelCard, name: str) -> ModelCard:
+    """Return the card of the same model in the quantization ``name``, from the extents of the tensors that it has.
+
+    It is derived, not exact, and no file is it. Raises UsageError for an unknown quantization.
+    """
+    known = quantization(name)
+    rows = [(tensor.name, tensor.shape) for tensor in card.tensors]
+    in_order = sorted(rows, key=lambda row: (_block_of(row[0]), row[0]))
+    tensors = _typed(card, in_order, known)
+    return replace(card, tensors=tensors, file_bytes=_padded(tensors), quantization=known, files=(), exact=False)
+
+
+def _block_of(tensor: str) -> int:
+    """Return the number of a tensor's block, by which llama.cpp orders them; -1 for those of none."""
+    head, _, rest = tensor.partition(".")
+    return int(rest.partition(".")[0]) if head == "blk" and rest.partition(".")[0].isdecimal() else -1
+
+
+def _typed(model: Shape | ModelCard, rows: list[tuple[str, tuple[int, ...]]], known: str) -> tuple[Tensor, ...]:
+    if known not in RECIPES:
+        return tuple(stored_tensors(rows, SCHEMES[known]))
+    return tuple(
+        Tensor(tensor, extents, kind, tensor_bytes(extents, kind))
+        for (tensor, extents), kind in zip(rows, tensor_types(model, rows, known), strict=True)
+    )
+
+
+def _padded(tensors: tuple[Tensor, ...]) -> int:
+    """Return the bytes of the data of a GGUF file that holds ``tensors``."""
+    return sum(-(-tensor.bytes // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT for tensor in tensors)
 
 
 def derive_stored_card(shape: Shape) -> ModelCard:
@@ -75,7 +100,7 @@ def card_of(shape: Shape, tensors: tuple[Tensor, ...], quantization: str | None,
         experts=shape.experts,
         experts_used=shape.experts_used,
         tensors=tuple(tensor for tensor in tensors if not tensor.name.startswith(beyond)) if beyond else tensors,
-        file_bytes=sum(-(-tensor.bytes // DEFAULT_ALIGNMENT) * DEFAULT_ALIGNMENT for tensor in tensors),
+        file_bytes=_padded(tensors),
         expert_feed_forward=shape.expert_feed_forward,
         shared_feed_forward=shape.shared_feed_forward,
         rope=shape.rope,

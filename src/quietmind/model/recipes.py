@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from quietmind.model.card import ModelCard
 from quietmind.model.ggml_types import BY_NAME
 from quietmind.model.shape import Shape
 
@@ -76,10 +78,39 @@ _QUERIES_AND_KEYS = {"IQ3_XS": "iq3_xxs", "IQ3_XXS": "iq2_s"}
 _KEPT = ("_norm.weight", "ffn_gate_inp.weight", "ssm_conv1d")  # never quantized, written as f32
 
 
-def tensor_types(shape: Shape, tensors: Iterable[tuple[str, Sequence[int]]], name: str) -> list[str]:
+@dataclass(frozen=True)
+class Traits:
+    """What the rules ask of a model. ``blocks`` counts those for further tokens too, ``sharing`` query heads a KV head.
+
+    With latent attention the file says that all heads share one.
+    """
+
+    arch: str
+    blocks: int
+    sharing: int
+    experts: int
+    tied: bool
+
+    @property
+    def seventy(self) -> bool:
+        """Whether llama.cpp takes it for a 70B model, which it knows by the number of layers alone."""
+        return self.blocks == 80 and (self.arch == "qwen2" or (self.arch == "llama" and self.sharing > 1))
+
+
+def traits_of(model: Shape | ModelCard) -> Traits:
+    """Return what the rules ask of ``model``. Of a card, blocks that were left out when it was read are not counted."""
+    if isinstance(model, ModelCard):
+        kv_heads, tied, blocks = max(model.kv_heads), model.tied_output, model.layers
+    else:
+        kv_heads, tied, blocks = model.kv_heads, model.tied, model.layers + model.prediction_layers
+    sharing = model.heads if model.latent else model.heads // kv_heads
+    return Traits(model.arch, blocks, sharing, model.experts, tied)
+
+
+def tensor_types(model: Shape | ModelCard, tensors: Iterable[tuple[str, Sequence[int]]], name: str) -> list[str]:
     """Return the type of each of ``tensors`` (names and extents, in the file's order) by the recipe ``name``."""
     rows = list(tensors)
-    chooser = _Chooser(shape, name, sum(1 for tensor, _ in rows if _shares_values(tensor)))
+    chooser = _Chooser(traits_of(model), name, sum(1 for tensor, _ in rows if _shares_values(tensor)))
     return [chooser.type_of(tensor, extents) for tensor, extents in rows]
 
 
@@ -108,20 +139,13 @@ def _part(tensor: str) -> str:
 class _Chooser:
     """Goes through the tensors in order: of some kinds, the rules count how many have gone before."""
 
-    def __init__(self, shape: Shape, name: str, values: int) -> None:
-        self._shape = shape
+    def __init__(self, traits: Traits, name: str, values: int) -> None:
+        self._traits = traits
         self._recipe = name
         self._most = RECIPES[name]
-        self._layers = shape.layers + shape.prediction_layers
         self._values = values
         self._seen: Counter[str] = Counter()
-        self._eight = shape.experts == 8
-        # With latent attention the file says that all heads share one.
-        self._sharing = shape.heads if shape.latent else shape.heads // shape.kv_heads
-        # What llama.cpp calls the 70B type: by the number of layers alone.
-        self._seventy = shape.layers == 80 and (
-            shape.arch == "qwen2" or (shape.arch == "llama" and shape.heads != shape.kv_heads)
-        )
+        self._eight = traits.experts == 8
 
     def type_of(self, tensor: str, extents: Sequence[int]) -> str:
         if len(extents) < 2 or not tensor.endswith("weight") or any(part in tensor for part in _KEPT):
@@ -139,7 +163,7 @@ class _Chooser:
         part = _part(tensor)
         index = self._seen[part]
         self._seen[part] += 1
-        if part == "output.weight" or (self._shape.tied and part == "token_embd.weight"):
+        if part == "output.weight" or (self._traits.tied and part == "token_embd.weight"):
             return self._output(extents[0])
         if self._recipe == "MXFP4_MOE":
             return "mxfp4" if len(extents) > 2 and extents[2] > 1 else "q8_0"
@@ -147,7 +171,7 @@ class _Chooser:
             return self._value(index)
         if part.startswith("ffn"):
             # In a mixture the layer is read from the name, elsewhere counted.
-            return self._feed_forward(part, int(tensor.split(".")[1]) if self._shape.experts > 1 else index)
+            return self._feed_forward(part, int(tensor.split(".")[1]) if self._traits.experts > 1 else index)
         return self._attention(part)
 
     def _output(self, row: int) -> str:
@@ -160,25 +184,26 @@ class _Chooser:
     def _value(self, index: int) -> str:
         kind = self._most
         if self._recipe in _VALUES:
-            kind = _VALUES[self._recipe][0 if self._sharing >= 4 else 1] or self._most
+            kind = _VALUES[self._recipe][0 if self._traits.sharing >= 4 else 1] or self._most
         elif self._recipe == "Q3_K_M":
             kind = "q5_k" if index < 2 else "q4_k"
         elif self._recipe in ("Q4_K_M", "Q5_K_M") and _more_bits(index, self._values):
             kind = "q6_k"
         elif self._recipe == "Q4_K_S" and index < 4:
             kind = "q5_k"
-        if self._seventy and kind in ("q3_k", "q4_k"):
+        if self._traits.seventy and kind in ("q3_k", "q4_k"):
             kind = "q5_k"
         return "q8_0" if self._eight else kind
 
     def _feed_forward(self, part: str, layer: int) -> str:
         if part == "ffn_down":
             return self._down(layer)
-        middle = self._layers // 8 <= layer < 7 * self._layers // 8
+        blocks = self._traits.blocks
+        middle = blocks // 8 <= layer < 7 * blocks // 8
         return "iq3_xxs" if self._recipe == "IQ3_XS" and middle else self._most
 
     def _down(self, layer: int) -> str:
-        count = self._layers
+        count = self._traits.blocks
         first, more = layer < count // 8, _more_bits(layer, count)
         kind = self._most
         match self._recipe:

@@ -22,7 +22,7 @@ from quietmind.base.paths import shown_path
 from quietmind.model import gguf, safetensors
 from quietmind.model.card import ModelCard
 from quietmind.model.config import LARGEST_CONFIG, parse_config, shape_of
-from quietmind.model.derive import derive_card, derive_stored_card
+from quietmind.model.derive import derive_card, derive_stored_card, requantize_card
 from quietmind.model.shape import Shape
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def remote_url(name: str) -> str:
 def read_remote_card(name: str, quantization: str | None = None) -> ModelCard:
     """Return the card of a model on a server: of a GGUF or safetensors file, an index of them, or a config.json.
 
-    With ``quantization`` the card is derived from the configuration instead of read from the weights' headers.
+    With ``quantization`` the card is derived instead of read from the weights' headers.
     ``name`` is as remote_url takes it. Raises UsageError, ModelNotFound, DownloadFailed, ModelFileDamaged,
     ModelNotUnderstood.
     """
@@ -74,9 +74,8 @@ def read_remote_card(name: str, quantization: str | None = None) -> ModelCard:
     with _client() as client:
         server = _Server(client, name)
         if file.endswith(".gguf"):
-            if quantization is not None:
-                raise UsageError(f"{shown_path(name)}: a GGUF file has its quantization; name its config.json instead")
-            return _gguf_card(server, url, file, name)
+            card = _gguf_card(server, url, file, name)
+            return card if quantization in (None, card.quantization) else requantize_card(card, quantization)
         if not file.endswith((".json", ".safetensors")):
             raise UsageError(f"{shown_path(name)}: is no .gguf, .safetensors or .json file; name one of these")
         shape = _shape(server, url if file == _CONFIG else _beside(url, _CONFIG), name)
