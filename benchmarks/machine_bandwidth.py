@@ -22,7 +22,7 @@ from pathlib import Path
 
 from quietmind.base.units import GIB, MIB
 from quietmind.machine.measure_disk import disk_read_rate
-from quietmind.machine.measure_ram import last_level_cache_bytes, ram_read_rate
+from quietmind.machine.measure_ram import last_level_cache_bytes, read_ram
 from quietmind.machine.probe import hardware
 
 SUM = r"""
@@ -136,7 +136,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
         program = compiled(Path(name))
         for number in range(1, rounds + 1):
-            read = ram_read_rate(threads)
+            read = read_ram(threads)
             pairs = {
                 "memory": (read.bytes_per_s if read else None, c_rate(program, threads, size) if program else None),
                 "disk": (disk_read_rate(name), dd_rate(Path(name))),

@@ -16,7 +16,7 @@ from quietmind.machine import measure_disk, measure_ram
 from quietmind.machine.machine import Device, Host, Machine
 from quietmind.machine.measure import measure
 from quietmind.machine.measure_disk import disk_read_rate
-from quietmind.machine.measure_ram import last_level_cache_bytes, ram_read_rate
+from quietmind.machine.measure_ram import last_level_cache_bytes, ram_read_rate, read_ram
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -61,7 +61,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_memory_is_read_at_a_speed_that_memory_has(nodes: int) -> None:
-    read = ram_read_rate(2, numa_nodes=nodes)
+    read = read_ram(2, numa_nodes=nodes)
     assert read is not None
     assert 0.1e9 < read.bytes_per_s < 5e12
     assert 0 < read.cpu_share <= 1.05  # the two clocks are not read at once

@@ -9,7 +9,7 @@ import sys
 from quietmind.base.progress import SILENT, Progress
 from quietmind.machine.machine import Link, Machine
 from quietmind.machine.measure_disk import disk_read_rate
-from quietmind.machine.measure_ram import ram_read_rate
+from quietmind.machine.measure_ram import read_ram
 from quietmind.machine.remember import Measured
 
 _COPY_SECONDS = 60  # a CUDA context can take ten seconds on a machine with many GPUs
@@ -22,7 +22,7 @@ def measure(machine: Machine, progress: Progress = SILENT) -> Measured:
     removed; and 256 MiB are copied to each CUDA device. What cannot be measured is None or left out.
     """
     progress.begin("reading memory", None)
-    ram = ram_read_rate(machine.host.usable_cores or 1, machine.cpu.free_bytes, machine.host.numa_nodes or 1, progress)
+    ram = read_ram(machine.host.usable_cores or 1, machine.cpu.free_bytes, machine.host.numa_nodes or 1, progress)
     disk = disk_read_rate(machine.disk.path, progress) if machine.disk is not None else None
     gpus = [device for device in machine.accelerators if device.kind == "cuda" and not device.unified]
     progress.begin("copying to GPUs", len(gpus))

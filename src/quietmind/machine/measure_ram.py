@@ -38,7 +38,13 @@ class RamRead:
     cpu_share: float
 
 
-def ram_read_rate(
+def ram_read_rate(threads: int, free_bytes: int | None = None, numa_nodes: int = 1) -> float | None:
+    """Return the bytes a second that ``threads`` threads together read; see :func:`read_ram`."""
+    read = read_ram(threads, free_bytes, numa_nodes)
+    return read.bytes_per_s if read is not None else None
+
+
+def read_ram(
     threads: int, free_bytes: int | None = None, numa_nodes: int = 1, progress: Progress = SILENT
 ) -> RamRead | None:
     """Return the bytes a second that ``threads`` threads together read, the best of eight windows of 0.25 s.
