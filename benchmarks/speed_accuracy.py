@@ -1,6 +1,6 @@
 """Compares predicted speeds with published runs, and with runs of the real engine on this machine.
 
-    python benchmarks/speed_accuracy.py [--speeds FILE.csv] [--here]
+    python benchmarks/speed_accuracy.py [--speeds FILE.csv] [--here [--quick]]
 
 The table has the columns of a published-speeds file: model, quant, engine, accelerator and its memory and bandwidth,
 host and its bandwidth, where the experts are, depth, prefill and decode in tokens a second, and a note. Empty cells are
@@ -25,6 +25,7 @@ from quietmind.base.errors import QuietmindError
 from quietmind.machine.machine import Device, Host, Link, Machine
 from quietmind.model.card import LayerKind, ModelCard, Tensor
 from quietmind.model.ggml_types import BY_NAME
+from quietmind.model.open import open_card
 from quietmind.plan.interval import Interval
 from quietmind.plan.placement import Placement
 from quietmind.plan.roofline import Engine
@@ -217,10 +218,8 @@ def _card(model: str, quantization: str) -> ModelCard:
     From the catalogue where it knows both; else from the public shape and what a recipe's name says.
     """
     try:
-        from quietmind.model.open import open_card
-
         return open_card(model, quantization)
-    except (ImportError, QuietmindError):
+    except QuietmindError:
         shape = next((shape for shape in SHAPES if shape.name.lower() == model.lower()), None)
         if shape is None:
             raise ValueError("no such model is known") from None
@@ -348,7 +347,7 @@ def _line(result: Judged) -> str:
         notes.append(f"waits for {result.limit}")
     return (
         f"{result.what:<7} predicted {result.predicted!s:<20} measured {result.truth:>6.1f} tokens/s "
-        f"{result.error:+5.0%}  {result.case}: {', '.join(note for note in notes if note)}"
+        f"{result.error:+5.0%}  {'; '.join([result.case, *(note for note in notes if note)])}"
     )
 
 
@@ -357,13 +356,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--speeds", type=Path, help="table of published speeds")
     parser.add_argument("--here", action="store_true", help="also run the real engine on this machine (minutes)")
+    parser.add_argument("--quick", action="store_true", help="with --here: two small models only")
     given = parser.parse_args()
     speeds = given.speeds or (PUBLISHED if PUBLISHED.exists() else None)
     here: list[Judged] = []
     if given.here:
         from speed_here import runs_here
 
-        here = runs_here()
+        here = runs_here(given.quick)
     print(json.dumps(run(speeds, here=here), ensure_ascii=False))
 
 

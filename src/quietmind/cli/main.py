@@ -29,6 +29,7 @@ _COMMANDS = {
     "hardware": ("quietmind.cli.hardware", "Say which machines, and which upgrade of this one, would run a model."),
     "models": ("quietmind.cli.models", "List the models that can be planned by name, and those that are here."),
     "machine": ("quietmind.cli.machine", "Say what this computer is made of, or a machine of the catalogue."),
+    "bench": ("quietmind.cli.bench", "Measure how fast a model runs here, beside what was predicted."),
 }
 _STOPPED_BY_PERSON = 130
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
