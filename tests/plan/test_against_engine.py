@@ -23,10 +23,11 @@ MACHINE = Machine("any", (Device("cpu", "any", 1 << 40, 1 << 40),), (), Host("an
 
 CHILD = """
 import sys, xllamacpp
-path, context, micro_batch, kv = sys.argv[1:]
+path, context, micro_batch, kv, sequences = sys.argv[1:]
 params = xllamacpp.CommonParams()
 params.model.path, params.n_ctx, params.n_ubatch = path, int(context), int(micro_batch)
 params.cache_type_k = params.cache_type_v = getattr(xllamacpp.ggml_type, "GGML_TYPE_" + kv.upper())
+params.n_parallel, params.kv_unified = int(sequences), False
 params.cache_ram_mib, params.fit_params, params.verbosity, params.warmup = 0, False, 5, False
 xllamacpp.Server(params)
 """
@@ -64,10 +65,19 @@ def engine_log(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("context", "micro_batch", "kv"), [(1024, 512, "f16"), (1300, 128, "q8_0"), (300, 512, "q4_1")]
+    ("context", "micro_batch", "kv", "sequences"),
+    [
+        (1024, 512, "f16", 1),
+        (1300, 128, "q8_0", 1),
+        (300, 512, "q4_1", 1),
+        (1024, 256, "q8_0", 3),
+        (300, 512, "f16", 2),
+    ],
 )
-def test_the_engine_takes_what_the_plan_says(model: Path, context: int, micro_batch: int, kv: str) -> None:
-    log = engine_log(str(model), str(context), str(micro_batch), kv)
+def test_the_engine_takes_what_the_plan_says(
+    model: Path, context: int, micro_batch: int, kv: str, sequences: int
+) -> None:
+    log = engine_log(str(model), str(context * sequences), str(micro_batch), kv, str(sequences))
     taken = {
         part: sum(float(size) for size in re.findall(rf"{words} = +([\d.]+) MiB", log))
         for part, words in (
@@ -77,6 +87,6 @@ def test_the_engine_takes_what_the_plan_says(model: Path, context: int, micro_ba
             ("compute buffer", "compute buffer size"),
         )
     }
-    ledger = plan(MACHINE, read_card(model), Ask(context, kv, micro_batch)).ledger
+    ledger = plan(MACHINE, read_card(model), Ask(context, kv, micro_batch, sequences=sequences)).ledger
     planned = {part: ledger.component(part) / MIB for part in taken}
     assert planned == pytest.approx(taken, abs=0.0101), log[-1000:]  # two digits are printed, of each buffer

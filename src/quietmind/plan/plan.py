@@ -143,7 +143,7 @@ def _largest_context(machine: Machine, sized: _Sized, ask: Ask) -> int:
 def _placed(machine: Machine, sized: _Sized, ask: Ask, tokens: int) -> Placed:
     """Settle the ask at ``tokens`` of context for each sequence, and find the place of every part."""
     card, context = sized.card, padded(tokens)
-    batch = min(ask.batch, tokens)  # the engine lowers both likewise, before it pads the context
+    batch = min(ask.batch, tokens * ask.sequences)  # the engine lowers both likewise, before it pads the context
     run = Run(
         context=context,
         batch=batch,
@@ -163,15 +163,16 @@ def _placed(machine: Machine, sized: _Sized, ask: Ask, tokens: int) -> Placed:
 
 
 def _needs(card: ModelCard, weights: Weights, groups: tuple[KvGroup, ...], run: Run) -> Needs:
-    compute = compute_bytes(card, run.context, run.micro_batch, run.kind, flash_attention=run.flash_attention)
+    tokens = -(-run.micro_batch // run.sequences) * run.sequences  # the engine gives every sequence equally many
+    compute = compute_bytes(card, run.context, tokens, run.kind, flash_attention=run.flash_attention)
     cache = [kv_group_of(groups, card, layer) for layer in range(card.layers)]
     inputs = (
         (2 if run.flash_attention else F32)  # a mask, in half precision for flash attention
         * run.context  # over the whole cache
-        * run.micro_batch  # for every token of the micro-batch
+        * tokens  # for every token of the micro-batch
         + F32  # and the embeddings
         * card.hidden
-        * run.micro_batch
+        * tokens
     )
     return Needs(
         weights=weights,
@@ -179,7 +180,7 @@ def _needs(card: ModelCard, weights: Weights, groups: tuple[KvGroup, ...], run: 
         compute=compute,
         inputs=min(inputs, compute),
         host=output_bytes(card, run.sequences) + overhead_bytes(card),
-        micro_batch=run.micro_batch,
+        micro_batch=tokens,
         expert_share=card.experts_used / card.experts if card.experts else 0.0,
         sequences=run.sequences,
     )
