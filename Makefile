@@ -15,7 +15,7 @@ ASK_RU := Какой тираж у наклейки?
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "quietmind needs Python 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[llamacpp]'
@@ -33,9 +33,9 @@ demo: $(VENV)/.demo
 	@$(call say,ask "$(ASK_EN)" --save $(DEMO)/answer.en.json)
 	@$(call say,ask "$(ASK_RU)" --save $(DEMO)/answer.ru.json)
 
-# Print the command as a person would type it, then run it in the demo's own workspace.
+# Print the command as a person would type it, then run it in the demo's own workspace, without the person's settings.
 define say
-printf '\n$$ quietmind %s\n' '$(1)' && QUIETMIND_WORKSPACE=$(DEMO) $(BIN)/quietmind $(1)
+printf '\n$$ quietmind %s\n' '$(1)' && QUIETMIND_WORKSPACE=$(DEMO) QUIETMIND_SETTINGS=$(DEMO)/none.toml $(BIN)/quietmind $(1)
 endef
 
 test: $(VENV)/.test
