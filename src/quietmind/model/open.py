@@ -12,6 +12,7 @@ from quietmind.model.catalogue import Entry, entry
 from quietmind.model.config import read_config
 from quietmind.model.derive import DEFAULT_QUANTIZATION, derive_card, derive_stored_card, quantization, requantize_card
 from quietmind.model.locate import local_path, locate
+from quietmind.model.remote import is_remote, read_remote_card
 
 
 def open_card(name: str, quant: str | None = None) -> ModelCard:
@@ -27,7 +28,7 @@ def open_card(name: str, quant: str | None = None) -> ModelCard:
     ModelFileDamaged, ModelNotUnderstood; DownloadFailed from a server.
     """
     wanted = None if quant is None else quantization(quant)
-    if name.startswith(("hf:", "https://", "http://")):
+    if is_remote(name):
         return _named_by_address(name, wanted)
     given = local_path(name) if name.strip() and "\0" not in name else None
     if given is not None:
@@ -50,8 +51,6 @@ def _named_by_address(name: str, wanted: str | None) -> ModelCard:
             return _from_path(locate(name), wanted)
         except ModelNotFound:
             pass  # not here: its header is read where it is
-    from quietmind.model.remote import read_remote_card
-
     return read_remote_card(name, wanted)
 
 
