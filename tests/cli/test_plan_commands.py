@@ -113,9 +113,14 @@ def test_compare_changes_one_thing_at_a_time(call: Call) -> None:
 def test_two_models_stand_side_by_side(call: Call) -> None:
     code, out, _ = call("plan", MODEL, "qwen3-0.6b", "--machine", MACHINE, "--context", "8k")
     assert code == 0
-    assert "at once:" in out
-    plans = document(call, "plan", MODEL, "qwen3-0.6b", "--machine", MACHINE, "--context", "8k")["plans"]
-    assert len(plans) == 2
+    assert "at once: fits" in out
+    both = document(call, "plan", MODEL, "qwen3-0.6b", "--machine", MACHINE, "--context", "8k")
+    assert len(both["plans"]) == 2
+
+    def needed(plan: dict[str, Any]) -> int:
+        return sum(int(use["needed_bytes"]) for use in plan["devices"])
+
+    assert needed(both["together"]) == pytest.approx(sum(needed(plan) for plan in both["plans"]), rel=0.01)
 
 
 def test_flags_are_the_engines_command_line_and_nothing_else(call: Call) -> None:

@@ -152,20 +152,17 @@ def test_devices_of_another_machine_stand_elsewhere_and_many_alike_are_one_colum
     assert len(columns) <= 4
 
 
-def test_two_models_stand_side_by_side_and_their_sum_says_whether_both_fit(
-    machine_of: Machines, card_of: Cards
-) -> None:
+def test_two_models_stand_side_by_side_and_are_planned_at_once(machine_of: Machines, card_of: Cards) -> None:
     cards = [card_of(), replace(card_of(), name="Other")]
-    plans = side_by_side(machine_of(), cards, Ask(context=4096))
-    text = render_side_by_side(plans)
+    both = side_by_side(machine_of(), cards, Ask(context=4096))
+    text = render_side_by_side(both)
     assert "Small" in text
     assert "Other" in text
-    assert "at once: fit together" in text
-    needed = plans[0].devices[0].needed_bytes
+    assert "at once: fits" in text
+    assert both.together.ledger.total() == sum(each.ledger.total() for each in both.alone)
+    needed = both.alone[0].devices[0].needed_bytes
     crowded = side_by_side(machine_of(memory=needed * 3 // 2, free=None), cards, Ask(context=4096))
-    assert "at once: do not fit" in render_side_by_side(crowded)
-    unknown = side_by_side(machine_of(memory=None, free=None), cards, Ask(context=4096))
-    assert "at once: not known" in render_side_by_side(unknown)
-    assert "at once: as the other says" in render_side_by_side(plans, "as the other says")
+    assert [each.verdict for each in crowded.alone] == ["fits", "fits"]
+    assert "at once: does not fit" in render_side_by_side(crowded)
     with pytest.raises(UsageError):
-        render_side_by_side(())
+        side_by_side(machine_of(), [])

@@ -169,11 +169,12 @@ def _side_by_side(machine: Machine, models: tuple[str, ...], quant: str | None, 
     from quietmind.plan.compare import render_side_by_side, side_by_side
     from quietmind.plan.render import to_json
 
-    plans = side_by_side(machine, [open_card(model, quant) for model in models], ask)
+    both = side_by_side(machine, [open_card(model, quant) for model in models], ask)
     if as_json:
-        print_json({"machine": machine.name, "plans": [to_json(each) for each in plans]})
+        plans = [to_json(each) for each in both.alone]
+        print_json({"machine": machine.name, "plans": plans, "together": to_json(both.together)})
     else:
-        click.echo(render_side_by_side(plans))
+        click.echo(render_side_by_side(both))
 
 
 def _compare(subject: _Subject, card: ModelCard, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from quietmind.base.errors import QuietmindError, UsageError
 from quietmind.base.units import GIB, format_bytes
 from quietmind.machine.machine import Machine
 from quietmind.model.card import ModelCard
+from quietmind.plan.coresident import Resident, plan_together
 from quietmind.plan.plan import Ask, Plan, plan
 from quietmind.plan.search import Planner
 from quietmind.plan.table import align, interval_to_json, signed_bytes
@@ -102,11 +103,31 @@ def _machines(machine: Machine, others: Sequence[Machine]) -> Iterator[tuple[str
             yield f"on {other.name}", other
 
 
+@dataclass(frozen=True)
+class SideBySide:
+    """The plan of each model alone on one machine, and of all at once: the largest one's, the others beside it."""
+
+    alone: tuple[Plan, ...]
+    together: Plan
+
+
 def side_by_side(
     machine: Machine, cards: Sequence[ModelCard], ask: Ask | None = None, planner: Planner = plan
-) -> tuple[Plan, ...]:
-    """Return the plan of each model alone on ``machine``."""
-    return tuple(planner(machine, card, ask or Ask()) for card in cards)
+) -> SideBySide:
+    """Return what each of ``cards`` takes of ``machine`` alone, and what they take at once, each with its context.
+
+    Raises UsageError without a model, and what planning one raises.
+    """
+    if not cards:
+        raise UsageError("no model was named")
+    asked = ask or Ask()
+    alone = tuple(planner(machine, card, asked) for card in cards)
+    largest = max(range(len(cards)), key=lambda number: cards[number].weight_bytes)
+    residents = [
+        Resident("main" if number == largest else "second", card, replace(asked, context=own.context))
+        for number, (card, own) in enumerate(zip(cards, alone, strict=True))
+    ]
+    return SideBySide(alone, plan_together(machine, residents))
 
 
 def render_comparison(comparison: Comparison) -> str:
@@ -205,43 +226,39 @@ def summary_to_json(planned: Plan) -> dict[str, Any]:
     }
 
 
-def render_side_by_side(plans: Sequence[Plan], together: str | None = None) -> str:
-    """Return plans of several models on one machine as columns: components in rows, totals, speed, verdict.
-
-    ``together`` says whether they fit at once; None: from the sum of what each takes of every device.
-    """
-    if not plans:
-        raise UsageError("no model was named")
+def render_side_by_side(both: SideBySide) -> str:
+    """Return plans of several models on one machine as columns: components in rows, totals, speed, and all at once."""
+    plans = both.alone
     rows = [["", *(f"{each.model}" for each in plans)]]
     keys = list(dict.fromkeys((row.device, row.component) for each in plans for row in each.ledger.rows))
-    devices = list(dict.fromkeys(device for device, _ in keys))
-    for device in devices:
+    for device in dict.fromkeys(device for device, _ in keys):
         for key in (key for key in keys if key[0] == device):
             rows.append([f"{device}  {key[1]}", *(_cell(each, *key) for each in plans)])
         rows.append([f"{device}  total", *(format_bytes(each.ledger.total(device)) for each in plans)])
     rows.append(["context", *(f"{each.context:,}" for each in plans)])
     rows.append(["decode tokens/s", *(str(each.speed.decode) if each.speed else "unknown" for each in plans)])
     rows.append(["prefill tokens/s", *(str(each.speed.prefill) if each.speed else "unknown" for each in plans)])
-    rows.append(["verdict, alone", *(each.verdict for each in plans)])
-    at_once = together if together is not None else _both_at_once(plans)
-    return "\n".join([f"on {plans[0].machine}, each alone", "", *align(rows, left={0}), "", f"at once: {at_once}"])
+    rows.append(["verdict", *(each.verdict for each in plans)])
+    return "\n".join(
+        [
+            f"on {plans[0].machine}, each alone",
+            "",
+            *align(rows, left={0}),
+            "",
+            f"at once: {both.together.verdict}",
+            *(
+                f"  {use.device}: {format_bytes(use.needed_bytes)} of "
+                f"{'unknown' if use.capacity_bytes is None else format_bytes(use.capacity_bytes)}"
+                for use in both.together.devices
+            ),
+            *(
+                f"  {each.model}: {each.speed.decode if each.speed else 'unknown'} tokens/s while the others rest"
+                for each in (both.together, *both.together.companions)
+            ),
+        ]
+    )
 
 
 def _cell(planned: Plan, device: str, component: str) -> str:
     total = sum(row.bytes for row in planned.ledger.rows if (row.device, row.component) == (device, component))
     return format_bytes(total) if total else "-"
-
-
-def _both_at_once(plans: Sequence[Plan]) -> str:
-    """Compare the sum over the plans as they are with each device. Neither makes room for the other."""
-    for key in dict.fromkeys(use.device for each in plans for use in each.devices):
-        uses = [use for each in plans for use in each.devices if use.device == key]
-        needed, capacity = sum(use.needed_bytes for use in uses), uses[0].capacity_bytes
-        if capacity is None:
-            return f"not known: how much memory {key} has could not be found out"
-        if needed > capacity:
-            return (
-                f"do not fit as they stand: {key} has {format_bytes(capacity)}, together they take "
-                f"{format_bytes(needed)}; one after the other, or with less context"
-            )
-    return "fit together as they stand"
