@@ -54,12 +54,16 @@ SHAPES = (
     Shape("Qwen1.5-110B", "qwen2", 80, 8192, 64, 8, 128, 49_152, 152_064, 32_768, recipe="Q4_K_M"),
     Shape("Qwen1.5-MoE-A2.7B", "qwen2moe", 24, 2048, 16, 16, 128, 1408, 151_936, 32_768, 60, 4, shared=5632),
     Shape("Qwen3-Next-80B-A3B", "qwen3next", 48, 2048, 16, 2, 256, 512, 151_936, 262_144, 512, 10, 512),
+    Shape("Qwen3.5-35B-A3B", "qwen35moe", 40, 2048, 16, 2, 256, 512, 248_320, 262_144, 256, 8, 512, recipe="Q4_K_M"),
     Shape("Llama-3.1-8B", "llama", 32, 4096, 32, 8, 128, 14_336, 128_256, 131_072, recipe="Q4_K_M"),
     Shape("Llama-3.1-70B", "llama", 80, 8192, 64, 8, 128, 28_672, 128_256, 131_072, recipe="Q4_K_M"),
     Shape("Mixtral-8x7B", "llama", 32, 4096, 32, 8, 128, 14_336, 32_000, 32_768, 8, 2, recipe="Q4_K_M"),
     Shape("Gemma-7B", "gemma", 28, 3072, 16, 16, 256, 24_576, 256_000, 8192, tied=True),
     Shape("Gemma-2-9B", "gemma2", 42, 3584, 16, 8, 256, 14_336, 256_000, 8192, window=4096, tied=True),
     Shape("Gemma-3-12B", "gemma3", 48, 3840, 16, 8, 256, 15_360, 262_208, 131_072, window=1024, tied=True),
+    Shape("GLM-4-32B", "glm4", 61, 6144, 48, 2, 128, 23_040, 151_552, 32_768, recipe="Q4_K_M"),
+    Shape("Gemma-3-27B", "gemma3", 62, 5376, 32, 16, 128, 21_504, 262_208, 131_072, window=1024, tied=True),
+    Shape("Mistral-Small-24B", "mistral3", 40, 5120, 32, 8, 128, 32_768, 131_072, 131_072, recipe="Q4_K_M"),
     Shape("Phi-3-mini", "phi3", 32, 3072, 32, 32, 96, 8192, 32_064, 4096, window=2047),
     Shape("gpt-oss-120b", "gpt-oss", 36, 2880, 64, 8, 64, 2880, 201_088, 131_072, 128, 4, window=128, recipe="MXFP4"),
     Shape(
@@ -104,7 +108,8 @@ SHAPES = (
 # Latent attention of DeepSeek-V3: ranks of queries and of keys and values, lengths of the parts of a head.
 QUERY_RANK, KV_RANK, ROPE_LENGTH, NOPE_LENGTH, VALUE_LENGTH = 1536, 512, 64, 128, 128
 
-# Gated delta net layers of Qwen3-Next: heads of keys and of values, the length of each, and the short convolution.
+# Gated delta net layers of Qwen3-Next and Qwen3.5: heads of keys and of values, length of each, short convolution.
+HYBRID = ("qwen3next", "qwen35moe")
 LINEAR_KEYS, LINEAR_VALUES, LINEAR_STATE, KERNEL, FULL_EVERY = 16, 32, 128, 4, 4
 
 # llama.cpp's names of recipes (general.file_type), and the types that stand for "most" and "more bits".
@@ -119,7 +124,7 @@ RECIPES = {
 
 def write_header(shape: Shape, path: Path) -> None:
     """Write the file of ``shape``: vectors and routers in f32, matrices by its recipe."""
-    metadata: dict[str, int | float | str | bool] = {
+    metadata: dict[str, int | float | str | bool | tuple[int, ...]] = {
         "general.architecture": shape.arch,
         "general.name": shape.name,
         "general.file_type": RECIPES[shape.recipe][0],
@@ -162,8 +167,8 @@ def _tensor_type(shape: Shape, name: str, extents: tuple[int, ...]) -> str:
     return chosen if fits else "q8_0" if chosen == "q6_k" else "q5_0"
 
 
-def _hyperparameters(shape: Shape) -> dict[str, int | float | bool]:
-    facts: dict[str, int | float | bool] = {
+def _hyperparameters(shape: Shape) -> dict[str, int | float | bool | tuple[int, ...]]:
+    facts: dict[str, int | float | bool | tuple[int, ...]] = {
         "block_count": shape.layers + shape.predicting,
         "context_length": shape.context,
         "embedding_length": shape.hidden,
@@ -191,10 +196,12 @@ def _hyperparameters(shape: Shape) -> dict[str, int | float | bool]:
         facts |= {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
     if shape.arch == "glm4moe":
         facts |= {"nextn_predict_layers": shape.predicting, "rope.dimension_count": 64, "expert_weights_scale": 1.0}
-    if shape.arch == "qwen3next":
+    if shape.arch in HYBRID:
         facts |= {"ssm.conv_kernel": KERNEL, "ssm.state_size": LINEAR_STATE, "ssm.group_count": LINEAR_KEYS}
         facts |= {"ssm.time_step_rank": LINEAR_VALUES, "ssm.inner_size": LINEAR_VALUES * LINEAR_STATE}
         facts |= {"rope.dimension_count": 64, "full_attention_interval": FULL_EVERY}
+    if shape.arch == "qwen35moe":
+        facts["rope.dimension_sections"] = (11, 11, 10, 0)
     if shape.arch == "deepseek2":
         facts |= {"attention.q_lora_rank": QUERY_RANK, "attention.kv_lora_rank": KV_RANK}
         facts |= {"attention.key_length": KV_RANK + ROPE_LENGTH, "attention.value_length": KV_RANK}
@@ -216,7 +223,7 @@ def _tensors(shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
         attention = _attention(shape)
         if shape.arch == "deepseek2":
             attention = _latent_attention(shape)
-        elif shape.arch == "qwen3next":
+        elif shape.arch in HYBRID:
             attention = _linear_attention(shape) if (layer + 1) % FULL_EVERY else _gated_attention(shape)
         parts = {**attention, **_feed_forward(shape, layer)}
         if layer >= shape.layers:
@@ -243,7 +250,7 @@ def _attention(shape: Shape) -> dict[str, tuple[int, ...]]:
         parts["post_attention_norm.weight"] = (shape.hidden,)
     if shape.arch in ("qwen3", "qwen3moe", "gemma3"):
         parts |= {"attn_q_norm.weight": (shape.head,), "attn_k_norm.weight": (shape.head,)}
-    if shape.arch in ("gemma2", "gemma3"):
+    if shape.arch in ("gemma2", "gemma3", "glm4"):
         parts |= {"post_attention_norm.weight": (shape.hidden,), "post_ffw_norm.weight": (shape.hidden,)}
     return parts
 
@@ -266,14 +273,16 @@ def _gated_attention(shape: Shape) -> dict[str, tuple[int, ...]]:
 def _linear_attention(shape: Shape) -> dict[str, tuple[int, ...]]:
     inner = LINEAR_VALUES * LINEAR_STATE
     channels = inner + 2 * LINEAR_KEYS * LINEAR_STATE
-    return {
+    rates = {"ssm_ba.weight": (shape.hidden, 2 * LINEAR_VALUES)}
+    if shape.arch != "qwen3next":
+        rates = {f"ssm_{name}.weight": (shape.hidden, LINEAR_VALUES) for name in ("beta", "alpha")}
+    return rates | {
         "attn_norm.weight": (shape.hidden,),
         "attn_qkv.weight": (shape.hidden, channels),
         "attn_gate.weight": (shape.hidden, inner),
         "ssm_conv1d.weight": (KERNEL, channels),
         "ssm_dt.bias": (LINEAR_VALUES,),
         "ssm_a": (LINEAR_VALUES,),
-        "ssm_ba.weight": (shape.hidden, 2 * LINEAR_VALUES),
         "ssm_norm.weight": (LINEAR_STATE,),
         "ssm_out.weight": (inner, shape.hidden),
         "post_attention_norm.weight": (shape.hidden,),
@@ -297,20 +306,20 @@ def _latent_attention(shape: Shape) -> dict[str, tuple[int, ...]]:
 def _feed_forward(shape: Shape, layer: int) -> dict[str, tuple[int, ...]]:
     hidden, width = shape.hidden, shape.feed_forward
     parts: dict[str, tuple[int, ...]] = {}
-    if shape.arch not in ("gpt-oss", "glm4moe", "qwen3next"):  # there the norm before it is the one after attention
+    if shape.arch not in ("gpt-oss", "glm4moe", *HYBRID):  # there the norm before it is the one after attention
         parts["ffn_norm.weight"] = (hidden,)
     if layer < shape.dense_layers:
         parts |= {"ffn_gate.weight": (hidden, shape.dense), "ffn_up.weight": (hidden, shape.dense)}
         return parts | {"ffn_down.weight": (shape.dense, hidden)}
     if shape.experts:
         parts |= _experts(shape)
-    elif shape.arch == "phi3":
+    elif shape.arch in ("phi3", "glm4"):
         parts |= {"ffn_up.weight": (hidden, 2 * width), "ffn_down.weight": (width, hidden)}
     else:
         parts |= {"ffn_gate.weight": (hidden, width), "ffn_up.weight": (hidden, width)}
         parts["ffn_down.weight"] = (width, hidden)
     if shape.shared:
-        if shape.arch in ("qwen2moe", "qwen3next"):
+        if shape.arch in ("qwen2moe", *HYBRID):
             parts["ffn_gate_inp_shexp.weight"] = (hidden,)
         parts |= {"ffn_gate_shexp.weight": (hidden, shape.shared), "ffn_up_shexp.weight": (hidden, shape.shared)}
         parts["ffn_down_shexp.weight"] = (shape.shared, hidden)
@@ -336,7 +345,9 @@ def _text(value: str) -> bytes:
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _value(value: int | float | str | bool) -> bytes:
+def _value(value: int | float | str | bool | tuple[int, ...]) -> bytes:
+    if isinstance(value, tuple):
+        return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
     if isinstance(value, str):
         return struct.pack("<I", 8) + _text(value)
     if isinstance(value, bool):

@@ -24,11 +24,12 @@ import peers
 from engine_account import Account, account
 from header_only import SHAPES, write_header
 
-from quietmind.base.errors import QuietmindError
+from quietmind.base.errors import ModelNotFound, QuietmindError
 from quietmind.base.units import MIB
 from quietmind.model.card import ModelCard
 from quietmind.model.ggml_types import BY_NAME, GGML_TYPES
 from quietmind.model.gguf import read_card
+from quietmind.model.locate import locate
 from quietmind.plan.compute import compute_bytes
 from quietmind.plan.kv import kv_groups
 
@@ -237,12 +238,16 @@ def summary(results: Sequence[Result]) -> dict[str, object]:
 
 
 def files_of(given: Iterable[Path], folder: Path) -> dict[str, Path]:
-    """Return the files to measure by name: those given, or every public shape written below ``folder``."""
+    """Return the files to measure by name: those given, or every shape written to ``folder`` and a real model."""
     files = {path.stem: path for path in given}
     if not files:
         for shape in SHAPES:
             files[shape.name] = folder / f"{shape.name}.gguf"
             write_header(shape, files[shape.name])
+        try:
+            files["tiny (real weights)"] = locate("tiny")
+        except ModelNotFound as missing:
+            print(f"without the small real model: {missing}")
     return files
 
 

@@ -49,6 +49,16 @@ def test_the_smallest_hole_that_fits_is_taken() -> None:
     assert graph.peak() == 640 + 32 + 320 + 32  # the big hole was left whole
 
 
+def test_of_equal_holes_the_last_is_taken() -> None:
+    graph = Graph()
+    parts = [graph.input(320), graph.input(32), graph.input(320), graph.input(32)]
+    graph.consume(parts[0])
+    graph.consume(parts[2])
+    graph.result(320, parts[3])  # into the second hole; the wall behind it falls
+    graph.result(992, parts[1])  # behind that result, where nothing lies any more
+    assert graph.peak() == 320 + 32 + 320 + 992
+
+
 def test_an_operand_is_overwritten_in_its_last_use_only() -> None:
     graph = Graph()
     number = graph.input(320)

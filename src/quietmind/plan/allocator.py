@@ -91,7 +91,7 @@ class _Buffer:
         """Return the offset of the smallest block that holds ``size`` bytes, the endless one only in need."""
         best = len(self._offsets) - 1
         for index in range(len(self._offsets) - 1):
-            if size <= self._lengths[index] < self._lengths[best]:  # of equal blocks, the first
+            if size <= self._lengths[index] <= self._lengths[best]:  # of equal blocks, the last
                 best = index
         offset = self._offsets[best]
         self._offsets[best] += size

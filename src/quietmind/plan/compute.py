@@ -21,6 +21,10 @@ from quietmind.plan.interval import Interval
 # Architectures that scale the embedding by a tensor of its own, one factor a token.
 _SCALE_ROWS = frozenset({"gemma3"})
 
+# Architectures whose RoPE works in sections, for time and place in a picture, each with positions of its own.
+_SECTIONED = frozenset({"qwen35", "qwen35moe"})
+_POSITIONS = 4  # of each token
+
 CACHED = 4096  # answers kept: a search asks for the same few again and again
 
 
@@ -79,7 +83,7 @@ def graph_peak(build: Build, layers: tuple[LayerShape, ...]) -> int:
     graph, shape = build.graph, build.shape
     hidden = shape.hidden
     stream = _embedding(build)
-    positions = graph.input(I32 * build.tokens)
+    positions = graph.input(I32 * build.tokens * (_POSITIONS if shape.arch in _SECTIONED else 1))
     # Reserved in the order in which the first layers meet them.
     for kind in dict.fromkeys(layer.kind for layer in layers):
         if kind is LayerKind.LINEAR:

@@ -31,7 +31,7 @@ def _heads(build: Build, layer: LayerShape, normed: int) -> int:
     gates = -1
     if layer.fused_qkv:
         joined = graph.result(queries + keys + values, normed)
-        query = graph.result(queries, graph.result(queries, joined))  # RoPE, then scaled
+        query = graph.result(queries, joined)
         key, value = graph.result(keys, joined), joined
         query = build.rotated(query, queries, cache.key_rotation)
         key = build.rotated(key, keys, cache.key_rotation)

@@ -41,8 +41,12 @@ def _experts(build: Build, normed: int) -> int:
         total = graph.result(build.wide(1), weights)
         weights = graph.result(build.wide(used), weights, total)
     inner = build.wide(used * shape.expert_feed_forward)
-    gate, up = graph.result(inner, normed, chosen), graph.result(inner, normed, chosen)
-    down = graph.result(used * hidden, graph.result(inner, gate, up), chosen)
+    if shape.fused_experts:
+        activated = graph.result(inner, graph.result(2 * inner, normed, chosen))
+    else:
+        gate, up = graph.result(inner, normed, chosen), graph.result(inner, normed, chosen)
+        activated = graph.result(inner, gate, up)
+    down = graph.result(used * hidden, activated, chosen)
     weighed = graph.result(used * hidden, down, weights, overwrites=(down,))
     # The sum over the chosen experts, one addition at a time.
     summed = graph.result(hidden, weighed, *([weighed] if used > 1 else []))

@@ -57,6 +57,7 @@ class GraphShape:
     expert_feed_forward: int
     shared_feed_forward: int
     shared_gate: bool
+    fused_experts: bool
     query_rank: int
     kv_rank: int
     rope_length: int
@@ -81,9 +82,10 @@ def graph_shape(card: ModelCard) -> GraphShape:
         window=card.sliding_window,
         experts=card.experts,
         experts_used=card.experts_used,
-        expert_feed_forward=card.expert_feed_forward,
+        expert_feed_forward=card.expert_feed_forward or _fused_width(shapes),
         shared_feed_forward=card.shared_feed_forward,
         shared_gate=any("ffn_gate_inp_shexp" in name for name in shapes),
+        fused_experts=any("ffn_gate_up_exps" in name for name in shapes),
         query_rank=latent.query_rank if latent else 0,
         kv_rank=latent.kv_rank if latent else 0,
         rope_length=latent.rope_length if latent else 0,
@@ -91,6 +93,11 @@ def graph_shape(card: ModelCard) -> GraphShape:
         delta=_delta(card, shapes),
         layers=tuple(_layer(card, shapes, layer, mixed) for layer in range(card.layers)),
     )
+
+
+def _fused_width(shapes: dict[str, tuple[int, ...]]) -> int:
+    """Return the width of an expert whose gate and up projections are one tensor, 0 where there is none."""
+    return next((shape[1] // 2 for name, shape in shapes.items() if "ffn_gate_up_exps" in name), 0)
 
 
 def _layer(card: ModelCard, shapes: dict[str, tuple[int, ...]], layer: int, mixed: bool) -> LayerShape:
