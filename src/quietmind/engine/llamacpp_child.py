@@ -71,6 +71,7 @@ def serve(options: dict[str, Any]) -> Any:  # the extension's classes have no st
     params.n_parallel = 1
     params.fit_params = False  # the plan has decided; the engine must not shrink the context behind its back
     params.cache_ram_mib = 0  # its own default keeps 8 GiB of old prompts in host memory
+    params.n_ctx_checkpoints = 0  # nor does the plan know of its copies of windows and states, 32 a slot
     params.sse_ping_interval = -1  # silence must mean silence: see EngineHung
     return xllamacpp.Server(params)
 
