@@ -75,7 +75,6 @@ PROCESSORS = {
 }
 DESKTOP_CORES = 16  # a desktop that somebody put 100 GB and more into
 CHANNEL_GB_PER_S = {"ddr4": 25.6, "ddr5": 48.0}  # 3,200 and 6,000 million transfers of 8 bytes
-DESKTOP_GB_PER_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -202,10 +201,10 @@ def _machine(row: dict[str, str]) -> Machine:
 
 
 def _host_gb_per_s(text: str) -> float | None:
-    if "dual" in text or "desktop" in text:
-        return DESKTOP_GB_PER_S
-    channels = re.search(r"(\d+)\s*-?\s*ch", text)
     kind = next((name for name in CHANNEL_GB_PER_S if name in text), None)
+    if "dual" in text or "desktop" in text:
+        return 2 * CHANNEL_GB_PER_S[kind or "ddr5"]
+    channels = re.search(r"(\d+)\s*-?\s*ch", text)
     if channels is None or kind is None:
         return None
     sockets = int(found[1]) if (found := re.search(r"\b(\d)\s*x\s", text)) else 1

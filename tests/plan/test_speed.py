@@ -100,6 +100,8 @@ def test_no_prediction_without_the_bandwidth_of_a_device_that_is_used(card_of: C
     assert predict(server(gpu=None), card, SPLIT, **settings) is None  # type: ignore[arg-type]
     on_host = everything_on("cpu", LAYERS, frozenset(range(LAYERS)))
     assert predict(server(gpu=None), card, on_host, **settings) is not None  # type: ignore[arg-type]
+    row_by_row = replace(everything_on("cuda0", LAYERS, frozenset(range(LAYERS))), embedding="cpu")
+    assert predict(server(host=None), card, row_by_row, **settings) is not None  # type: ignore[arg-type]
     on_disk = replace(SPLIT, experts=(DISK,) * LAYERS)
     assert predict(replace(server(), disk=None), card, on_disk, **settings) is None  # type: ignore[arg-type]
 
@@ -124,7 +126,7 @@ def test_decode_comes_near_the_bandwidth_where_nothing_else_costs(card_of: Card)
     machine = server(host=5e9)  # slow memory under 32 cores
     read = traffic(card, on_host, kv_type="f16", depth=0)["cpu"].bytes
     found = speed(card, machine, on_host, depth=0)
-    assert found.decode.mid == pytest.approx(5e9 * roofline.HOST_READING.mid / read, rel=0.02)
+    assert found.decode.mid == pytest.approx(5e9 * roofline.HOST_READING.mid / read, rel=0.05)
     assert found.limit == "host memory: 54.0 MiB of experts a token"
 
 

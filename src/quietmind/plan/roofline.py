@@ -7,6 +7,7 @@ machines is their bandwidth, cores, instructions and flops.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -26,16 +27,21 @@ UPLOADING = Interval(0.55, 0.85, 0.97)
 ASSUMED_LINK = Interval(10e9, 25e9, 55e9)  # bytes a second where the machine does not say: PCIe 3 to PCIe 5, 16 lanes
 
 # Multiplying on a GPU ------------------------------------------------------------------------------------------
-# Shares of the stated half-precision flops.
-GPU_MATRICES = Interval(0.25, 0.45, 0.75)
-GPU_EXPERTS = Interval(0.12, 0.3, 0.55)  # a few dozen tokens an expert fill the tiles badly
-GPU_ATTENTION = Interval(0.45, 0.8, 1.1)  # past 1: consumer cards state half of what they do with f16 accumulation
+# Shares of the stated half-precision flops with f32 accumulation. GeForce cards state half of what their chips do, and
+# engines multiply quantized weights in int8 and attend in f16, which is not halved. From the pp512 of a 7B in Q4_0:
+# RTX 3090 0.97, 4090 0.98, A6000 (the chip of the 3090) 0.37 (llama.cpp's own collection, second-hand).
+GPU_MATRICES = Interval(0.15, 0.4, 0.7)
+GPU_EXPERTS = Interval(0.06, 0.15, 0.4)  # a few dozen tokens an expert fill the tiles badly
+GPU_ATTENTION = Interval(0.35, 0.6, 0.8)
+GEFORCE = 2.0  # times the shares above, attention 1.5
+GEFORCE_ATTENTION = 1.5
 # Where no flops are stated: flops for each byte a second of its memory. From an M2 Ultra (68) to an H100 (295).
 FLOPS_PER_BYTE = Interval(60.0, 150.0, 300.0)
 
 # Waiting -------------------------------------------------------------------------------------------------------
 GPU_LAYER_S = Interval(15e-6, 40e-6, 110e-6)  # a dozen kernels to start
-HOST_LAYER_S = Interval(5e-6, 20e-6, 60e-6)  # a dozen barriers between threads
+HOST_LAYER_CORE_S = Interval(1e-6, 4e-6, 10e-6)  # two dozen barriers, which take longer the more threads meet there
+EXPERTS_OF_LAYER = 0.2  # of those, the share that a layer's experts alone cost
 HANDOVER_S = Interval(30e-6, 90e-6, 220e-6)  # activations there and back, synchronized
 UPLOAD_LAYER_S = Interval(50e-6, 150e-6, 600e-6)
 
@@ -74,7 +80,7 @@ HOST_PRODUCTS: dict[str, tuple[float, float]] = {
     "iq4_k": (18.0, 50.0),
 }
 OTHER_PRODUCTS = (6.0, 8.0)  # a type that nobody measured: like the slower ones
-HOST_SPREAD = Interval(0.55, 1.0, 1.6)  # from one processor of a generation to another
+HOST_SPREAD = Interval(0.45, 1.0, 1.6)  # from one processor of a generation to another
 # Attention over a cache in f16, and its share for quantized ones, whose rows are turned back first.
 HOST_ATTENTION = (2.9, 16.0)
 QUANTIZED_CACHE = 0.6
@@ -86,6 +92,18 @@ UNKNOWN_INSTRUCTIONS = Interval(0.5, 0.8, 1.0)
 # repacked for the processor multiplies them where they are, by tiles of its own (iqk_mul_mat).
 Engine = Literal["llama.cpp", "ik_llama.cpp"]
 IK_TILES = 150.0  # 1e9 products a second and core, whatever the type; fitted on two published runs with an EPYC 9355
+
+
+_GEFORCE = re.compile(r"geforce|\b[rg]tx ?[1-5]0[5-9]0\b", re.IGNORECASE)
+
+
+def gpu_share(name: str, component: str) -> Interval:
+    """Return which share of its stated flops the GPU called ``name`` reaches on ``component``."""
+    share = {"experts": GPU_EXPERTS, "kv": GPU_ATTENTION}.get(component, GPU_MATRICES)
+    if not _GEFORCE.search(name):
+        return share
+    factor = GEFORCE_ATTENTION if component == "kv" else GEFORCE
+    return Interval(share.low * factor, share.mid * factor, share.high * factor)
 
 
 def host_rate(

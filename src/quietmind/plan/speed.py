@@ -7,7 +7,7 @@ is assumed in a wider interval, and ``Speed.basis`` says so; without the bandwid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 
@@ -55,7 +55,7 @@ def predict(  # noqa: PLR0913 - the settings of a run, each given by its name
     unknown KV type or more experts than there are.
     """
     roof = _Roof(machine, threads, engine)
-    if not roof.knows(placement.devices):
+    if not roof.knows(filter(None, (*placement.dense, *placement.experts, *placement.kv, placement.output))):
         return None
 
     def decode_at(at: int) -> _Time:
@@ -181,29 +181,24 @@ class _Roof:
 
     def decode(self, work: Mapping[str, Traffic]) -> _Time:
         """Return what one token waits for."""
-        terms: list[_Term] = []
-        for key, done in work.items():
-            for component in dict.fromkeys(part.component for part in done.parts):
-                parts = [part for part in done.parts if part.component == component and (part.bytes or part.products)]
-                if parts:
-                    terms.append(self._part(key, parts, prefill=False))
-            terms += self._waits(key, done)
-        return _Time(tuple(terms))
+        return _Time(tuple(term for key, done in work.items() for term in self._terms(key, done, prefill=False)))
 
     def prefill(self, work: Mapping[str, Traffic]) -> _Time:
         """Return what one micro-batch waits for."""
-        terms: list[_Term] = []
-        for key, done in work.items():
-            for component in dict.fromkeys(part.component for part in done.parts):
-                parts = [part for part in done.parts if part.component == component and (part.bytes or part.products)]
-                if parts:
-                    terms.append(self._part(key, parts, prefill=True))
-            terms += self._waits(key, done)
-            if done.uploaded_bytes:
-                size = format_bytes(int(done.uploaded_bytes))
-                what = f"the link to {key}: {size} of weights a micro-batch"
-                terms.append(_Term(what, f"link {key}", _over(done.uploaded_bytes, self._link(key))))
-        return _Time(tuple(terms))
+        return _Time(tuple(term for key, done in work.items() for term in self._terms(key, done, prefill=True)))
+
+    def _terms(self, key: str, done: Traffic, *, prefill: bool) -> Iterator[_Term]:
+        for component in dict.fromkeys(part.component for part in done.parts):
+            if component == "embedding" and self._bandwidth(key) is None:
+                continue  # a row of some kilobytes
+            parts = [part for part in done.parts if part.component == component and (part.bytes or part.products)]
+            if parts:
+                yield self._part(key, parts, prefill=prefill)
+        yield from self._waits(key, done)
+        if done.uploaded_bytes:
+            size = format_bytes(int(done.uploaded_bytes))
+            what = f"the link to {key}: {size} of weights a micro-batch"
+            yield _Term(what, f"link {key}", _over(done.uploaded_bytes, self._link(key)))
 
     def _part(self, key: str, parts: Sequence[Part], *, prefill: bool) -> _Term:
         """Return the wait for one component on one device: for memory or for arithmetic, whichever is slower."""
@@ -223,13 +218,19 @@ class _Roof:
         return _Term(what, source, _slower(reading, multiplying))
 
     def _waits(self, key: str, done: Traffic) -> list[_Term]:
-        layer = roofline.HOST_LAYER_S if key == HOST else roofline.GPU_LAYER_S
+        if key == HOST:
+            cores = self._cores()
+            core = roofline.HOST_LAYER_CORE_S
+            layer = Interval(core.low * cores.low, core.mid * cores.mid, core.high * cores.high)
+        else:
+            layer = roofline.GPU_LAYER_S
         waits = []
         if done.layers:
             waits.append(_Term(f"{key}: starting {done.layers} layers", f"start {key}", _times(layer, done.layers)))
         if done.handovers:
             what = f"handing {done.handovers} layers over to {key} and back"
             waits.append(_Term(what, "handover", _times(roofline.HANDOVER_S, done.handovers)))
+            waits.append(_Term(what, "handover", _times(layer, done.handovers * roofline.EXPERTS_OF_LAYER)))
         if done.uploaded_bytes and done.layers:
             what = f"bringing {done.layers} layers to {key}"
             waits.append(_Term(what, "handover", _times(roofline.UPLOAD_LAYER_S, done.layers)))
@@ -267,10 +268,8 @@ class _Roof:
                 engine=self.engine,
             )
             return Interval(rate.low * cores.low, rate.mid * cores.mid, rate.high * cores.high)
-        share = {"experts": roofline.GPU_EXPERTS, "kv": roofline.GPU_ATTENTION}.get(
-            part.component, roofline.GPU_MATRICES
-        )
         device = self._device(key)
+        share = roofline.gpu_share(device.name, part.component)
         if device.flops is not None:
             return _times(share, device.flops / 2)
         self._assume(f"the flops of {device.name}: from its bandwidth")
