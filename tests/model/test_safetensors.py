@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from quietmind.base.errors import ModelError, ModelFileDamaged, ModelNotFound, ModelNotUnderstood
 from quietmind.model.config import read_config
-from quietmind.model.derive import derive_card
+from quietmind.model.derive import derive_card, derive_stored_card
 from quietmind.model.hf_names import gguf_name
 from quietmind.model.safetensors import INDEX, SINGLE, StoredTensor, parse_header, read_card, read_tensors
 
@@ -134,6 +134,24 @@ def test_packed_matrices_and_their_scales_are_one_tensor(folder: Callable[..., P
     assert gate.bytes == 64 * 96 // 2 + 2 * 96 // 2 + 2 * 96 * 2 + 64 * 4
     derived = derive_card(read_config(card.path.parent / "config.json"), "GPTQ-INT4")
     assert {t.name for t in derived.tensors} == {t.name for t in card.tensors}
+
+
+@pytest.mark.parametrize(("config", "part"), [(DENSE, dense), (MIXTURE, experts)])
+def test_a_checkpoint_in_fp8_has_the_bytes_that_its_configuration_gives(
+    folder: Callable[..., Path], config: dict[str, Any], part: Callable[[int], Rows]
+) -> None:
+    rows: Rows = []
+    for name, _, extents in [row for layer in range(2) for row in attention(layer) + part(layer)]:
+        if len(extents) == 1 or name.endswith("mlp.gate.weight"):
+            rows.append((name, "BF16", extents))
+        else:
+            blocks = [-(-extent // 32) for extent in extents]
+            rows += [(name, "F8_E4M3", extents), (f"{name}_scale_inv", "F32", blocks)]
+    quantization = {"quant_method": "fp8", "weight_block_size": [32, 32]}
+    path = folder(config | {"quantization_config": quantization}, ENDS + rows)
+    card, derived = read_card(path), derive_stored_card(read_config(path / "config.json"))
+    assert {t.name: t for t in card.tensors} == {t.name: t for t in derived.tensors}
+    assert card.quantization == derived.quantization == "FP8_32X32"
 
 
 def test_shards_are_joined_by_their_index(tmp_path: Path) -> None:

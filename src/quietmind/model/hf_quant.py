@@ -18,7 +18,8 @@ Extents = tuple[int, ...]
 F16, F32, I32, BYTE = 2, 4, 4, 8  # bytes, and bits of one
 
 # Stay in half precision: norms and other vectors by their shape, these by their names.
-_KEPT = ("token_embd", "output.weight", "_norm.weight", "ffn_gate_inp", "ssm_conv1d", "ssm_ba", "ssm_alpha", "ssm_beta")
+_KEPT = ("_norm.weight", "ffn_gate_inp", "ssm_conv1d", "ssm_ba", "ssm_alpha", "ssm_beta")
+_ENDS = frozenset({"token_embd.weight", "output.weight"})
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def stored_tensors(rows: Iterable[tuple[str, Extents]], scheme: Scheme) -> list[
 
 
 def _stored(name: str, extents: Extents, scheme: Scheme) -> Tensor:
-    if len(extents) < 2 or not name.endswith(".weight") or any(part in name for part in _KEPT):
+    if name.endswith("exp_probs_b.bias"):  # what corrects the router's scores is never rounded
+        return Tensor(name, extents, "f32", prod(extents) * F32)
+    if name in _ENDS or len(extents) < 2 or not name.endswith(".weight") or any(part in name for part in _KEPT):
         return Tensor(name, extents, scheme.rest, prod(extents) * F16)
     inputs, outputs = extents[:2]
     return Tensor(name, extents, scheme.type, scheme.matrix(inputs, outputs) * prod(extents[2:]))
