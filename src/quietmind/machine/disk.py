@@ -19,8 +19,18 @@ def disk_of(folder: Path) -> Disk:
 
 
 def existing(folder: Path) -> Path:
-    """Return ``folder``, or its nearest parent that exists."""
-    folder = folder.expanduser().absolute()
-    while not folder.is_dir() and folder != folder.parent:
+    """Return ``folder``, or its nearest parent that exists and may be looked at."""
+    try:
+        folder = folder.expanduser().absolute()
+    except (OSError, RuntimeError):  # the current folder is gone, or there is no such home
+        return folder
+    while not _is_folder(folder) and folder != folder.parent:
         folder = folder.parent
     return folder
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # below a folder that we may not enter
+        return False

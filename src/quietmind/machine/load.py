@@ -32,13 +32,14 @@ What is not known is left out, and stays unknown.
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from quietmind.base.errors import UsageError
-from quietmind.base.paths import shown_path
+from quietmind.base.paths import expanded, shown_path
 from quietmind.machine.machine import Device, DeviceKind, Disk, Host, Link, Machine
 from quietmind.machine.quantities import read_bandwidth, read_bytes, read_flops
 
@@ -64,8 +65,8 @@ def load_machine(name: str) -> Machine:
     known = catalogue_names()
     if name in known:
         return read_machine(CATALOGUE / f"{name}.toml")
-    if name.endswith(".toml") or Path(name).is_file():
-        return read_machine(Path(name).expanduser())
+    if name.endswith(".toml") or os.path.isfile(name):  # noqa: PTH113 - a Path raises for names that cannot be looked at
+        return read_machine(expanded(name))
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
     hint = f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(known)}"
     raise UsageError(f"{name}: no machine of this name and no file; {hint}")
