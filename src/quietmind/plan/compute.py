@@ -21,6 +21,9 @@ from quietmind.plan.interval import Interval
 # Architectures that scale the embedding by a tensor of its own, one factor a token.
 _SCALE_ROWS = frozenset({"gemma3"})
 
+# Architectures that add the feed-forward part to the residual stream, not the stream to it.
+_STREAM_FIRST = frozenset({"phi3"})
+
 # Architectures whose RoPE works in sections, for time and place in a picture, each with positions of its own.
 _SECTIONED = frozenset({"qwen35", "qwen35moe"})
 _POSITIONS = 4  # of each token
@@ -100,7 +103,8 @@ def graph_peak(build: Build, layers: tuple[LayerShape, ...]) -> int:
             stream = graph.result(build.wide(hidden), stream, last)
         joined = graph.result(build.wide(hidden), attended, stream, overwrites=(attended, stream))
         forward = feed_forward(build, layer, joined)
-        stream = graph.result(build.wide(hidden), forward, joined, overwrites=(joined, forward))
+        order = (joined, forward) if shape.arch in _STREAM_FIRST else (forward, joined)
+        stream = graph.result(build.wide(hidden), forward, joined, overwrites=order)
     normed = graph.result(build.wide(hidden), stream, overwrites=(stream,))
     graph.result(build.wide(shape.vocabulary), normed)
     return graph.peak()
