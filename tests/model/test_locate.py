@@ -110,7 +110,7 @@ def test_an_unknown_home_is_one_line(home: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_folder_that_may_not_be_entered_is_told_or_passed_over(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(home / "ours/m.gguf")
+    path = put(home / "extra/m.gguf")  # looked for last
     real = Path.stat
 
     def refusing(path: Path, *, follow_symlinks: bool = True) -> object:
@@ -121,7 +121,7 @@ def test_a_folder_that_may_not_be_entered_is_told_or_passed_over(home: Path, mon
     monkeypatch.setattr(Path, "stat", refusing)
     with pytest.raises(ModelNotFound, match=r"locked/m\.gguf: cannot be looked at \(Permission denied\)"):
         locate("locked/m.gguf")
-    assert locate("m") == home / "ours/m.gguf"
+    assert locate("m", extra=[home / "extra"]) == path
 
 
 def test_a_path_that_is_not_there_is_not_looked_for_elsewhere(home: Path) -> None:

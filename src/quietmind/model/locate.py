@@ -182,7 +182,11 @@ def _ollama_folder() -> Path:
 def _ollama_models() -> Iterator[Installed]:
     """Yield the models of Ollama's store: manifests/HOST/NAMESPACE/MODEL/TAG name a blob by its digest."""
     store = _ollama_folder()
-    for manifest in sorted(store.glob("manifests/*/*/*/*")):
+    try:
+        manifests = sorted(store.glob("manifests/*/*/*/*"))
+    except OSError:  # the folder of another user
+        return
+    for manifest in manifests:
         digest = _weights_digest(manifest)
         if digest is None:
             continue
