@@ -251,6 +251,21 @@ def test_linear_attention_takes_what_the_engine_said(card_of: MakeCard) -> None:
         compute_bytes(replace(card, tensors=()), 4096, 512, kv_type("f16"))
 
 
+def test_heads_narrower_than_the_stream_leave_other_holes(card_of: MakeCard) -> None:
+    card = card_of(  # Mistral Small 24B: 4,096 of queries in a stream of 5,120
+        arch="mistral3",
+        layers=40,
+        hidden=5120,
+        heads=32,
+        feed_forward=32_768,
+        vocabulary=131_072,
+        tensors=matrices(40, **DENSE),
+    )
+    assert compute_bytes(card, 4096, 512, kv_type("f16")) == 257_968_160
+    assert compute_bytes(card, 4096, 512, kv_type("q8_0")) == 258_050_080
+    assert compute_bytes(card, 131_072, 2048, kv_type("q8_0")) == 1_552_048_160
+
+
 def test_scores_are_numbers_in_memory_without_flash_attention(card_of: MakeCard) -> None:
     card = card_of(tensors=matrices(4, **DENSE))
     saved = compute_bytes(card, 8192, 512, kv_type("f16"), flash_attention=False) - compute_bytes(

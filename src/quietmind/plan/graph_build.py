@@ -1,8 +1,8 @@
 """The compute graph under construction: what every part of a layer is handed, and the steps that all of them share.
 
 Operations that always overwrite their operand (biases, RoPE, scaling, activations in place) take no room and are left
-out; so are views. A norm and the product with its weight are two results: the engine computes them as one and does
-not let the second overwrite the first.
+out; so are views, which are never overwritten. A norm and the product with its weight are two results: the sources let
+the second overwrite the first, but only without that do the sizes agree with what the engine reports.
 """
 
 from __future__ import annotations
