@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quietmind.base.errors import ModelError, ModelFileDamaged, ModelNotFound, ModelNotUnderstood
@@ -252,6 +252,7 @@ def parsed(header: bytes, file_bytes: int) -> tuple[StoredTensor, ...]:
         return ()
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.binary(max_size=300))
 def test_no_bytes_crash_the_reader(content: bytes) -> None:
     assert parsed(content[8:], len(content)) == ()
@@ -265,12 +266,14 @@ JSON = st.recursive(
 ENTRIES = st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets"]), JSON)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.dictionaries(st.text(max_size=12), ENTRIES))
 def test_no_json_crashes_the_reader(table: dict[str, Any]) -> None:
     header = json.dumps(table).encode()
     assert all(tensor.bytes == 0 for tensor in parsed(header, 8 + len(header)))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(max_size=60))
 def test_every_name_has_a_name(name: str) -> None:
     assert bool(gguf_name(name, "llama")[0]) is bool(name)
