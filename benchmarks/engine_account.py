@@ -19,9 +19,11 @@ SECONDS = 120  # a dry load takes one or two; a child that takes longer is ended
 # The layouts are those of include/llama.h and src/llama-ext.h, autumn 2026 (xllamacpp 2026.10). The child compares a
 # few defaults with what they must be, so that an engine with another layout is refused instead of misread.
 CHILD = r"""
-import ctypes as c, json, sys, xllamacpp
+import ctypes as c, json, os, platform, sys, xllamacpp
 from xllamacpp import xllamacpp as module
 
+if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+    raise SystemExit("its account is laid out as on Linux and x86-64, and is not read elsewhere")
 path, context, batch, micro_batch, kind, flash = sys.argv[1], *map(int, sys.argv[2:7])
 lib = c.CDLL(module.__file__)
 
@@ -79,8 +81,7 @@ while nodes:
         nodes += [words[2], words[3]]
         totals = [total + word for total, word in zip(totals, words[5:8])]
 print(json.dumps({"weights": totals[0], "kv": totals[1], "compute": totals[2]}), flush=True)
-import os
-os._exit(0)
+os._exit(0)  # without its destructors: there is nothing to free
 """
 
 
