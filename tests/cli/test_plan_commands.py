@@ -96,6 +96,11 @@ def test_a_fixed_quantization_and_cache_are_not_searched(call: Call) -> None:
     assert {(choice["quantization"], choice["kv_type"]) for choice in found["choices"]} == {("Q6_K", "q8_0")}
 
 
+def test_weights_that_were_trained_in_four_bits_are_not_searched_in_more(call: Call) -> None:
+    found = document(call, "plan", "gpt-oss-20b", "--machine", MACHINE, "--goal", "quality")["search"]
+    assert {choice["quantization"] for choice in found["choices"]} == {"MXFP4_MOE"}
+
+
 def test_compare_changes_one_thing_at_a_time(call: Call) -> None:
     found = document(call, "plan", MODEL, "--machine", MACHINE, "--context", "32k", "--compare")
     labels = [change["change"] for change in found["changes"]]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from quietmind.base.errors import QuietmindError, WorkspaceError
+from quietmind.base.errors import WorkspaceError
 from quietmind.machine.load import catalogue_names, load_machine
 from quietmind.machine.machine import Device, Machine
 from quietmind.machine.probe import probe
@@ -21,6 +21,8 @@ from quietmind.workspace.measurements import remembered
 
 # The recipes that a search weighs and that publishers upload, most bits first.
 QUANTIZATIONS = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
+# Models are trained in these themselves: more bits would hold nothing more.
+_TRAINED_IN = ("MXFP4_MOE",)
 # f16, int8 and int4, as people call them.
 COMPARED_QUANTIZATIONS = ("F16", "Q8_0", "Q4_K_M")
 # A Mac and a server without a GPU, for "what if it were another machine".
@@ -53,17 +55,11 @@ def gpu_cards() -> list[Device]:
 
 
 def quantized(model: str, quantizations: Sequence[str] = QUANTIZATIONS) -> list[ModelCard]:
-    """Return ``model`` in each of the quantizations that can be derived for it. A file is what it is: itself alone.
+    """Return ``model`` in each of ``quantizations``. A file is what it is, and so are weights trained in 4 bits.
 
     Raises what open_card raises for the model as it stands.
     """
     own = open_card(model)
-    cards = {} if not own.exact else {own.quantization: own}
-    if not cards:
-        for name in quantizations:
-            try:
-                card = open_card(model, name)
-            except QuietmindError:  # a model that is published in one format only, such as MXFP4
-                continue
-            cards.setdefault(card.quantization, card)
-    return list(cards.values()) or [own]
+    if own.exact or own.quantization in _TRAINED_IN:
+        return [own]
+    return [open_card(model, name) for name in quantizations]
