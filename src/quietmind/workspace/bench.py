@@ -70,19 +70,20 @@ def bench(
         yield held
 
 
-def measure(engine: Engine, depth: int, label: RunLabel, *, runs: int = RUNS) -> dict[str, Measurement]:
+def measure(engine: Engine, depth: int, label: RunLabel, *, runs: int = RUNS, first: int = 1) -> dict[str, Measurement]:
     """Return the best prefill and decode of ``runs`` behind ``depth`` tokens, by their names.
 
-    The tokens before the depth are prefilled once and stay in the engine's cache.
+    The tokens before the depth are prefilled once and stay in the engine's cache. ``first`` numbers the first run: a
+    later call on the same engine must give numbers that were not used.
     """
     each = len(engine.tokenize(_TEXT * 20)) / 20
     before = _TEXT * int(depth / each)
     if before:
         _timed(engine, before, 1)
     best: dict[str, Measurement] = {}
-    for number in range(runs):
+    for number in range(first, first + runs):
         # A first word that differs keeps the engine from finding the rest in its cache.
-        timings = _timed(engine, f"{before}Round {number + 1}. {_TEXT * int(PROBE_TOKENS / each)}", DECODED_TOKENS)
+        timings = _timed(engine, f"{before}Round {number}. {_TEXT * int(PROBE_TOKENS / each)}", DECODED_TOKENS)
         for measurement in of_timings(timings, label):
             known = best.get(measurement.what)
             if known is None or measurement.value > known.value:
