@@ -34,9 +34,11 @@ from quietmind.plan.speed import predict
 PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "bench" / "published_speeds.csv"
 WITHIN = 0.2
 
-# Constants were fitted on the rows of these accelerators; all others are held out.
+# Constants were fitted on this model's rows with these accelerators, and those of attention on its rows with a depth;
+# all others are held out.
 FITTED = ("RTX 5090", "RTX A6000")
 FITTED_MODEL = "Qwen3-235B-A22B"
+FITTED_DEPTHS = (30_000, 32_000)
 
 # Types of ik_llama.cpp that GGUF proper lacks: bits a weight (ggml/include/ggml.h and the block structs of that fork).
 IK_BITS = {"iq2_k": 2.375, "iq3_k": 3.4375, "iq4_k": 4.5, "iq5_k": 5.5, "iq6_k": 6.625, "iq4_ks": 4.25, "iq4_kss": 4.0}
@@ -162,7 +164,7 @@ def _case(row: dict[str, str], number: int) -> Case:
         engine="ik_llama.cpp" if row.get("engine", "").lower().startswith("ik") else "llama.cpp",
         prefill=prefill,
         decode=decode,
-        fitted=row.get("accelerator") in FITTED and row["model"] == FITTED_MODEL,
+        fitted=row["model"] == FITTED_MODEL and (row.get("accelerator") in FITTED or depth in FITTED_DEPTHS),
     )
 
 
