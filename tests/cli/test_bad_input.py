@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from quietmind.base.errors import NothingIndexed, WorkspaceError
-from quietmind.cli.options import Folder
+from quietmind.cli.options import AnyPath
 from quietmind.workspace.workspace import Workspace
 
 Quietmind = Callable[..., subprocess.CompletedProcess[str]]
@@ -42,6 +42,7 @@ LONG = "x" * 5000
         (["search", "x", "--workspace", LONG], {}, "cannot be looked at"),
         (["index", "notes", "--workspace", LONG], {}, "cannot be made"),
         (["index", LONG], {}, "cannot be listed"),
+        (["ask", "x", "--save", f"{LONG}/a.json"], {}, "no such folder to save"),
         (["plan", LONG], {}, "no such file"),
         (["machine", LONG], {}, "no machine of this name"),
         (["machine", f"{LONG}.toml"], {}, "cannot be read"),
@@ -89,7 +90,7 @@ def test_a_workspace_that_cannot_be_looked_at_is_ours(tmp_path: Path, monkeypatc
 
 def test_a_folder_without_permission_is_left_to_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_, **__: False)  # root may read everything
-    assert Folder().convert(str(tmp_path), None, None) == tmp_path  # scan() says in our words what is wrong
+    assert AnyPath().convert(str(tmp_path), None, None) == tmp_path  # scan() says in our words what is wrong
 
 
 def test_a_folder_in_the_place_of_the_database_is_called_one(quietmind: Quietmind, tmp_path: Path) -> None:

@@ -74,13 +74,20 @@ def test_a_mistyped_folder_makes_no_workspace(quietmind: Quietmind, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "arguments", [["index", ""], ["index", "a", "--workspace", ""], ["search", "x", "--workspace", " "]]
+    "arguments",
+    [
+        ["index", ""],
+        ["index", "a", "--workspace", ""],
+        ["search", "x", "--workspace", " "],
+        ["ask", "x", "--save", ""],
+        ["plan", "tiny", "--plot", ""],
+    ],
 )
 def test_an_empty_path_is_not_the_current_folder(quietmind: Quietmind, tmp_path: Path, arguments: list[str]) -> None:
     note(tmp_path / "a" / "a.md")
     done = quietmind(*arguments)
     assert done.returncode == 2
-    assert "an empty name is no folder" in done.stderr
+    assert "an empty name is no path" in done.stderr
     assert not (tmp_path / "archive.db").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,16 @@ import click
 
 from quietmind.base.errors import UsageError
 from quietmind.base.paths import shown_path
-from quietmind.cli.options import TOKENS, State, debug_option, json_option, model_options, pass_state, workspace_option
+from quietmind.cli.options import (
+    TOKENS,
+    AnyPath,
+    State,
+    debug_option,
+    json_option,
+    model_options,
+    pass_state,
+    workspace_option,
+)
 from quietmind.cli.output import counted, flat, print_json, visible, write_json
 
 if TYPE_CHECKING:
@@ -43,7 +53,7 @@ _STANDINGS = {
 @click.option("--passages", type=click.IntRange(1, 1000), help="Most passages to give the model (default: 6).")
 @click.option("--max-tokens", type=TOKENS, help="Longest answer in tokens (default: 512).")
 @click.option("--show", is_flag=True, help="Print the passages that the model was given.")
-@click.option("--save", type=click.Path(path_type=Path, dir_okay=False), help="Also write the answer to FILE as JSON.")
+@click.option("--save", type=AnyPath(dir_okay=False), help="Also write the answer to FILE as JSON.")
 @json_option
 @workspace_option
 @debug_option
@@ -69,7 +79,7 @@ def ask(
     from quietmind.workspace.workspace import Workspace
 
     settings = state.settings
-    if save and not save.absolute().parent.is_dir():
+    if save and not os.path.isdir(save.parent):  # noqa: PTH112 - a Path raises for names that cannot be looked at
         raise UsageError(f"{shown_path(save)}: there is no such folder to save the answer in; make it first")
 
     def start_engine() -> Engine:

@@ -12,7 +12,7 @@ import click
 from quietmind.base.errors import NotesError, UsageError
 from quietmind.base.paths import shown_path
 from quietmind.base.progress import terminal_progress
-from quietmind.cli.options import Folder, debug_option, json_option, workspace_option
+from quietmind.cli.options import AnyPath, debug_option, json_option, workspace_option
 from quietmind.cli.output import counted, print_json
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _LISTED = 10  # files of each sort that are printed
 
 
 @click.command()
-@click.argument("folder", required=False, type=Folder())
+@click.argument("folder", required=False, type=AnyPath())
 @click.option("--forget", is_flag=True, help="Take the notes of FOLDER out of the index; the files stay.")
 @json_option
 @workspace_option

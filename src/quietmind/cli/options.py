@@ -49,18 +49,16 @@ class Tokens(click.ParamType[int]):
 TOKENS = Tokens()
 
 
-class Folder(click.Path):
-    """The path of a folder, there or not. Whether it may be read is for the command to say, in our words."""
+class AnyPath(click.Path):
+    """A path, there or not. Whether it may be read is for the command to say, in our words."""
 
-    name = "folder"
-
-    def __init__(self, *, file_okay: bool = True) -> None:
-        super().__init__(path_type=Path, file_okay=file_okay, readable=False)
+    def __init__(self, *, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay, dir_okay=dir_okay, readable=False)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return ``value`` as a Path, or fail as click does; an empty one would quietly be the current folder."""
         if not str(value).strip():
-            self.fail("an empty name is no folder; write . for the current one", param, ctx)
+            self.fail("an empty name is no path; write . for the current folder", param, ctx)
         try:
             return super().convert(value, param, ctx)
         except ValueError as error:  # a NUL in the name
@@ -92,7 +90,7 @@ def workspace_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
     return click.option(
         "--workspace",
-        type=Folder(file_okay=False),
+        type=AnyPath(file_okay=False),
         callback=settled,
         help="Folder that holds the index and logs (default: the user's data folder).",
     )(command)

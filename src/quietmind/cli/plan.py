@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from quietmind.base.errors import DoesNotFit, UsageError
 from quietmind.base.files import write_whole
 from quietmind.base.paths import shown_path
-from quietmind.cli.options import TOKENS, debug_option, json_option, model_options, workspace_option
+from quietmind.cli.options import TOKENS, AnyPath, debug_option, json_option, model_options, workspace_option
 from quietmind.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class _Demands:
 @click.option("--min-decode", type=float, help="With a goal: tokens a second that must be met with the context full.")
 @click.option("--min-context", type=TOKENS, help="With a goal: context that must be held, in tokens.")
 @click.option("--compare", is_flag=True, help="Change one thing at a time: context, experts, KV, weights, hardware.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw memory and speed into an SVG file.")
+@click.option("--plot", type=AnyPath(dir_okay=False), help="Draw memory and speed into an SVG file.")
 @click.option("--flags", "flags_only", is_flag=True, help="Print only the engine's command line.")
 @workspace_option
 @json_option
