@@ -69,13 +69,12 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         _drop_output()
         code = 1
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
+    except OSError as error:  # of standard output: those of files end in _run
         _drop_output()
         click.echo(f"quietmind: standard output: {error.strerror}; free some space, or send it elsewhere", err=True)
         code = 1
