@@ -3,6 +3,10 @@
 The graph is what llama.cpp (autumn 2026, src/llama-graph.cpp and src/models/*.cpp) reserves for a full micro-batch:
 the embedding, then per layer attention and feed forward, and one row of logits. Which operations overwrite an operand
 was told from the sizes that the engine reports.
+
+Measured on a CPU (benchmarks/plan_accuracy.py: 24 models, 80 settings each): equal to the byte in 1,920 cases of 1,920,
+on the models that the rules were found on. Known to be off: a hybrid model at a context of 512 and a micro-batch of 300
+without flash attention (4% low), and latent attention with an f32 cache at 32k (23% low).
 """
 
 from __future__ import annotations
