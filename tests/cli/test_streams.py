@@ -33,6 +33,15 @@ def test_a_reader_that_leaves_is_no_failure_to_speak_of(quietmind: Quietmind, tm
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a shell's way to close a stream")
+def test_a_closed_standard_output_is_no_failure(quietmind: Quietmind, tmp_path: Path) -> None:
+    many_notes(tmp_path / "notes")
+    quietmind("index", "notes")
+    search = f"{sys.executable} -m quietmind search zanzibar --workspace workspace >&-"
+    done = subprocess.run(["sh", "-c", search], cwd=tmp_path, capture_output=True, encoding="utf-8", check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
 @pytest.mark.parametrize("arguments", [["search", "zanzibar"], ["search", "zanzibar", "--json"], ["--help"]])
 def test_no_room_for_the_output_is_one_line(quietmind: Quietmind, tmp_path: Path, arguments: list[str]) -> None:

@@ -63,7 +63,8 @@ def translate(error: sqlite3.DatabaseError, path: Path) -> WorkspaceError:
             "your notes are not touched"
         )
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return WorkspaceError(f"{shown}: cannot be opened for writing ({error}); check its permissions")
+        purpose = "for writing " if primary == sqlite3.SQLITE_READONLY else ""
+        return WorkspaceError(f"{shown}: cannot be opened {purpose}({error}); check its permissions and its folder's")
     if primary == sqlite3.SQLITE_IOERR:
         return WorkspaceError(
             f"{shown}: could not be read or written ({error}); check the disk and its permissions and try again"
