@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +105,6 @@ def test_logs_of_a_workspace_that_may_only_be_read_go_elsewhere(
     with Workspace(tmp_path / "workspace", create=True) as workspace:
         assert workspace.logs == tmp_path / "workspace" / "logs"
         monkeypatch.setattr(os, "access", lambda *_: False)
-        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         assert tmp_path / "workspace" not in workspace.logs.parents
         assert workspace.logs.is_dir()
