@@ -79,22 +79,8 @@ def card_from(
     missing, makes no sense, or contradicts the tensors.
     """
     facts = Facts(metadata, files[0])
-    arch = facts.text("general.architecture")
-    if arch is None:
-        raise facts.damaged("names no architecture (general.architecture); it is not a language model's file")
-    traits = ARCHITECTURES.get(arch)
-    if traits is None:
-        shown = arch if arch.isprintable() and len(arch) <= 64 else ascii(arch[:64])
-        raise ModelNotUnderstood(
-            f"{shown_path(files[0])}: the architecture {shown} is not understood yet; "
-            f"understood are {', '.join(sorted(ARCHITECTURES))}"
-        )
-    blocks = facts.count(f"{arch}.block_count")
-    if blocks > len(tensors):  # before anything is made that has one entry a layer
-        raise facts.damaged(f"promises {blocks:,} layers but holds {len(tensors):,} tensors; fetch it again")
-    layers = blocks - (facts.count(f"{arch}.nextn_predict_layers", default=0) if traits.predicts else 0)
-    if layers < 1:
-        raise facts.damaged(f"promises {blocks:,} layers, all of them for predicting further tokens; fetch it again")
+    arch, traits = _architecture(facts, files[0])
+    blocks, layers = _blocks(facts, arch, traits, len(tensors))
     tensors = tuple(tensor for tensor in tensors if _layer_of(tensor.name) < layers)
     shapes = {tensor.name: tensor.shape for tensor in tensors}
     hidden = facts.count(f"{arch}.embedding_length")
@@ -144,6 +130,31 @@ def card_from(
     )
     _refuse_contradictions(card, shapes, facts)
     return card
+
+
+def _architecture(facts: Facts, file: Path) -> tuple[str, Architecture]:
+    arch = facts.text("general.architecture")
+    if arch is None:
+        raise facts.damaged("names no architecture (general.architecture); it is not a language model's file")
+    traits = ARCHITECTURES.get(arch)
+    if traits is None:
+        shown = arch if arch.isprintable() and len(arch) <= 64 else ascii(arch[:64])
+        raise ModelNotUnderstood(
+            f"{shown_path(file)}: the architecture {shown} is not understood yet; "
+            f"understood are {', '.join(sorted(ARCHITECTURES))}"
+        )
+    return arch, traits
+
+
+def _blocks(facts: Facts, arch: str, traits: Architecture, tensors: int) -> tuple[int, int]:
+    """Return the number of blocks in the file, and of those that are layers of the model."""
+    blocks = facts.count(f"{arch}.block_count")
+    if blocks > tensors:  # before anything is made that has one entry a layer
+        raise facts.damaged(f"promises {blocks:,} layers but holds {tensors:,} tensors; fetch it again")
+    layers = blocks - (facts.count(f"{arch}.nextn_predict_layers", default=0) if traits.predicts else 0)
+    if layers < 1:
+        raise facts.damaged(f"promises {blocks:,} layers, all of them for predicting further tokens; fetch it again")
+    return blocks, layers
 
 
 def _layer_of(name: str) -> int:

@@ -129,13 +129,8 @@ def shape_of(config: Mapping[str, object], name: str, source: Path) -> Shape:
     if layers > MOST_LAYERS:
         raise facts.damaged(f"promises {layers:,} layers, more than any model has; fetch it again")
     hidden, heads = facts.count("hidden_size"), facts.count("num_attention_heads")
-    if family.arch == "deepseek2":
-        latent = _latent(facts)
-        key_length = facts.count("qk_nope_head_dim") + latent.rope_length
-        value_length = facts.count("v_head_dim")
-    else:
-        latent = None
-        key_length = value_length = _head_length(facts, family, hidden, heads)
+    latent = _latent(facts) if family.arch == "deepseek2" else None
+    key_length, value_length = _head_lengths(facts, family, hidden, heads, latent)
     experts = facts.count(family.experts, default=0) if family.experts else 0
     if family.experts and not experts:
         raise facts.damaged(f"lacks the key {family.experts}; give a config.json that has it")
@@ -193,6 +188,14 @@ def _family(config: Mapping[str, object], source: Path) -> Family:
             f"understood are {', '.join(sorted(FAMILIES))}"
         )
     return family
+
+
+def _head_lengths(facts: Facts, family: Family, hidden: int, heads: int, latent: Latent | None) -> tuple[int, int]:
+    """Return the elements of a key and of a value, for each head."""
+    if latent is not None:
+        return facts.count("qk_nope_head_dim") + latent.rope_length, facts.count("v_head_dim")
+    length = _head_length(facts, family, hidden, heads)
+    return length, length
 
 
 def _head_length(facts: Facts, family: Family, hidden: int, heads: int) -> int:

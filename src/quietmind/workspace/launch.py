@@ -107,12 +107,6 @@ def prepare(name: str, ask: Ask, workspace: Path | None = None) -> Start:
     return Start(machine, card, plan(machine, card, ask, measured), ask, measured)
 
 
-def plan_model(name: str, ask: Ask) -> tuple[Plan, Path]:
-    """Return the plan of the model that answers to ``name`` on this machine, and its file. Raises as ``prepare``."""
-    start = prepare(name, ask)
-    return start.plan, start.card.path
-
-
 def launch(
     name: str, ask: Ask, logs: Path, workspace: Path | None = None, warn: Callable[[str], None] = lambda _: None
 ) -> Engine:
