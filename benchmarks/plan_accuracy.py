@@ -206,14 +206,14 @@ def _judged(name: str, results: Sequence[Result], answers: Sequence[peers.Answer
 
 def run_speeds(table: Path) -> dict[str, object]:
     """Return the speed part's counts and shares, zeros where the table is not there."""
-    nothing: dict[str, object] = {"speed_cases": 0, "speed_within_20pct": 0.0, "speed_in_interval": 0.0}
+    nothing: dict[str, object] = {"speed_cases": 0, "speed_within_20pct": None, "speed_in_interval": None}
     if not table.exists():
         print(f"no speeds: {table} is not there")
         return nothing
     import speed_accuracy
 
     found = speed_accuracy.run(table)
-    return {key: found.get(key) or nothing[key] for key in nothing}
+    return {key: found[key] if found.get("speed_cases") else nothing[key] for key in nothing}
 
 
 def share(results: Sequence[Result], holds: Callable[[Result], bool]) -> float:
@@ -258,6 +258,9 @@ def main() -> None:
     parser.add_argument("--speeds", type=Path, default=PUBLISHED, metavar="FILE.csv", help="another table of speeds")
     parser.add_argument("--quick", action="store_true", help="four settings of each model instead of eighty")
     given = parser.parse_args()
+    for file in [*given.gguf, *([] if given.speeds == PUBLISHED else [given.speeds])]:
+        if not file.is_file():
+            parser.error(f"{file}: there is no such file")
     with tempfile.TemporaryDirectory() as folder:
         files = files_of(given.gguf, Path(folder))
         runs = settings(given.quick)

@@ -200,7 +200,15 @@ def test_nonsense_is_refused_in_one_line(call: Call, arguments: tuple[str, ...],
         ("hardware", MODEL),
     ],
 )
-def test_wrong_usage_ends_with_two(call: Call, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_ends_with_two_and_one_line(call: Call, arguments: tuple[str, ...]) -> None:
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
-    assert "Error:" in err
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("quietmind: ")
+    assert f"See `quietmind {arguments[0]} --help`." in err
+
+
+def test_two_contexts_that_contradict_each_other_are_refused(call: Call) -> None:
+    code, _, err = call("plan", MODEL, "--context", "4k", "--min-context", "128k")
+    assert code == 2
+    assert "contradict" in err

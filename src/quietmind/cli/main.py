@@ -86,12 +86,19 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _usage_line(error: click.ClickException) -> str:
+    """Return what is wrong with the command line, in one line."""
+    context = getattr(error, "ctx", None)
+    said = " ".join(error.format_message().split())
+    return f"{said} See `{context.command_path} --help`." if context is not None else said
+
+
 def _run(arguments: list[str]) -> int:
     state = State()
     try:
         result = cli.main(arguments, prog_name="quietmind", standalone_mode=False, obj=state)
     except click.ClickException as error:
-        error.show()
+        click.echo(f"quietmind: {_usage_line(error)}", err=True)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)

@@ -83,6 +83,9 @@ def plan(
     if micro_batch is not None:
         ask = replace(ask, micro_batch=micro_batch, batch=max(ask.batch, micro_batch))
     demands = None
+    asked = context if ctx.get_parameter_source("context") is ParameterSource.COMMANDLINE else None
+    if asked is not None and min_context is not None and asked != min_context:
+        raise UsageError(f"--context {asked:,} and --min-context {min_context:,} contradict each other; give one")
     if goal is not None or min_decode is not None or min_context is not None:
         kv_types = (kv,) if ctx.get_parameter_source("kv") is ParameterSource.COMMANDLINE else ()
         demands = _Demands(goal or "quality", min_decode, min_context or context, kv_types)

@@ -51,7 +51,7 @@ def render(plan: Plan, width: int = BAR_WIDTH) -> str:
             *(memory_bar(use, plan.ledger.rows, width, _lent(plan, use)) for use in plan.devices if use.device != DISK),
             f"  {_LEGEND}",
             "",
-            *(_speed_lines(plan.speed) if plan.speed else []),
+            *_speed_lines(plan.speed),
             *([f"flags: llama-server {shlex.join(plan.flags)}"] if plan.flags else []),
             f"verdict: {_verdict(plan)}",
             *(f"warning: {warning}" for warning in plan.warnings),
@@ -154,8 +154,10 @@ def _lent(plan: Plan, use: DeviceUse) -> int:
     return sum(other.needed_bytes for other in plan.devices if other.pool == use.device)
 
 
-def _speed_lines(speed: Speed) -> list[str]:
+def _speed_lines(speed: Speed | None) -> list[str]:
     """Return the expected speed as ``mid (low-high)``, what it waits for and what it rests on."""
+    if speed is None:
+        return ["speed: unknown, since a bandwidth of the machine is not known; `quietmind machine --measure` takes it"]
     return [
         f"speed with {speed.depth:,} tokens in the context: prefill {speed.prefill} tokens/s, "
         f"decode {speed.decode} tokens/s, waiting for {speed.limit}",

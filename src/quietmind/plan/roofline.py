@@ -39,7 +39,9 @@ GEFORCE_ATTENTION = 1.5
 FLOPS_PER_BYTE = Interval(60.0, 150.0, 300.0)
 
 # Waiting -------------------------------------------------------------------------------------------------------
-GPU_LAYER_S = Interval(15e-6, 40e-6, 110e-6)  # a dozen kernels to start
+GPU_LAYER_S = Interval(15e-6, 50e-6, 110e-6)  # a dozen kernels to start
+# On Apple's GPUs. From the decode rates of 8B, 70B and 30B-A3B models that owners of an M2 Ultra report (second-hand).
+METAL_LAYER_S = Interval(90e-6, 180e-6, 260e-6)
 HOST_LAYER_CORE_S = Interval(1e-6, 4e-6, 10e-6)  # two dozen barriers, which take longer the more threads meet there
 EXPERTS_OF_LAYER = 0.2  # of those, the share that a layer's experts alone cost
 HANDOVER_S = Interval(30e-6, 90e-6, 220e-6)  # activations there and back, synchronized

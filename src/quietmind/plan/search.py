@@ -309,6 +309,10 @@ def render_frontier(frontier: Frontier) -> str:
     lines = [f"{frontier.model} on {frontier.machine}: {demands}", ""]
     if frontier.choices:
         lines += _table(frontier.choices)
+        if frontier.goal != "quality" and any(choice.bits < _FEWEST_BITS for choice in frontier.choices):
+            lines.append(
+                f"weights under {_FEWEST_BITS:g} bits come last, however fast: below, quality falls off a cliff"
+            )
     else:
         lines.append("nothing does; what comes nearest is a smaller --min-context, a lower --min-decode or more memory")
     if frontier.rejected:

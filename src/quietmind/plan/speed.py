@@ -223,7 +223,8 @@ class _Roof:
             core = roofline.HOST_LAYER_CORE_S
             layer = Interval(core.low * cores.low, core.mid * cores.mid, core.high * cores.high)
         else:
-            layer = roofline.GPU_LAYER_S
+            metal = any(device.key == key and device.kind == "metal" for device in self.machine.devices)
+            layer = roofline.METAL_LAYER_S if metal else roofline.GPU_LAYER_S
         waits = []
         if done.layers:
             waits.append(_Term(f"{key}: starting {done.layers} layers", f"start {key}", _times(layer, done.layers)))
