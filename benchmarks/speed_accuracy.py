@@ -22,6 +22,7 @@ from pathlib import Path
 from header_only import SHAPES, Shape
 
 from quietmind.base.errors import QuietmindError
+from quietmind.machine.datasheets import datasheet_like
 from quietmind.machine.machine import Device, Host, Link, Machine
 from quietmind.model.card import LayerKind, ModelCard, Tensor
 from quietmind.model.ggml_types import BY_NAME
@@ -64,6 +65,7 @@ ACCELERATORS = {
     "h100": (989.0, 63.0),
     "h200": (989.0, 63.0),
 }
+APPLE = re.compile(r"\bm[1-9] ?(?:max|ultra|pro)\b|\bapple\b")
 PROCESSORS = {
     "9355": 32,
     "9654": 96,
@@ -185,14 +187,16 @@ def _machine(row: dict[str, str]) -> Machine:
     if accelerator:
         known = next((facts for name, facts in ACCELERATORS.items() if name in accelerator.lower()), None)
         memory, stated = _number(row.get("accelerator_memory_gb")), _number(row.get("accelerator_gb_per_s"))
+        apple, sheet = APPLE.search(accelerator.lower()) is not None, datasheet_like(accelerator)
         devices.append(
             Device(
-                "cuda",
+                "metal" if apple else "cuda",
                 accelerator,
                 memory_bytes=None if memory is None else int(memory * 2**30),
-                bandwidth_bytes_per_s=None if stated is None else stated * 1e9,
-                flops=None if known is None else known[0] * 1e12,
-                key="cuda0",
+                bandwidth_bytes_per_s=sheet.bandwidth_bytes_per_s if stated is None else stated * 1e9,
+                flops=sheet.flops if known is None else known[0] * 1e12,
+                key="metal" if apple else "cuda0",
+                unified=apple,
             )
         )
         if known is not None:
@@ -218,6 +222,8 @@ def _card(model: str, quantization: str) -> ModelCard:
 
     From the catalogue where it knows both; else from the public shape and what a recipe's name says.
     """
+    if not quantization.strip():
+        raise ValueError("it states no quantization")
     try:
         return open_card(model, quantization)
     except QuietmindError:

@@ -25,6 +25,16 @@ def datasheet(name: str) -> Datasheet:
     return _table().get(name.removeprefix("NVIDIA ").removeprefix("AMD "), Datasheet())
 
 
+def datasheet_like(text: str) -> Datasheet:
+    """Return the datasheet of the GPU whose name holds every word of ``text``, as people write it ("RTX 5090").
+
+    Of several the one with the shortest name; of none, nothing.
+    """
+    words = text.casefold().replace("nvidia", "").split()
+    found = [name for name in _table() if words and all(word in name.casefold().split() for word in words)]
+    return _table()[min(found, key=len)] if found else Datasheet()
+
+
 @functools.cache
 def _table() -> dict[str, Datasheet]:
     entries = tomllib.loads(_TABLE.read_text(encoding="utf-8"))
