@@ -58,7 +58,8 @@ class _LazyCommands(click.Group):
 def cli() -> None:
     """Read a private archive of notes with a local model, and answer with citations checked against the files.
 
-    Nothing leaves this machine; only `quietmind pull` uses the network, to fetch weights.
+    Nothing leaves this machine. The network is used by `quietmind pull`, to fetch weights, and where a model is named
+    hf:OWNER/NAME or by a URL, to read its header; by nothing else.
     """
 
 

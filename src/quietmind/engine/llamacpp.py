@@ -17,18 +17,15 @@ from quietmind.base.errors import (
     EngineMissing,
     EngineRefused,
     EngineStartFailed,
-    UsageError,
 )
 from quietmind.base.paths import shown_path
 from quietmind.engine.child import Child
 from quietmind.engine.llama_http import LlamaHttp, timings
 from quietmind.engine.port import Delta, Finished, Message, Prompt, Request, Segment, require_room
 from quietmind.engine.turn import Turn
+from quietmind.plan import kv
 
 LOG_NAME = "llamacpp.log"
-
-# What llama.cpp takes for the KV cache (its options -ctk and -ctv).
-KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
 # The time that a process may take to disappear after its socket has closed.
 _DYING_SECONDS = 2.0
@@ -50,7 +47,7 @@ class LlamaCppOptions:
     """How to run a model.
 
     ``context`` is in tokens; llama.cpp rounds it up to a multiple of 256 and down to the model's own limit.
-    ``kv_type`` is the type of the KV cache, one of ``KV_TYPES``. ``threads`` None leaves the
+    ``kv_type`` is the type of the KV cache, one of ``plan.kv.KV_TYPES``. ``threads`` None leaves the
     choice to llama.cpp: one a physical core.
 
     ``batch`` tokens of prompt are computed between two looks at the connection: cancelling a prefill, and the sign of
@@ -91,8 +88,7 @@ class LlamaCpp:
         Its log goes to ``llamacpp.log`` in ``log_folder`` (the run before is kept as ``llamacpp.log.1``), or to a
         temporary file. Raises UsageError for an unknown KV type, EngineMissing or EngineStartFailed.
         """
-        if options.kv_type not in KV_TYPES:
-            raise UsageError(f"{options.kv_type!r} is no KV cache type; choose one of {', '.join(KV_TYPES)}")
+        kv.kv_type(options.kv_type)
         shown = shown_path(options.model_path)
         if not options.model_path.exists():
             raise EngineStartFailed(f"{shown}: there is no such model file; check the path or fetch the model")

@@ -16,7 +16,7 @@ from quietmind.plan.search import Planner
 from quietmind.plan.table import align, interval_to_json, signed_bytes
 from quietmind.plan.upgrades import with_memory, with_one_more_gpu
 
-KV_TYPES = ("f16", "q8_0", "q4_0")
+_COMPARED_KV_TYPES = ("f16", "q8_0", "q4_0")
 EXPERTS = (8, 16)
 SEQUENCES = (1, 2, 4)
 _MOST_COLUMNS = 4
@@ -80,7 +80,7 @@ def _asks(card: ModelCard, ask: Ask) -> Iterator[tuple[str, Ask]]:
     for count in EXPERTS:
         if card.experts >= count != used:
             yield f"{count} experts", replace(ask, experts_used=count)
-    for kv_type in KV_TYPES:
+    for kv_type in _COMPARED_KV_TYPES:
         if kv_type != ask.kv_type:
             yield f"KV {kv_type}", replace(ask, kv_type=kv_type)
     for sequences in SEQUENCES:
