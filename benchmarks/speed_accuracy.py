@@ -308,7 +308,7 @@ def judged(case: Case) -> Iterator[Judged]:
     if speed is None:
         return
     for what, predicted, truth in (("prefill", speed.prefill, case.prefill), ("decode", speed.decode, case.decode)):
-        if truth is not None:
+        if truth is not None and predicted is not None:
             yield Judged(case.where, what, predicted, truth, case.fitted, speed.limit)
 
 

@@ -90,8 +90,8 @@ def judged_here(machine: Machine, path: Path, depths: Sequence[int], *, fitted: 
         for depth in depths:
             for what, measured in undisturbed(engine, depth).items():
                 speed = predicted(machine, card, measured.depth)
-                if speed is not None:
-                    interval = speed.prefill if what == "prefill" else speed.decode
+                interval = (speed.prefill if what == "prefill" else speed.decode) if speed else None
+                if speed is not None and interval is not None:
                     case = f"{path.stem}, here, depth {measured.depth:,}"
                     yield Judged(case, what, interval, measured.value, fitted, speed.limit)
 

@@ -196,6 +196,7 @@ def test_speed_is_said_where_the_bandwidth_is_known(card_of: MakeCard, machine_o
     assert found.speed is not None
     assert found.speed.depth == 4096
     assert f"prefill {found.speed.prefill} tokens/s, decode {found.speed.decode} tokens/s" in render(found)
+    assert found.speed.decode is not None
     assert to_json(found)["speed"]["decode"]["mid"] == found.speed.decode.mid
 
 

@@ -13,7 +13,6 @@ from quietmind.cli.options import State, debug_option, json_option, pass_state, 
 from quietmind.cli.output import print_json
 
 if TYPE_CHECKING:
-    from quietmind.plan.interval import Interval
     from quietmind.workspace.bench import Expected, Shown
 
 
@@ -63,6 +62,7 @@ def bench(
 
 
 def _line(step: Expected | Shown) -> str:
+    from quietmind.plan.table import shown
     from quietmind.workspace.bench import Expected
 
     if isinstance(step, Expected):
@@ -71,10 +71,11 @@ def _line(step: Expected | Shown) -> str:
                 f"predicted  at {step.context:>7,}  nothing: how fast this machine reads its memory is not known; "
                 "run `quietmind machine --measure`"
             )
-        speeds = f"prefill {step.speed.prefill!s:<18} decode {step.speed.decode!s:<18} tokens/s"
+        speeds = f"prefill {shown(step.speed.prefill):<18} decode {shown(step.speed.decode):<18} tokens/s"
+        waiting = f"  waits for {step.speed.limit}" if step.speed.limit else ""
         return "\n".join(
             [
-                f"predicted  at {step.context:>7,}  {speeds}  waits for {step.speed.limit}",
+                f"predicted  at {step.context:>7,}  {speeds}{waiting}",
                 *(f"           {note}" for note in step.speed.basis),
             ]
         )
@@ -88,6 +89,8 @@ def _told(value: float | None) -> str:
 
 
 def _row(expected: Expected, shown: Shown) -> dict[str, Any]:
+    from quietmind.plan.table import interval_to_json
+
     speed = expected.speed
     return {
         "context": shown.context,
@@ -95,14 +98,10 @@ def _row(expected: Expected, shown: Shown) -> dict[str, Any]:
         "predicted": None
         if speed is None
         else {
-            "prefill": _interval(speed.prefill),
-            "decode": _interval(speed.decode),
+            "prefill": interval_to_json(speed.prefill),
+            "decode": interval_to_json(speed.decode),
             "limit": speed.limit,
             "basis": list(speed.basis),
         },
         "measured": {"prefill": shown.prefill, "decode": shown.decode},
     }
-
-
-def _interval(interval: Interval) -> dict[str, float]:
-    return {"low": interval.low, "mid": interval.mid, "high": interval.high}

@@ -13,7 +13,7 @@ from quietmind.model.card import ModelCard
 from quietmind.plan.coresident import Resident, plan_together
 from quietmind.plan.plan import Ask, Plan, plan
 from quietmind.plan.search import Planner
-from quietmind.plan.table import align, interval_to_json, signed_bytes
+from quietmind.plan.table import align, interval_to_json, shown, signed_bytes
 from quietmind.plan.upgrades import with_memory, with_one_more_gpu
 
 _COMPARED_KV_TYPES = ("f16", "q8_0", "q4_0")
@@ -189,9 +189,10 @@ def _speeds(planned: Plan, base: Plan) -> list[str]:
     if planned.speed is None:
         return ["unknown", "", "unknown", planned.verdict]
     ratio = ""
-    if planned is not base and base.speed is not None and base.speed.decode.mid:
-        ratio = f"x{planned.speed.decode.mid / base.speed.decode.mid:.2f}"
-    return [str(planned.speed.decode), ratio, str(planned.speed.prefill), planned.verdict]
+    before = base.speed.decode if base.speed else None
+    if planned is not base and planned.speed.decode is not None and before is not None and before.mid:
+        ratio = f"x{planned.speed.decode.mid / before.mid:.2f}"
+    return [shown(planned.speed.decode), ratio, shown(planned.speed.prefill), planned.verdict]
 
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
@@ -236,8 +237,8 @@ def render_side_by_side(both: SideBySide) -> str:
             rows.append([f"{device}  {key[1]}", *(_cell(each, *key) for each in plans)])
         rows.append([f"{device}  total", *(format_bytes(each.ledger.total(device)) for each in plans)])
     rows.append(["context", *(f"{each.context:,}" for each in plans)])
-    rows.append(["decode tokens/s", *(str(each.speed.decode) if each.speed else "unknown" for each in plans)])
-    rows.append(["prefill tokens/s", *(str(each.speed.prefill) if each.speed else "unknown" for each in plans)])
+    rows.append(["decode tokens/s", *(shown(each.speed.decode if each.speed else None) for each in plans)])
+    rows.append(["prefill tokens/s", *(shown(each.speed.prefill if each.speed else None) for each in plans)])
     rows.append(["verdict", *(each.verdict for each in plans)])
     return "\n".join(
         [
@@ -252,7 +253,7 @@ def render_side_by_side(both: SideBySide) -> str:
                 for use in both.together.devices
             ),
             *(
-                f"  {each.model}: {each.speed.decode if each.speed else 'unknown'} tokens/s while the others rest"
+                f"  {each.model}: {shown(each.speed.decode if each.speed else None)} tokens/s while the others rest"
                 for each in (both.together, *both.together.companions)
             ),
         ]

@@ -14,7 +14,7 @@ from quietmind.plan.placement import DISK
 from quietmind.plan.plan import Ask, Plan, plan
 from quietmind.plan.search import Planner, refuse_absurd, shortfall
 from quietmind.plan.speed import Speed
-from quietmind.plan.table import align, interval_to_json
+from quietmind.plan.table import align, interval_to_json, shown
 from quietmind.plan.upgrades import with_gpu, with_memory, with_one_more_gpu
 
 Kind = Literal["here", "upgrade", "machine"]
@@ -133,7 +133,7 @@ def _without_idle(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
 
 def _rank(candidate: Candidate) -> tuple[bool, bool, float]:
     speed = candidate.plan.speed if candidate.plan else None
-    return candidate.kind != "here", not candidate.enough, -(speed.decode.mid if speed else 0.0)
+    return candidate.kind != "here", not candidate.enough, -(speed.decode.mid if speed and speed.decode else 0.0)
 
 
 def render_hardware(answer: Hardware) -> str:
@@ -151,8 +151,8 @@ def render_hardware(answer: Hardware) -> str:
                 "yes" if candidate.enough else "no",
                 {"here": "here", "upgrade": "here with", "machine": ""}[candidate.kind],
                 candidate.name,
-                str(speed.decode) if speed else "unknown",
-                str(speed.prefill) if speed else "unknown",
+                shown(speed.decode if speed else None),
+                shown(speed.prefill if speed else None),
                 *_where(candidate.plan),
                 candidate.lacks or ("tight" if candidate.plan and candidate.plan.verdict == "tight" else ""),
             ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log, log2
 from typing import Literal
@@ -23,6 +23,8 @@ NOISE_PER_DOUBLING = 0.05
 NEARBY_TOKENS = 1000
 # How much of the correction found with other models or settings holds for this one (in the logarithm).
 TRANSFER = 0.5
+# Without a prediction nothing says how a speed falls with depth: further out a measurement holds by so much less.
+ALONE_PER_DOUBLING = 0.25
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,41 @@ def corrected(prediction: Interval, factor: float, off: float | None) -> Interva
     if off is not None:
         low, high = max(low, mid / (1 + off)), min(high, mid * (1 + off))
     return Interval(low, mid, high)
+
+
+def seen(measured: Sequence[Measurement], what: What, run: str, depth: int) -> tuple[Interval, str] | None:
+    """Return what this very run showed of ``what``, brought to ``depth`` without any prediction, and a note of it.
+
+    Seconds a token grow with the depth in a straight line (attention reads the whole cache), so between two depths they
+    are interpolated, and past the deepest continued; a single depth stays as it is. The further from what was measured,
+    the wider the interval. None where nothing of this run was measured.
+    """
+    runs: dict[int, list[float]] = {}
+    for m in measured:
+        if m.what == what and m.plan_id == run and m.value > 0:
+            runs.setdefault(m.depth, []).append(m.value)
+    if not runs:
+        return None
+    seconds = {at: sum(1 / value for value in values) / len(values) for at, values in sorted(runs.items())}
+    rate = 1 / _continued(seconds, depth)
+    off = NOISE + ALONE_PER_DOUBLING * min(_doublings(depth, at) for at in seconds)
+    count, depths = sum(map(len, runs.values())), " and ".join(f"{at:,}" for at in sorted({min(runs), max(runs)}))
+    note = (
+        f"{what} measured, not predicted: {count} run{'s' if count > 1 else ''} with these settings at {depths} tokens"
+    )
+    return Interval(rate / (1 + off), rate, rate * (1 + off)), note
+
+
+def _continued(seconds: Mapping[int, float], depth: int) -> float:
+    """Return the value at ``depth`` of the line through the two nearest depths; outside it never falls below them."""
+    shallow = max((at for at in seconds if at <= depth), default=min(seconds))
+    deep = min((at for at in seconds if at > shallow), default=shallow)
+    if shallow == deep:  # at or past the deepest: the line of the last two goes on
+        shallow = max((at for at in seconds if at < deep), default=deep)
+    if shallow == deep or depth < shallow:
+        return seconds[shallow]
+    line = seconds[shallow] + (seconds[deep] - seconds[shallow]) * (depth - shallow) / (deep - shallow)
+    return line if depth <= deep else max(line, seconds[deep])
 
 
 def _doublings(depth: int, other: int) -> float:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from quietmind.base.units import format_bytes
+from quietmind.plan.interval import Interval
 from quietmind.plan.ledger import Row
 from quietmind.plan.placement import DISK, Placement
 from quietmind.plan.plan import DeviceUse, Plan
@@ -159,10 +160,14 @@ def _speed_lines(speed: Speed | None) -> list[str]:
     if speed is None:
         return ["speed: unknown, since a bandwidth of the machine is not known; `quietmind machine --measure` takes it"]
     return [
-        f"speed with {speed.depth:,} tokens in the context: prefill {speed.prefill} tokens/s, "
-        f"decode {speed.decode} tokens/s, waiting for {speed.limit}",
+        f"speed with {speed.depth:,} tokens in the context: prefill {_rate(speed.prefill)}, "
+        f"decode {_rate(speed.decode)}" + (f", waiting for {speed.limit}" if speed.limit else ""),
         *(f"  {basis}" for basis in speed.basis),
     ]
+
+
+def _rate(interval: Interval | None) -> str:
+    return "unknown" if interval is None else f"{interval} tokens/s"
 
 
 def to_json(plan: Plan) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from quietmind.plan.kv import kv_type as kv_layout
 from quietmind.plan.kv import padded
 from quietmind.plan.placement import DISK
 from quietmind.plan.plan import LARGEST_CONTEXT, LARGEST_DEFAULT_CONTEXT, Ask, Plan, plan
-from quietmind.plan.table import align, interval_to_json
+from quietmind.plan.table import align, interval_to_json, shown
 
 Goal = Literal["quality", "context", "speed"]
 Planner = Callable[[Machine, ModelCard, Ask], Plan]
@@ -244,7 +244,7 @@ def shortfall(machine: Machine, planned: Plan, min_decode: float | None) -> str:
         return f"does not fit at {planned.context:,}: {_overfull(planned)}"
     if min_decode is None:
         return ""
-    if planned.speed is None:
+    if planned.speed is None or planned.speed.decode is None:
         paged = planned.ledger.total(DISK)
         why = f"{format_bytes(paged)} on a disk" if paged else "memory"
         return f"no speed can be predicted: {why} of unknown bandwidth"
@@ -333,8 +333,8 @@ def _table(choices: Sequence[Choice]) -> list[str]:
                 f"{choice.bits:.2f}",
                 choice.plan.kv_type,
                 f"{choice.plan.context:,}",
-                str(speed.decode) if speed else "unknown",
-                str(speed.prefill) if speed else "unknown",
+                shown(speed.decode if speed else None),
+                shown(speed.prefill if speed else None),
                 *(needed.get(device, "-") for device in devices),
                 "" if choice.plan.verdict == "fits" else choice.plan.verdict,
             ]

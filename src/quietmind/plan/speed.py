@@ -2,7 +2,8 @@
 
 The layers of a model run one after another, wherever they live, so the time of a token is the sum over devices of what
 each reads and multiplies there; on one device the slower of the two counts. Where the machine does not say a number, it
-is assumed in a wider interval, and ``Speed.basis`` says so; without the bandwidth of a device there is no prediction.
+is assumed in a wider interval, and ``Speed.basis`` says so. Without the bandwidth of a device there is no prediction:
+then what this very run showed before is all that is known, if it was measured.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from quietmind.machine.machine import Device, Machine
 from quietmind.model.card import ModelCard
 from quietmind.plan import roofline
 from quietmind.plan.interval import Interval
-from quietmind.plan.measured import Measurement, What, corrected, correction, machine_id, run_id
+from quietmind.plan.measured import Measurement, What, corrected, correction, machine_id, run_id, seen
 from quietmind.plan.placement import DISK, Placement
 from quietmind.plan.traffic import HOST, Part, Traffic, prefill_traffic, traffic
 
@@ -26,11 +27,12 @@ class Speed:
     """Tokens a second with ``depth`` tokens already in the context. ``limit`` names what decoding waits for.
 
     ``basis`` lists what was assumed because the machine does not say it, and which measurements corrected the result.
+    Without a known bandwidth a speed that was not measured is None, and ``limit`` is empty.
     """
 
     depth: int
-    prefill: Interval
-    decode: Interval
+    prefill: Interval | None
+    decode: Interval | None
     limit: str
     basis: tuple[str, ...] = ()
 
@@ -50,13 +52,22 @@ def predict(  # noqa: PLR0913 - the settings of a run, each given by its name
 ) -> Speed | None:
     """Return how fast ``card`` runs on ``machine`` with ``depth`` tokens in its cache; ``placement`` says where.
 
-    None when the bandwidth of a device that holds something is not known. ``measured`` may hold any runs: those of this
-    machine correct the prediction. ``threads`` None: one for each core that may be used. Raises UsageError for an
-    unknown KV type or more experts than there are.
+    ``measured`` may hold any runs: those of this machine correct the prediction. When the bandwidth of a device that
+    holds something is not known, the runs with these settings are all there is; None without them. ``threads`` None:
+    one for each core that may be used. Raises UsageError for an unknown KV type or more experts than there are.
     """
+    run = run_id(
+        machine,
+        card,
+        placement,
+        kv_type=kv_type,
+        micro_batch=micro_batch,
+        experts_used=experts_used,
+        threads=threads,
+    )
     roof = _Roof(machine, threads, engine)
     if not roof.knows(filter(None, (*placement.dense, *placement.experts, *placement.kv, placement.output))):
-        return None
+        return _measured_alone(measured, run, depth)
 
     def decode_at(at: int) -> _Time:
         return roof.decode(traffic(card, placement, kv_type=kv_type, depth=at, experts_used=experts_used))
@@ -77,19 +88,24 @@ def predict(  # noqa: PLR0913 - the settings of a run, each given by its name
     decode, prefill = decoding.rate(1), prefill_at(depth).rate(micro_batch)
     notes = list(roof.assumed)
     if measured:
-        run = run_id(
-            machine,
-            card,
-            placement,
-            kv_type=kv_type,
-            micro_batch=micro_batch,
-            experts_used=experts_used,
-            threads=threads,
-        )
         correct = _Correction(measured, run, machine_id(machine), depth, notes)
         decode = correct("decode", decode, lambda at: decode_at(at).rate(1).mid)
         prefill = correct("prefill", prefill, lambda at: prefill_at(at).rate(micro_batch).mid)
     return Speed(depth, prefill, decode, decoding.limit, tuple(dict.fromkeys(notes)))
+
+
+def _measured_alone(measured: Sequence[Measurement], run: str, depth: int) -> Speed | None:
+    """Return what the same run showed before, where nothing can be predicted; None if it was never measured."""
+    prefill, decode = seen(measured, "prefill", run, depth), seen(measured, "decode", run, depth)
+    if prefill is None and decode is None:
+        return None
+    return Speed(
+        depth,
+        prefill[0] if prefill else None,
+        decode[0] if decode else None,
+        "",
+        tuple(found[1] for found in (prefill, decode) if found),
+    )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from quietmind.model.card import ModelCard
 from quietmind.plan.interval import Interval
 from quietmind.plan.plan import Ask, DeviceUse, Plan, plan
 from quietmind.plan.search import Planner
+from quietmind.plan.table import shown
 
 WIDTH = 880
 _MARGIN = 24
@@ -83,7 +84,7 @@ def decode_curves(
                 tried = planner(machine, card, asked)
             except QuietmindError:
                 continue
-            if tried.speed is not None and tried.verdict != "does not fit":
+            if tried.speed is not None and tried.speed.decode is not None and tried.verdict != "does not fit":
                 points.append((context, tried.speed.decode))
         if points:
             label = "" if count is None else f"{count} expert{'s' if count > 1 else ''}"
@@ -136,7 +137,7 @@ def _colours(planned: Plan) -> dict[str, str]:
 def _settings(planned: Plan) -> str:
     said = f"context {planned.context:,}, KV {planned.kv_type}, micro-batch {planned.micro_batch:,}: {planned.verdict}"
     if planned.speed is not None:
-        said += f"; decode {planned.speed.decode}, prefill {planned.speed.prefill} tokens/s"
+        said += f"; decode {shown(planned.speed.decode)}, prefill {shown(planned.speed.prefill)} tokens/s"
     return said
 
 

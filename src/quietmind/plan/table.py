@@ -27,6 +27,11 @@ def signed_bytes(difference: int) -> str:
     return f"{'+' if difference > 0 else '-'}{format_bytes(abs(difference))}"
 
 
+def shown(interval: Interval | None) -> str:
+    """Return ``mid (low-high)``, "unknown" for a speed that nobody knows."""
+    return "unknown" if interval is None else str(interval)
+
+
 def interval_to_json(interval: Interval | None) -> dict[str, float] | None:
     """Return an interval as ``{low, mid, high}``, None for an unknown one."""
     return None if interval is None else {"low": interval.low, "mid": interval.mid, "high": interval.high}

@@ -41,7 +41,7 @@ class Start:
         return everything_on("cpu", self.card.layers, layers)
 
     def speed(self, depth: int, *, corrected: bool = True) -> Speed | None:
-        """Return the prediction at ``depth``; None where the machine's bandwidth is not known."""
+        """Return the prediction at ``depth``; None where no bandwidth is known and nothing of this run was measured."""
         return predict(
             self.machine,
             self.card,
@@ -70,7 +70,8 @@ class Start:
         speed = self.speed(depth, corrected=False)
         if speed is None:
             return None
-        return speed.prefill.mid if what == "prefill" else speed.decode.mid
+        interval = speed.prefill if what == "prefill" else speed.decode
+        return None if interval is None else interval.mid
 
     def engine(self, logs: Path) -> LlamaCpp:
         """Start the engine as planned. Raises DoesNotFit with the ledger, or EngineError."""
