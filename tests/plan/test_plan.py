@@ -185,7 +185,7 @@ def test_yarn_is_relative_to_the_context_trained_on(card_of: MakeCard, machine_o
     assert yarn_for(card_of(native_context=8192), 32_768) == Yarn(4.0, 8192)
     stated = card_of(native_context=163_840, rope=Rope(1e4, 64, "yarn", 40.0, 4096))
     assert yarn_for(stated, 163_840) is None
-    assert yarn_for(stated, 327_680) == Yarn(80.0, 4096)
+    assert yarn_for(stated, 327_680) == Yarn(80.0, 4096, known=40.0)
 
 
 def test_speed_is_said_where_the_bandwidth_is_known(card_of: MakeCard, machine_of: MakeMachine) -> None:

@@ -10,12 +10,15 @@ from quietmind.base.errors import QuietmindError, UsageError
 from quietmind.base.units import GIB, format_bytes
 from quietmind.machine.machine import Device, Machine
 from quietmind.model.card import ModelCard
+from quietmind.plan.ask import refuse_nonsense
+from quietmind.plan.kv import padded
 from quietmind.plan.placement import DISK
 from quietmind.plan.plan import Ask, Plan, plan
 from quietmind.plan.search import Planner, refuse_absurd, shortfall
 from quietmind.plan.speed import Speed
 from quietmind.plan.table import align, interval_to_json, shown
 from quietmind.plan.upgrades import with_gpu, with_memory, with_one_more_gpu
+from quietmind.plan.yarn import yarn_for
 
 Kind = Literal["here", "upgrade", "machine"]
 
@@ -65,7 +68,9 @@ def hardware(
     """
     if ask.context is None:
         raise UsageError("which context should the machine hold? give --context, such as 128k")
+    refuse_nonsense(ask, card)
     refuse_absurd(min_decode, ask.context)
+    yarn_for(card, padded(ask.context))  # else every machine would refuse it, each in its own line
     tried = [
         _candidate(kind, name, machine, card, ask, min_decode, planner)
         for kind, name, machine in _all(here, machines, gpus)

@@ -21,6 +21,7 @@ from quietmind.plan.kv import padded
 from quietmind.plan.placement import DISK
 from quietmind.plan.plan import LARGEST_CONTEXT, LARGEST_DEFAULT_CONTEXT, Ask, Plan, plan
 from quietmind.plan.table import align, interval_to_json, shown
+from quietmind.plan.yarn import yarn_for
 
 Goal = Literal["quality", "context", "speed"]
 Planner = Callable[[Machine, ModelCard, Ask], Plan]
@@ -136,6 +137,7 @@ def search(
         kv_layout(kv_type)  # refuses an unknown one
     native = max(card.native_context for card in cards)
     least = padded(min_context or min(native, LARGEST_DEFAULT_CONTEXT))
+    yarn_for(cards[0], least)  # refuses what no rotary embedding was ever stretched to
     found = _Search(machine, ask or Ask(), min_decode, least, planner)
     for card in sorted(cards, key=bits_per_weight, reverse=True):
         for kv_type in kv_types or KV_PENALTIES:

@@ -11,6 +11,7 @@ from quietmind.plan.ask import Run
 from quietmind.plan.ledger import Ledger
 from quietmind.plan.place import available
 from quietmind.plan.placement import DISK, Placement
+from quietmind.plan.yarn import Yarn
 
 
 def warnings_of(machine: Machine, card: ModelCard, placement: Placement, run: Run, ledger: Ledger) -> tuple[str, ...]:
@@ -29,9 +30,24 @@ def _past_native(card: ModelCard, run: Run) -> Iterator[str]:
         trained = "" if run.yarn.original == card.native_context else f" of the {run.yarn.original:,} trained on"
         yield (
             f"context {run.context:,} is past the model's native {card.native_context:,}: it takes YaRN with a factor "
-            f"of {run.yarn.factor:.2f}{trained} (and an override of {card.arch}.context_length), and answers to short "
-            "prompts get worse"
+            f"of {run.yarn.factor:,.2f}{trained} (and an override of {card.arch}.context_length), and answers to short "
+            f"prompts get worse{_past_known(card, run.yarn)}"
         )
+
+
+def _past_known(card: ModelCard, yarn: Yarn) -> str:
+    """Return what to add where nobody has published that such a factor works."""
+    if yarn.factor <= yarn.known:
+        return ""
+    scaling = card.rope.scaling if card.rope else None
+    if scaling == "yarn":
+        return f"; nothing is known to work past the {yarn.known:,.2f} that it was trained with"
+    if scaling is not None:
+        return f"; nothing is known to work on top of the {scaling} scaling that it was trained with"
+    return (
+        f"; nothing is known to work past a factor of {yarn.known:,.2f} without training for it "
+        "(the most that Qwen documents, for its own models)"
+    )
 
 
 def _other_experts(card: ModelCard, run: Run) -> Iterator[str]:
