@@ -101,8 +101,24 @@ class EngineCrashed(EngineError):
     """The child ended while it was in use."""
 
 
+class EngineOutOfMemory(EngineCrashed):
+    """The child ended because memory ran out, the machine's or an accelerator's. A smaller plan may run."""
+
+
 class EngineHung(EngineError):
     """The child lives but has produced nothing for longer than the limit; it has been ended."""
+
+
+class EngineTooOld(EngineError):
+    """The installed version of an engine lacks a flag that the plan needs; the message names both."""
+
+
+class EngineUnreachable(EngineError):
+    """An address that we do not run ourselves does not answer, or not as an engine would."""
+
+
+class AddressInUse(EngineError):
+    """Something else listens on the address that was asked for."""
 
 
 class EngineRefused(EngineError):

@@ -11,6 +11,7 @@ from typing import Self
 from quietmind.base.errors import EngineCrashed, EngineError, EngineHung, EngineRefused
 from quietmind.engine.port import (
     Delta,
+    Endpoint,
     Finished,
     FinishReason,
     Message,
@@ -21,6 +22,9 @@ from quietmind.engine.port import (
     require_room,
 )
 from quietmind.engine.turn import Turn
+from quietmind.plan.engines import Capabilities
+
+NOTHING_MORE = Capabilities()
 
 _PIECE = re.compile(r"\s?\w+|\s?[^\w\s]|\s")
 
@@ -62,12 +66,19 @@ class FakeEngine:
     """
 
     def __init__(
-        self, script: Sequence[Step] | Callable[[Request], Step], *, context: int = 4096, model: str = "fake"
+        self,
+        script: Sequence[Step] | Callable[[Request], Step],
+        *,
+        context: int = 4096,
+        model: str = "fake",
+        capabilities: Capabilities = NOTHING_MORE,
     ) -> None:
         self.requests: list[Request] = []
         self._script = script
         self._context = context
         self._model = model
+        self.capabilities = capabilities
+        self.endpoint: Endpoint | None = None
         self._gone: EngineError | None = None
         self._turn = Turn()
         self._cache: list[int] = []

@@ -21,9 +21,10 @@ from quietmind.base.errors import (
 from quietmind.base.paths import shown_path
 from quietmind.engine.child import Child
 from quietmind.engine.llama_http import LlamaHttp, timings
-from quietmind.engine.port import Delta, Finished, Message, Prompt, Request, Segment, require_room
+from quietmind.engine.port import Delta, Endpoint, Finished, Message, Prompt, Request, Segment, require_room
 from quietmind.engine.turn import Turn
 from quietmind.plan import kv
+from quietmind.plan.engines import ENGINES, Capabilities
 
 LOG_NAME = "llamacpp.log"
 
@@ -77,6 +78,7 @@ class LlamaCpp:
         self._options = options
         self._turn = Turn()
         self._gone: EngineError | None = None  # why no further call can succeed
+        self._endpoint = Endpoint(address, key, options.model_path.stem)
         self._http = LlamaHttp(address, key, silence=options.silence_timeout_s, broken=self._broken)
         settings = self._field(self._http.get("/props"), "default_generation_settings")
         self._context = int(self._field(settings, "n_ctx"))
@@ -119,6 +121,16 @@ class LlamaCpp:
     def context(self) -> int:
         """Tokens that prompt and output together may take, as the engine has set it up."""
         return self._context
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What llama.cpp can do beyond continuing a prompt."""
+        return ENGINES["llama.cpp"].capabilities
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the child speaks OpenAI's HTTP."""
+        return self._endpoint
 
     @property
     def pid(self) -> int:

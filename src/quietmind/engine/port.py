@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 from quietmind.base.errors import ContextOverflow, UsageError
+from quietmind.plan.engines import Capabilities
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
@@ -104,6 +106,20 @@ class Request:
     schema: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a running engine speaks OpenAI's HTTP, for whoever passes requests through untouched.
+
+    Requests go to ``url`` + ``/v1/...`` with ``key`` as the bearer token (empty: none) and ``model`` as the model's
+    name. Where ``socket`` is given the connection goes to that Unix socket, and the URL's host is only a name.
+    """
+
+    url: str
+    key: str
+    model: str
+    socket: Path | None = None
+
+
 class Engine(Protocol):
     """A running model."""
 
@@ -114,6 +130,14 @@ class Engine(Protocol):
     @property
     def context(self) -> int:
         """Tokens that prompt and output together may take."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this engine, in the version that runs, can do beyond continuing a prompt."""
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where it speaks OpenAI's HTTP; None where it does not."""
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of ``text`` alone: no start token added, no control tokens parsed.

@@ -13,8 +13,9 @@ from typing import Self
 import psutil
 
 from quietmind.base.sqlite import Migration, connect, database_exists, transaction, translated
-from quietmind.engine.port import Delta, Engine, Finished, Message, Prompt, Request, Timings
+from quietmind.engine.port import Delta, Endpoint, Engine, Finished, Message, Prompt, Request, Timings
 from quietmind.notes.schema import MIGRATIONS as NOTES
+from quietmind.plan.engines import Capabilities
 from quietmind.plan.measured import Measurement, What
 
 DATABASE = "archive.db"
@@ -159,6 +160,16 @@ class Noting:
     def context(self) -> int:
         """Tokens that prompt and output together may take."""
         return self._engine.context
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do."""
+        return self._engine.capabilities
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where the engine speaks OpenAI's HTTP."""
+        return self._engine.endpoint
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of ``text``; see the port."""

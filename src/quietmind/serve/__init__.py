@@ -1,0 +1,1 @@
+"""The room that speaks HTTP: translation only, no rules of its own."""
