@@ -83,12 +83,27 @@ def test_a_header_over_a_hole_is_read_like_the_whole_file(save: Save, write_gguf
     assert read_card(path) == whole
 
 
-def test_every_cut_of_a_file_is_noticed(save: Save, write_gguf: Writer, small_model: Model) -> None:
+@given(at=st.floats(0, 1, exclude_max=True), in_header=st.booleans())
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_cut_of_a_file_is_called_an_incomplete_download(
+    save: Save, write_gguf: Writer, small_model: Model, at: float, in_header: bool
+) -> None:
     content = write_gguf(*small_model())
     header = read_gguf(save(content)).data_offset
-    for length in (*range(0, header, 13), header, (header + len(content)) // 2, len(content) - 1):
-        with pytest.raises(ModelFileDamaged):
-            read_card(save(content[:length]))
+    length = int(at * (header if in_header else len(content)))
+    with pytest.raises(ModelFileDamaged, match="the download is incomplete, fetch it again") as damage:
+        read_card(save(content[:length]))
+    assert "\n" not in str(damage.value)
+    assert length == 0 or f"{length:,}" in str(damage.value)  # how much of it is there
+
+
+def test_a_cut_part_of_a_split_model_is_called_incomplete(
+    tmp_path: Path, write_gguf: Writer, small_model: Model
+) -> None:
+    paths = split(tmp_path, write_gguf, small_model)
+    paths[1].write_bytes(paths[1].read_bytes()[:-1])
+    with pytest.raises(ModelFileDamaged, match=r"00002-of-\d+\.gguf: .*the download is incomplete"):
+        read_card(paths[0])
 
 
 def test_a_truncated_download_names_the_tensor_and_both_numbers(
@@ -139,7 +154,7 @@ def test_a_lie_about_the_file_is_refused(save: Save, write_gguf: Writer, small_m
 METADATA_LIES: dict[str, tuple[Any, str]] = {
     "string past the end": (struct.pack("<IQ", 8, 2**63), "past the file's"),
     "array of numbers past the end": (struct.pack("<IIQ", 9, 10, 2**61), "past the file's"),
-    "array of strings past the end": (struct.pack("<IIQ", 9, 8, 2**60), "can hold"),
+    "array of strings past the end": (struct.pack("<IIQ", 9, 8, 2**60), "strings of metadata zz takes at least"),
     "array of strings that runs out": (struct.pack("<IIQQ", 9, 8, 2, 2**60), "past the file's"),
     "unknown type": (struct.pack("<I", 77), "unknown value type 77"),
     "array of an unknown type": (struct.pack("<IIQ", 9, 77, 1), "unknown value type 77"),

@@ -218,7 +218,7 @@ def _read_file(path: Path, part: int) -> GgufHeader:
     try:
         with path.open("rb") as file:
             if file.seek(0, 2) == 0:
-                raise ModelFileDamaged(f"{shown_path(path)}: is empty; fetch it again")
+                raise ModelFileDamaged(f"{shown_path(path)}: is empty; the download is incomplete, fetch it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return _Reader(content, path).header(part)
     except FileNotFoundError:
@@ -313,8 +313,7 @@ class _Reader:
         return GgufArray(self._path, kind, count, start, self._at - start)
 
     def _skip_strings(self, count: int, what: str) -> None:
-        if count * 8 > self._end - self._at:
-            raise self.damaged(f"{what} claims {count:,} strings, more than the file's {self._end:,} bytes can hold")
+        self._refuse_cut(f"the list of {count:,} strings of {what}", count * 8)
         # Written out, not by need(): a vocabulary and its merges are 300,000 strings.
         at, content, end, length_of = self._at, self._content, self._end, _U64.unpack_from
         for _ in range(count):
@@ -327,6 +326,14 @@ class _Reader:
                 f"{what} reaches to {at:,}, past the file's {end:,} bytes; the download is incomplete, fetch it again"
             )
         self._at = at
+
+    def _refuse_cut(self, what: str, least: int) -> None:
+        """Raise if what comes next, ``least`` bytes or more, cannot be in the file."""
+        if least > self._end - self._at:
+            raise self.damaged(
+                f"{what} takes at least {least:,} bytes from {self._at:,} on, past the file's {self._end:,}; "
+                "the download is incomplete, fetch it again"
+            )
 
     def header(self, part: int) -> GgufHeader:
         version, tensor_count, entry_count = self._preamble()
@@ -341,6 +348,7 @@ class _Reader:
             raise self.damaged("general.alignment is not a power of two up to 1,048,576; fetch it again")
         rows = [self._tensor(part) for _ in range(tensor_count)]
         data_offset = -(-self._at // alignment) * alignment
+        self._refuse_cut_data(rows, data_offset)
         tensors = tuple(self._placed(row, data_offset, alignment) for row in rows)
         _refuse_duplicates(tensors, self._path)
         self._refuse_overlaps(tensors)
@@ -349,7 +357,7 @@ class _Reader:
 
     def _preamble(self) -> tuple[int, int, int]:
         magic = self._content[: min(4, self._end)]
-        if magic != b"GGUF":
+        if not b"GGUF".startswith(magic):
             raise self.damaged(f"is not a GGUF file (it begins with {magic!r})")
         self.need(4, "the magic")
         version = self.u32("the version")
@@ -362,17 +370,15 @@ class _Reader:
             )
         tensor_count = self.u64("the number of tensors")
         entry_count = self.u64("the number of metadata entries")
-        left = self._end - self._at
         for claimed, smallest, limit, what in (
             (entry_count, _SMALLEST_ENTRY, MAX_ENTRIES, "metadata entries"),
             (tensor_count, _SMALLEST_TENSOR, MAX_TENSORS, "tensors"),
         ):
-            if claimed * smallest > left:
-                raise self.damaged(
-                    f"claims {claimed:,} {what}, more than its {self._end:,} bytes can hold; fetch it again"
-                )
             if claimed > limit:
-                raise self.damaged(f"claims {claimed:,} {what}, more than the {limit:,} that any model has")
+                raise self.damaged(
+                    f"claims {claimed:,} {what}, more than the {limit:,} that any model has; fetch it again"
+                )
+            self._refuse_cut(f"the table of {claimed:,} {what}", claimed * smallest)
         return version, tensor_count, entry_count
 
     def _metadata(self, count: int) -> dict[str, Value]:
@@ -409,15 +415,19 @@ class _Reader:
         return GgufTensor(name, shape, kind.name, self.u64(what), size, part)
 
     def _placed(self, row: GgufTensor, data_offset: int, alignment: int) -> GgufTensor:
-        offset = data_offset + row.offset
         if row.offset % alignment:
             raise self.damaged(f"tensor {_shown(row.name)} is not aligned to {alignment} bytes; fetch it again")
-        if offset + row.bytes > self._end:
+        return GgufTensor(row.name, row.shape, row.type, data_offset + row.offset, row.bytes, row.part)
+
+    def _refuse_cut_data(self, rows: list[GgufTensor], data_offset: int) -> None:
+        """Raise if the tensor that ends last, and with it the data, is not in the file whole."""
+        last = max(rows, key=lambda row: row.offset + row.bytes, default=None)
+        end = data_offset + last.offset + last.bytes if last is not None else 0
+        if last is not None and end > self._end:
             raise self.damaged(
-                f"tensor {_shown(row.name)} ends at {offset + row.bytes:,}, past the file's {self._end:,} bytes; "
+                f"tensor {_shown(last.name)} ends at {end:,}, past the file's {self._end:,} bytes; "
                 "the download is incomplete, fetch it again"
             )
-        return GgufTensor(row.name, row.shape, row.type, offset, row.bytes, row.part)
 
     def _refuse_overlaps(self, tensors: tuple[GgufTensor, ...]) -> None:
         end, before = 0, ""
