@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quietmind.base.errors import UsageError
+from quietmind.base.errors import DoesNotFit, UsageError
+from quietmind.base.units import format_bytes
 from quietmind.engine.port import Engine, Finished, Request, Timings
 from quietmind.plan.ask import Ask
+from quietmind.plan.kv import padded
 from quietmind.plan.measured import Measurement
 from quietmind.plan.speed import Speed
 from quietmind.workspace.launch import Start, prepare
@@ -49,13 +51,14 @@ def bench(
     """Yield what is expected at each of ``contexts`` tokens, then what is shown, and at last the resident bytes.
 
     Everything shown is appended to the workspace in ``folder``. Raises UsageError for a context that is too short to
-    measure in, and whatever starting and running the model raises.
+    measure in or past the native one, DoesNotFit without a ledger, and whatever starting and running the model raises.
     """
     wanted = sorted(set(contexts))
     for context in wanted:
         if context < SMALLEST_CONTEXT:
             raise UsageError(f"a context of {context:,} is too short to measure in; give at least {SMALLEST_CONTEXT:,}")
     start = prepare(model, replace(ask, context=wanted[-1]), folder)
+    _refuse_unrunnable(start, model)
     for context in wanted:
         yield Expected(context, _depth(context), start.speed(_depth(context)))
     with start.engine(logs) as engine:
@@ -68,6 +71,26 @@ def bench(
     if held is not None:
         remember(folder, [held])
         yield held
+
+
+def _refuse_unrunnable(start: Start, model: str) -> None:
+    """Raise for what the engine that we start cannot do, before anything is predicted of it."""
+    context, native, cores = start.plan.context, start.card.native_context, start.machine.host.logical_cores
+    if context > padded(native):
+        raise UsageError(
+            f"a context of {context:,} is past the native {native:,} of {start.card.name}, where no speed can be taken "
+            f"yet; give at most {native:,}"
+        )
+    if start.ask.threads is not None and cores is not None and start.ask.threads > cores:
+        raise UsageError(
+            f"{start.ask.threads:,} threads are more than the {cores:,} cores here; give at most {cores:,}"
+        )
+    if start.plan.verdict == "does not fit":
+        needed = format_bytes(sum(use.needed_bytes for use in start.plan.devices))
+        raise DoesNotFit(
+            f"{start.card.name} takes {needed} at a context of {context:,}, which does not fit into this machine; "
+            f"give a smaller --context (`quietmind plan {model} --context {context}` shows what takes how much)"
+        )
 
 
 def measure(engine: Engine, depth: int, label: RunLabel, *, runs: int = RUNS, first: int = 1) -> dict[str, Measurement]:
