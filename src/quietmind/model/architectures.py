@@ -13,7 +13,7 @@ from pathlib import Path
 
 from quietmind.base.errors import ModelNotUnderstood
 from quietmind.base.paths import shown_path
-from quietmind.model.card import Latent, LayerKind, ModelCard, Recurrent, Rope, Tensor
+from quietmind.model.card import Latent, LayerKind, ModelCard, Recurrent, Rope, Router, Tensor
 from quietmind.model.facts import Facts
 from quietmind.model.ggml_types import FILE_TYPES
 
@@ -127,6 +127,7 @@ def card_from(
         files=files,
         latent=latent,
         recurrent=_recurrent(facts, arch) if LayerKind.LINEAR in kinds else None,
+        router=_router(facts, arch) if experts else None,
     )
     _refuse_contradictions(card, shapes, facts)
     return card
@@ -187,6 +188,16 @@ def _latent(facts: Facts, arch: str, shapes: Mapping[str, tuple[int, ...]]) -> L
         kv_rank=facts.count(f"{arch}.attention.kv_lora_rank"),
         rope_length=facts.count(f"{arch}.rope.dimension_count"),
         query_rank=facts.count(f"{arch}.attention.q_lora_rank") if compressed else 0,
+    )
+
+
+def _router(facts: Facts, arch: str) -> Router:
+    """Return how experts are chosen, with the engine's defaults for keys that files leave out."""
+    return Router(
+        normalized=facts.get(f"{arch}.expert_weights_norm") is True,
+        scale=facts.number(f"{arch}.expert_weights_scale", 0.0),
+        groups=facts.count(f"{arch}.expert_group_count", default=0),
+        groups_used=facts.count(f"{arch}.expert_group_used_count", default=0),
     )
 
 

@@ -64,6 +64,20 @@ class Recurrent:
 
 
 @dataclass(frozen=True)
+class Router:
+    """How experts are chosen, as the file states it; architectures that do not ask are not bound by it.
+
+    ``normalized``: the weights of the chosen experts are divided by their sum. ``scale``: what they are multiplied by
+    (0 and 1: not at all). ``groups`` of experts: only those of the best ``groups_used`` are chosen from.
+    """
+
+    normalized: bool = False
+    scale: float = 0.0
+    groups: int = 0
+    groups_used: int = 0
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """What the plan needs to know of a model. Counts are per model, dimensions in elements.
 
@@ -100,6 +114,7 @@ class ModelCard:
     files: tuple[Path, ...] = ()  # every part of a split model, in order; ``path`` is the first
     latent: Latent | None = None  # of the layers of kind LATENT
     recurrent: Recurrent | None = None  # of the layers of kind LINEAR
+    router: Router | None = None  # None where nothing says it
     exact: bool = True  # whether ``tensors`` was read from weights; False: derived from a configuration
 
     @cached_property

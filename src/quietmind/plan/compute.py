@@ -28,10 +28,6 @@ _SCALE_ROWS = frozenset({"gemma3"})
 # Architectures that add the feed-forward part to the residual stream, not the stream to it.
 _STREAM_FIRST = frozenset({"phi3"})
 
-# Architectures whose RoPE works in sections, for time and place in a picture, each with positions of its own.
-_SECTIONED = frozenset({"qwen35", "qwen35moe"})
-_POSITIONS = 4  # of each token
-
 CACHED = 4096  # answers kept: a search asks for the same few again and again
 
 
@@ -88,45 +84,38 @@ def _compute(shape: GraphShape, context: int, micro_batch: int, kind: GgmlType, 
 def graph_peak(build: Build, layers: tuple[LayerShape, ...]) -> int:
     """Return the bytes of the buffer that holds the graph of ``layers``."""
     graph, shape = build.graph, build.shape
-    hidden = shape.hidden
     stream = _embedding(build)
-    positions = graph.input(I32 * build.tokens * (_POSITIONS if shape.arch in _SECTIONED else 1))
-    # Reserved in the order in which the first layers meet them.
-    for kind in dict.fromkeys(layer.kind for layer in layers):
-        if kind is LayerKind.LINEAR:
-            build.reserve_state_copies()
-        else:
-            build.cache(kind)
-    last = graph.input(I32)
-    graph.consume(positions)
     for number, layer in enumerate(layers, 1):
         attended = attention(build, layer, stream)
+        # What a delta net adds is read through a view, and so is never overwritten.
+        order = (stream,) if layer.kind is LayerKind.LINEAR else (attended, stream)
         if number == len(layers):
-            build.tokens = 1
-            attended = graph.result(build.wide(hidden), attended, last)
-            stream = graph.result(build.wide(hidden), stream, last)
-        joined = graph.result(build.wide(hidden), attended, stream, overwrites=(attended, stream))
+            last = graph.input(I32 * build.outputs)
+            build.tokens = build.outputs
+            attended, stream = build.project(shape.hidden, attended, last), build.project(shape.hidden, stream, last)
+            order = (attended, stream)
+        hidden = build.wide(shape.hidden)
+        joined = graph.result(hidden, attended, stream, overwrites=order)
         forward = feed_forward(build, layer, joined)
         order = (joined, forward) if shape.arch in _STREAM_FIRST else (forward, joined)
-        stream = graph.result(build.wide(hidden), forward, joined, overwrites=order)
-    normed = graph.result(build.wide(hidden), stream, overwrites=(stream,))
-    graph.result(build.wide(shape.vocabulary), normed)
+        stream = graph.result(hidden, forward, joined, overwrites=order)
+    normed = build.normed(stream)
+    graph.pin(normed)  # an output of the graph
+    build.project(shape.vocabulary, normed)
     return graph.peak()
 
 
 def _embedding(build: Build) -> int:
     """Add the look-up of tokens, and beside it the branch for inputs that mix tokens with images, kept unused."""
     graph, tokens, row = build.graph, build.tokens, build.wide(build.shape.hidden)
-    ids = graph.input(I32 * tokens)
-    mixed_ids = graph.input(I32 * tokens)
-    mixed_slots = graph.input(I64 * tokens)
-    mixed_rows = graph.input(row)
+    ids, mixed_ids = graph.input(I32 * tokens), graph.input(I32 * tokens)
+    graph.input(row)  # rows of a picture, which nothing reads and nothing frees
+    mixed_slots, mixed_rows = graph.input(I64 * tokens), graph.input(row)
     stream = graph.result(row, ids)
     looked_up = graph.result(row, mixed_ids)
     copied = graph.result(row, mixed_rows)
     graph.consume(looked_up, mixed_slots, copied)
     graph.pin(copied)
-    graph.pin(mixed_rows)
     if build.shape.arch in _SCALE_ROWS:
         stream = graph.result(row, stream, graph.input(F32 * tokens), overwrites=(stream,))
     return stream

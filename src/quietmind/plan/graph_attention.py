@@ -13,7 +13,7 @@ from quietmind.plan.graph_shape import LayerShape
 
 def attention(build: Build, layer: LayerShape, stream: int) -> int:
     """Add a layer's attention over the residual ``stream``; return what is added to it, before the addition."""
-    normed = build.normed(stream, build.shape.hidden)
+    normed = build.normed(stream)
     if layer.kind is LayerKind.LINEAR:
         return _delta_net(build, normed)
     if layer.kind is LayerKind.LATENT:
@@ -24,51 +24,58 @@ def attention(build: Build, layer: LayerShape, stream: int) -> int:
 def _heads(build: Build, layer: LayerShape, normed: int) -> int:
     """Attention with keys and values for each head. A gate, where there is one, is part of the query projection."""
     graph, shape = build.graph, build.shape
+    width = shape.heads * shape.value_length
+    projected, query, key, value = _vectors(build, layer, normed)
     cache = build.cache(layer.kind)
-    queries = build.wide(shape.heads * shape.key_length)
-    keys = build.wide(layer.kv_heads * shape.key_length)
-    values = build.wide(layer.kv_heads * shape.value_length)
-    gates = -1
-    if layer.fused_qkv:
-        joined = graph.result(queries + keys + values, normed)
-        query = graph.result(queries, joined)
-        key, value = graph.result(keys, joined), joined
-        query = build.rotated(query, queries, cache.key_rotation)
-        key = build.rotated(key, keys, cache.key_rotation)
-        value = build.rotated(value, values, cache.value_rotation)
-    else:
-        projected = gates = graph.result(queries * (2 if layer.gated else 1), normed)
-        query = build.rotated(graph.result(queries, projected), queries, cache.key_rotation)
-        key = value = -1
-        # With sliding windows anywhere in the model the engine computes keys first.
-        for part in ("key", "value") if shape.window is not None else ("value", "key"):
-            if part == "key":
-                key = graph.result(keys, graph.result(keys, normed))
-                key = build.rotated(key, keys, cache.key_rotation)
-            else:
-                value = build.rotated(graph.result(values, normed), values, cache.value_rotation)
     graph.consume(key, cache.key_cells)
     if layer.fused_qkv and not build.flash:
-        value = graph.result(values, value)  # cut out of the joined projection before it is transposed
+        value = build.project(layer.kv_heads * shape.value_length, value)  # cut out before it is transposed
     graph.consume(value, *(() if cache.value_cells is None else (cache.value_cells,)))
-    size = build.wide(shape.heads * shape.value_length)
-    attended = _attended(build, layer, cache, query, size)
-    attended = build.rotated(attended, size, cache.value_rotation)
+    attended = _attended(build, layer, cache, query)
+    attended = build.rotated(attended, width, build.rotation(layer.kind, shape.value_length, "value"))
     if layer.gated:
-        gate = graph.result(size, gates)
-        attended = graph.result(size, attended, gate, overwrites=(gate,) if build.flash else (attended, gate))
-    return graph.result(build.wide(shape.hidden), attended)
+        gate = build.project(width, projected)
+        attended = graph.result(
+            build.wide(width), attended, gate, overwrites=(gate,) if build.flash else (attended, gate)
+        )
+    return build.project(shape.hidden, attended)
 
 
-def _attended(build: Build, layer: LayerShape, cache: CacheInputs, query: int, size: int) -> int:
+def _vectors(build: Build, layer: LayerShape, normed: int) -> tuple[int, int, int, int]:
+    """Add projections, RoPE and rotations; return the query projection (or that of all), queries, keys and values.
+
+    A norm of queries and keys stands where RoPE would, and RoPE then overwrites it.
+    """
+    shape = build.shape
+    queries, keys = shape.heads * shape.key_length, layer.kv_heads * shape.key_length
+    values = layer.kv_heads * shape.value_length
+    if layer.fused_qkv:
+        projected = build.project(queries + keys + values, normed)
+    else:
+        projected = build.project(queries * (2 if layer.gated else 1), normed)
+    turn = build.rotation(layer.kind, shape.key_length, "key")
+    query = build.rotated(build.project(queries, projected, build.positions()), queries, turn)
+    key = value = projected
+    # With sliding windows anywhere in the model the engine computes keys first.
+    for part in ("key", "value") if shape.window is not None else ("value", "key"):
+        if part == "key":
+            source = projected if layer.fused_qkv else build.project(keys, normed)
+            key = build.rotated(build.project(keys, source, build.positions()), keys, turn)
+        else:
+            value = projected if layer.fused_qkv else build.project(values, normed)
+            value = build.rotated(value, values, build.rotation(layer.kind, shape.value_length, "value"))
+    return projected, query, key, value
+
+
+def _attended(build: Build, layer: LayerShape, cache: CacheInputs, query: int) -> int:
     """Add what heads make of the cache. Without flash attention every score is a number in memory."""
-    graph = build.graph
+    shape = build.shape
+    width = shape.heads * shape.value_length
     if build.flash:
-        keys, values = (layer.kv_heads * length for length in (build.shape.key_length, build.shape.value_length))
-        return graph.result(size, query, cache.mask, *_halved(build, cache, keys, values))
-    scores = _scores(build, cache, query)
-    weighed = graph.result(size, scores)
-    return graph.result(size, weighed)  # brought into the order of the output projection
+        keys, values = (layer.kv_heads * length for length in (shape.key_length, shape.value_length))
+        return build.project(width, query, *_halved(build, cache, keys, values), cache.mask)
+    weighed = build.project(width, _scores(build, cache, query))
+    return build.project(width, weighed)  # brought into the order of the output projection
 
 
 def _halved(build: Build, cache: CacheInputs, *widths: int) -> tuple[int, ...]:
@@ -79,41 +86,35 @@ def _halved(build: Build, cache: CacheInputs, *widths: int) -> tuple[int, ...]:
 
 
 def _scores(build: Build, cache: CacheInputs, query: int) -> int:
-    size = build.wide(
-        build.shape.heads  # one score for every query head
-        * cache.cells  # and every token in the cache
-    )
-    scores = build.graph.result(size, query)
-    return build.graph.result(size, scores, cache.mask, overwrites=(scores,))
+    """Add the scores: one for every query head and every token in the cache; the softmax overwrites them."""
+    size = build.shape.heads * cache.cells
+    scores = build.project(size, query)
+    return build.graph.result(build.wide(size), scores, cache.mask, overwrites=(scores,))
 
 
 def _latent(build: Build, normed: int) -> int:
     """Multi-head latent attention with absorbed projections: all heads read the one compressed row of a token."""
     graph, shape = build.graph, build.shape
-    cache = build.cache(LayerKind.LATENT)
-    source = normed
-    if shape.query_rank:
-        source = build.normed(graph.result(build.wide(shape.query_rank), normed), shape.query_rank)
-    queries = graph.result(build.wide(shape.heads * shape.key_length), source)
-    absorbed = graph.result(build.wide(shape.heads * shape.kv_rank), queries)
-    positions = graph.result(build.wide(shape.heads * shape.rope_length), queries)
+    source = build.project(shape.query_rank, normed) if shape.query_rank else normed
+    queries = build.project(shape.heads * shape.key_length, source)
+    absorbed = build.project(shape.heads * shape.kv_rank, queries)
+    position = build.project(shape.heads * shape.rope_length, queries, build.positions())
     row = shape.kv_rank + shape.rope_length
-    query = graph.result(build.wide(shape.heads * row), absorbed, positions)
-    compressed = graph.result(build.wide(row), normed)
-    latent = build.normed(compressed, shape.kv_rank)
-    position = graph.result(build.wide(shape.rope_length), compressed)
-    key = graph.result(build.wide(row), latent, position)
+    query = build.project(shape.heads * row, absorbed, position)
+    compressed = build.project(row, normed)
+    latent = build.project(shape.kv_rank, compressed)
+    position = build.project(shape.rope_length, compressed, build.positions())
+    key = build.project(row, latent, position)
+    cache = build.cache(LayerKind.LATENT)
     graph.consume(key, cache.key_cells)
-    read = build.wide(shape.heads * shape.kv_rank)
-    unpacked = build.wide(shape.heads * shape.value_length)
     if build.flash:
         halved = _halved(build, cache, row, shape.kv_rank)
-        attended = graph.result(read, query, cache.mask, *halved)
+        attended = build.project(shape.heads * shape.kv_rank, query, *halved, cache.mask)
     else:
         transposed = graph.result(build.kind.block_bytes * shape.kv_rank * cache.cells)  # a copy of the cached rows
-        attended = graph.result(read, transposed, _scores(build, cache, query))
-    ordered = graph.result(unpacked, graph.result(unpacked, attended))
-    return graph.result(build.wide(shape.hidden), ordered)
+        attended = build.project(shape.heads * shape.kv_rank, transposed, _scores(build, cache, query))
+    width = shape.heads * shape.value_length
+    return build.project(shape.hidden, build.project(width, build.project(width, attended)))
 
 
 def _delta_net(build: Build, normed: int) -> int:
@@ -122,24 +123,33 @@ def _delta_net(build: Build, normed: int) -> int:
     delta, recurrent = shape.delta, shape.recurrent
     assert delta is not None
     assert recurrent is not None
-    assert build.state_copies is not None
-    past = graph.result(F32 * recurrent.convolution_elements, build.state_copies)
-    mixed = graph.result(build.wide(delta.channels), normed)
+    past = graph.result(F32 * recurrent.convolution_elements, build.state_copies())
+    mixed = build.project(delta.channels, normed)
     window = graph.result(F32 * delta.channels * (build.tokens + delta.kernel - 1), past, mixed)
     graph.consume(window)  # its end is the next call's past
-    state = graph.result(F32 * recurrent.state_elements, build.state_copies)
-    convolved = graph.result(build.wide(delta.channels), window)
+    state = graph.result(F32 * recurrent.state_elements, build.state_copies())
+    convolved = build.project(delta.channels, window)
     vectors = []
     for _ in ("queries", "keys"):
-        vector = graph.result(build.wide(delta.keys), convolved)
-        vectors.append(graph.result(build.wide(delta.inner), vector) if delta.keys != delta.inner else vector)
-    rates = graph.result(build.wide(2 * delta.heads), normed)
-    decay = graph.result(build.wide(delta.heads), rates)
-    strength = graph.result(build.wide(delta.heads), rates)
+        vector = build.project(delta.keys, convolved)
+        repeated = delta.joined_rates and delta.keys != delta.inner  # else the delta rule repeats them as it goes
+        vectors.append(build.project(delta.inner, vector) if repeated else vector)
+    decay, strength = _rates(build, normed)
     size = build.wide(delta.inner)
     answer = graph.result(size + F32 * recurrent.state_elements, *vectors, convolved, decay, strength, state)
     graph.consume(answer)  # the state at its end goes back to the cache
-    read = build.normed(answer, delta.inner)
-    gate = graph.result(size, graph.result(size, normed))
+    read = build.project(delta.inner, answer)
+    gate = build.project(delta.inner, build.project(delta.inner, normed))
     gated = graph.result(size, read, gate, overwrites=(read,))
-    return graph.result(build.wide(shape.hidden), gated)
+    return build.project(shape.hidden, gated)
+
+
+def _rates(build: Build, normed: int) -> tuple[int, int]:
+    """Add how fast each head's state decays and how strongly it is written, from one projection or from two."""
+    delta = build.shape.delta
+    assert delta is not None
+    if delta.joined_rates:
+        rates = build.project(2 * delta.heads, normed)
+        return build.project(delta.heads, rates), build.project(delta.heads, rates)
+    decay = build.project(delta.heads, build.project(delta.heads, normed))
+    return decay, build.project(delta.heads, build.project(delta.heads, normed))

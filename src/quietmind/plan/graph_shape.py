@@ -9,7 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from quietmind.model.card import LayerKind, ModelCard, Recurrent
+from quietmind.model.card import LayerKind, ModelCard, Recurrent, Router
+
+# Architectures whose files say whether and how the weights of the chosen experts are normalized; others that do not.
+_STATED_ROUTERS = frozenset({"deepseek2", "glm4moe"})
+_RAW_ROUTERS = frozenset({"qwen2moe", "gpt-oss"})
 
 REPEATS = 3  # that many of a repeating stretch of layers are kept; tests compare with the whole
 
@@ -31,13 +35,31 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class DeltaNet:
-    """Widths of a gated delta net layer, in elements a token; ``kernel`` is the length of its short convolution."""
+    """Widths of a gated delta net layer, in elements a token; ``kernel`` is the length of its short convolution.
+
+    ``joined_rates``: one projection yields both how fast the state decays and how strongly it is written.
+    """
 
     channels: int
     inner: int
     keys: int
     heads: int
     kernel: int
+    joined_rates: bool = False
+
+
+@dataclass(frozen=True)
+class RouterShape:
+    """How experts are chosen. ``biased``: by scores with a correction. ``groups``: of experts, the best ones first.
+
+    ``normalized``: the weights of the chosen experts are divided by their sum, ``scaled``: and multiplied by a factor.
+    """
+
+    biased: bool = False
+    normalized: bool = True
+    scaled: bool = False
+    groups: int = 0
+    groups_used: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +80,7 @@ class GraphShape:
     shared_feed_forward: int
     shared_gate: bool
     fused_experts: bool
+    router: RouterShape
     query_rank: int
     kv_rank: int
     rope_length: int
@@ -86,6 +109,7 @@ def graph_shape(card: ModelCard) -> GraphShape:
         shared_feed_forward=card.shared_feed_forward,
         shared_gate=any("ffn_gate_inp_shexp" in name for name in shapes),
         fused_experts=any("ffn_gate_up_exps" in name for name in shapes),
+        router=_router(card, shapes),
         query_rank=latent.query_rank if latent else 0,
         kv_rank=latent.kv_rank if latent else 0,
         rope_length=latent.rope_length if latent else 0,
@@ -93,6 +117,18 @@ def graph_shape(card: ModelCard) -> GraphShape:
         delta=_delta(card, shapes),
         layers=tuple(_layer(card, shapes, layer, mixed) for layer in range(card.layers)),
     )
+
+
+def _router(card: ModelCard, shapes: dict[str, tuple[int, ...]]) -> RouterShape:
+    """Return how ``card`` chooses experts, by its architecture where the card does not say."""
+    stated = card.router or Router()
+    biased = any("exp_probs_b" in name for name in shapes)
+    normalized, scaled = card.arch not in _RAW_ROUTERS, False
+    if card.arch in _STATED_ROUTERS:
+        # Where nothing says it, as in the published models: those whose scores are corrected do both.
+        normalized = biased if card.router is None else stated.normalized
+        scaled = biased if card.router is None else stated.scale not in (0.0, 1.0)
+    return RouterShape(biased, normalized, scaled, stated.groups, stated.groups_used)
 
 
 def _fused_width(shapes: dict[str, tuple[int, ...]]) -> int:
@@ -130,6 +166,7 @@ def _delta(card: ModelCard, shapes: dict[str, tuple[int, ...]]) -> DeltaNet | No
         keys=(convolution[1] - out[0]) // 2,  # the channels are queries, keys and values
         heads=prod(heads),
         kernel=convolution[0],
+        joined_rates=f"{block}ssm_ba.weight" in shapes,
     )
 
 
