@@ -105,6 +105,14 @@ class EngineOutOfMemory(EngineCrashed):
     """The child ended because memory ran out, the machine's or an accelerator's. A smaller plan may run."""
 
 
+class EngineGivenUp(EngineError):
+    """The child failed again and again and is not started any more. Carries the last lines of its log."""
+
+    def __init__(self, message: str, *, log: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.log = log
+
+
 class EngineHung(EngineError):
     """The child lives but has produced nothing for longer than the limit; it has been ended."""
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 import quietmind
-from quietmind.base.errors import DoesNotFit, QuietmindError
+from quietmind.base.errors import DoesNotFit, EngineGivenUp, QuietmindError
 from quietmind.cli.options import State, debug_option
 
 # Name -> (module that holds a command of this name, what --help says). Only the chosen module is imported.
@@ -109,6 +109,8 @@ def _run(arguments: list[str]) -> int:
             raise
         if isinstance(error, DoesNotFit) and error.ledger:
             click.echo(error.ledger, err=True)
+        if isinstance(error, EngineGivenUp) and error.log:
+            click.echo("The last lines of its log:\n" + "\n".join(f"    {line}" for line in error.log), err=True)
         click.echo(f"quietmind: {error}", err=True)
         return error.exit_code
     except BrokenPipeError:

@@ -42,6 +42,7 @@ class Ask:
     gpu_layers: int | None = None
     cpu_experts: int | None = None
     kv_offload: bool | None = None
+    engine: str = "llama.cpp"  # a key of plan.engines.ENGINES
 
 
 @dataclass(frozen=True)
