@@ -9,6 +9,7 @@ import tomllib
 import pytest
 
 from quietmind.machine.load import CATALOGUE, catalogue_names, load_machine
+from quietmind.machine.render import render
 
 GB, GIB = 1e9, 1 << 30
 
@@ -65,6 +66,16 @@ def test_every_machine_is_plausible(name: str) -> None:
             link = machine.link("cpu", device.key)
             assert link is not None
             assert link.bandwidth_bytes_per_s in (31.5 * GB, 63.0 * GB)
+
+
+@pytest.mark.parametrize("name", catalogue_names())
+def test_every_machine_has_a_disk_that_is_called_assumed(name: str) -> None:
+    machine = load_machine(name)
+    assert machine.disk is not None
+    assert machine.disk.read_bytes_per_s is not None
+    assert 5 * GB <= machine.disk.read_bytes_per_s <= 15 * GB
+    assert machine.disk.assumed
+    assert re.search(r"disk .* GB/s, assumed$", render(machine), re.MULTILINE)
 
 
 def test_memory_in_all_counts_unified_memory_once() -> None:

@@ -102,3 +102,12 @@ def test_a_model_that_is_refused_is_refused_on_every_machine(machine_of: Machine
     assert not any(each.enough for each in answer.candidates)
     assert "multiple" in answer.candidates[0].lacks
     assert "multiple" in render_hardware(answer)
+
+
+def test_a_machine_that_does_not_hold_the_model_has_no_speed(machine_of: Machines, card_of: Cards) -> None:
+    small = replace(machine_of(memory=GIB // 8, free=None), name="small")
+    answer = hardware(card_of(), Ask(context=4096), None, small, [], planner=faster_with_more_memory)
+    assert answer.candidates[0].plan is not None
+    assert answer.candidates[0].plan.speed is not None  # computed as if it did
+    assert answer.candidates[0].speed is None
+    assert hardware_to_json(answer)["candidates"][0]["decode"] is None

@@ -17,6 +17,7 @@ from quietmind.base.errors import DoesNotFit, ModelNotUnderstood, UsageError
 from quietmind.machine.machine import Device, Machine
 from quietmind.model.card import LayerKind, ModelCard, Rope, Tensor
 from quietmind.plan import Ask, DeviceUse, Row, plan, render, to_json
+from quietmind.plan.compare import compare, render_comparison
 from quietmind.plan.kv import KV_TYPES
 from quietmind.plan.render import memory_bar
 from quietmind.plan.yarn import Yarn, yarn_for
@@ -245,3 +246,13 @@ def test_planning_imports_nothing_heavy_and_no_reader() -> None:
     script = f"import sys, quietmind.plan; print([m for m in {banned!r}.split(',') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_plan_that_does_not_fit_shows_no_speed(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    machine = machine_of(memory=1 << 20, free=1 << 20)
+    known = replace(machine, devices=(replace(machine.cpu, bandwidth_bytes_per_s=8e10, flops=1e12),))
+    found = plan(known, card_of(), Ask(4096))
+    assert found.verdict == "does not fit"
+    assert "speed: none, since it does not fit" in render(found)
+    assert to_json(found)["speed"] is None
+    assert " - " in render_comparison(compare(known, card_of(), Ask(4096))).splitlines()[5]

@@ -25,6 +25,7 @@ The schema. A key that is not listed is refused by name, and so is one that is m
       path            text, required
       free            size
       read            bandwidth         large sequential reads
+      assumed         true, false       a usual disk stands in for one that nobody named
 
 What is not known is left out, and stays unknown.
 """
@@ -88,7 +89,7 @@ def parse_machine(given: Mapping[str, object], where: str, default_name: str) ->
     disk = None
     if "disk" in top:
         on = _table(f"{where}: [disk]", top["disk"], _DISK, required=("path",))
-        disk = Disk(on["path"], on.get("free"), on.get("read"))
+        disk = Disk(on["path"], on.get("free"), on.get("read"), on.get("assumed", False))
     return Machine(top.get("name", default_name), devices, links, Host(cpu=cpu.name, **host), disk)
 
 
@@ -261,4 +262,4 @@ _DEVICE: dict[str, _Reader] = {
     "count": _whole,
 }
 _LINK: dict[str, _Reader] = {"source": _text, "target": _text, "bandwidth": read_bandwidth}
-_DISK: dict[str, _Reader] = {"path": _text, "free": read_bytes, "read": read_bandwidth}
+_DISK: dict[str, _Reader] = {"path": _text, "free": read_bytes, "read": read_bandwidth, "assumed": _truth}

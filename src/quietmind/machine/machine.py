@@ -61,11 +61,15 @@ class Link:
 
 @dataclass(frozen=True)
 class Disk:
-    """The disk that holds the models. ``read_bytes_per_s`` for large sequential reads."""
+    """The disk that holds the models. ``read_bytes_per_s`` for large sequential reads.
+
+    ``assumed``: nobody said which disk it is; this is one as such a computer usually has.
+    """
 
     path: str
     free_bytes: int | None = None
     read_bytes_per_s: float | None = None
+    assumed: bool = False
 
 
 @dataclass(frozen=True)

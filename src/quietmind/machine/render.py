@@ -33,7 +33,7 @@ def render(machine: Machine) -> str:
     if machine.disk is not None:
         facts.append(
             f"disk          {machine.disk.path}: {_size(machine.disk.free_bytes)} free, "
-            f"read {rate(machine.disk.read_bytes_per_s)}"
+            f"read {rate(machine.disk.read_bytes_per_s)}{', assumed' if machine.disk.assumed else ''}"
         )
     if machine.cpu.bandwidth_bytes_per_s is None:
         facts.append("the bandwidth of its memory is unknown: `quietmind machine --measure` finds out")

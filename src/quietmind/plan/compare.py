@@ -186,10 +186,12 @@ def _needed(planned: Plan) -> dict[str, int]:
 
 def _speeds(planned: Plan, base: Plan) -> list[str]:
     """Return decode, its ratio to the plan's, prefill and the verdict."""
+    if planned.verdict == "does not fit":  # its speed was computed as if it did
+        return ["-", "", "-", planned.verdict]
     if planned.speed is None:
         return ["unknown", "", "unknown", planned.verdict]
     ratio = ""
-    before = base.speed.decode if base.speed else None
+    before = base.speed.decode if base.speed and base.verdict != "does not fit" else None
     if planned is not base and planned.speed.decode is not None and before is not None and before.mid:
         ratio = f"x{planned.speed.decode.mid / before.mid:.2f}"
     return [shown(planned.speed.decode), ratio, shown(planned.speed.prefill), planned.verdict]

@@ -14,7 +14,7 @@ from quietmind.plan.ask import refuse_nonsense
 from quietmind.plan.kv import padded
 from quietmind.plan.placement import DISK
 from quietmind.plan.plan import Ask, Plan, plan
-from quietmind.plan.search import Planner, refuse_absurd, shortfall
+from quietmind.plan.search import Planner, paged_from_disk, refuse_absurd, shortfall
 from quietmind.plan.speed import Speed
 from quietmind.plan.table import align, interval_to_json, shown
 from quietmind.plan.upgrades import with_gpu, with_memory, with_one_more_gpu
@@ -27,17 +27,26 @@ MEMORY_STEPS_GIB = (64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A machine that was tried. ``lacks`` says what it falls short of, "" if it does; ``plan`` None: refused."""
+    """A machine that was tried. ``lacks`` says what it falls short of, "" if it does; ``plan`` None: refused.
+
+    ``remark`` says where it only just does.
+    """
 
     kind: Kind
     name: str
     plan: Plan | None
     lacks: str
+    remark: str = ""
 
     @property
     def enough(self) -> bool:
         """Whether it does."""
         return not self.lacks
+
+    @property
+    def speed(self) -> Speed | None:
+        """How fast it is; None where that is not known, or where the model is not held at all."""
+        return self.plan.speed if self.plan is not None and self.plan.verdict != "does not fit" else None
 
 
 @dataclass(frozen=True)
@@ -115,7 +124,7 @@ def _candidate(
         planned = planner(machine, card, ask)
     except QuietmindError as error:
         return Candidate(kind, name, None, str(error))
-    return Candidate(kind, name, planned, shortfall(machine, planned, min_decode))
+    return Candidate(kind, name, planned, shortfall(machine, planned, min_decode), _remark(machine, planned))
 
 
 def _without_idle(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
@@ -137,7 +146,7 @@ def _without_idle(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
 
 
 def _rank(candidate: Candidate) -> tuple[bool, bool, float]:
-    speed = candidate.plan.speed if candidate.plan else None
+    speed = candidate.speed
     return candidate.kind != "here", not candidate.enough, -(speed.decode.mid if speed and speed.decode else 0.0)
 
 
@@ -150,22 +159,29 @@ def render_hardware(answer: Hardware) -> str:
     lines = [f"{name}: {wanted}", ""]
     rows = [["", "", "machine", "decode tokens/s", "prefill tokens/s", "on GPUs", "in RAM", ""]]
     for candidate in answer.candidates:
-        speed = candidate.plan.speed if candidate.plan else None
+        speed, held = candidate.speed, candidate.plan is not None and candidate.plan.verdict != "does not fit"
         rows.append(
             [
                 "yes" if candidate.enough else "no",
                 {"here": "here", "upgrade": "here with", "machine": ""}[candidate.kind],
                 candidate.name,
-                shown(speed.decode if speed else None),
-                shown(speed.prefill if speed else None),
+                shown(speed.decode if speed else None) if held else "-",
+                shown(speed.prefill if speed else None) if held else "-",
                 *_where(candidate.plan),
-                candidate.lacks or ("tight" if candidate.plan and candidate.plan.verdict == "tight" else ""),
+                candidate.lacks or candidate.remark,
             ]
         )
     lines += align(rows, left={0, 1, 2, 7})
     if not any(candidate.enough for candidate in answer.candidates):
         lines += ["", "none of these does; a smaller --quant or --context asks less"]
     return "\n".join(lines)
+
+
+def _remark(machine: Machine, planned: Plan) -> str:
+    """Return how a plan fits that only just does: "tight", and what it reads from the disk all the time."""
+    if planned.verdict != "tight":
+        return ""
+    return f"tight: {reading}" if (reading := paged_from_disk(machine, planned)) else "tight"
 
 
 def _where(planned: Plan | None) -> tuple[str, str]:
@@ -191,12 +207,9 @@ def hardware_to_json(answer: Hardware) -> dict[str, Any]:
                 "enough": candidate.enough,
                 "lacks": candidate.lacks,
                 "verdict": candidate.plan.verdict if candidate.plan else None,
-                "decode": interval_to_json(
-                    candidate.plan.speed.decode if candidate.plan and candidate.plan.speed else None
-                ),
-                "prefill": interval_to_json(
-                    candidate.plan.speed.prefill if candidate.plan and candidate.plan.speed else None
-                ),
+                "remark": candidate.remark,
+                "decode": interval_to_json(candidate.speed.decode if candidate.speed else None),
+                "prefill": interval_to_json(candidate.speed.prefill if candidate.speed else None),
                 "devices": {use.device: use.needed_bytes for use in candidate.plan.devices} if candidate.plan else {},
             }
             for candidate in answer.candidates

@@ -52,7 +52,7 @@ def render(plan: Plan, width: int = BAR_WIDTH) -> str:
             *(memory_bar(use, plan.ledger.rows, width, _lent(plan, use)) for use in plan.devices if use.device != DISK),
             f"  {_LEGEND}",
             "",
-            *_speed_lines(plan.speed),
+            *_speed_lines(plan),
             *([f"flags: llama-server {shlex.join(plan.flags)}"] if plan.flags else []),
             f"verdict: {_verdict(plan)}",
             *(f"warning: {warning}" for warning in plan.warnings),
@@ -155,8 +155,11 @@ def _lent(plan: Plan, use: DeviceUse) -> int:
     return sum(other.needed_bytes for other in plan.devices if other.pool == use.device)
 
 
-def _speed_lines(speed: Speed | None) -> list[str]:
+def _speed_lines(plan: Plan) -> list[str]:
     """Return the expected speed as ``mid (low-high)``, what it waits for and what it rests on."""
+    if plan.verdict == "does not fit":
+        return ["speed: none, since it does not fit"]
+    speed = plan.speed
     if speed is None:
         return ["speed: unknown, since a bandwidth of the machine is not known; `quietmind machine --measure` takes it"]
     return [
@@ -171,7 +174,10 @@ def _rate(interval: Interval | None) -> str:
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
-    """Return ``plan`` as JSON-ready values; bytes and tokens are whole numbers, speeds tokens a second."""
+    """Return ``plan`` as JSON-ready values; bytes and tokens are whole numbers, speeds tokens a second.
+
+    The speed of a plan that does not fit is null: it was computed as if it did.
+    """
     return {
         "model": plan.model,
         "arch": plan.arch,
@@ -208,7 +214,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         ],
         "placement": _placement_to_json(plan.placement) if plan.placement else None,
         "flags": list(plan.flags),
-        "speed": _speed_to_json(plan.speed) if plan.speed else None,
+        "speed": _speed_to_json(plan.speed) if plan.speed and plan.verdict != "does not fit" else None,
         "companions": [
             {"model": other.model, "context": other.context, "verdict": other.verdict} for other in plan.companions
         ],

@@ -251,8 +251,18 @@ def shortfall(machine: Machine, planned: Plan, min_decode: float | None) -> str:
         why = f"{format_bytes(paged)} on a disk" if paged else "memory"
         return f"no speed can be predicted: {why} of unknown bandwidth"
     if planned.speed.decode.mid < min_decode:
-        return f"decodes {planned.speed.decode} tokens/s at {planned.context:,}"
+        paged = f", with {reading}" if (reading := paged_from_disk(machine, planned)) else ""
+        return f"decodes {planned.speed.decode} tokens/s at {planned.context:,}{paged}"
     return ""
+
+
+def paged_from_disk(machine: Machine, planned: Plan) -> str:
+    """Return what a plan reads from the disk all the time, "" if nothing."""
+    paged = planned.ledger.total(DISK)
+    if not paged:
+        return ""
+    assumed = machine.disk is not None and machine.disk.assumed
+    return f"{format_bytes(paged)} read from {'an assumed' if assumed else 'the'} disk"
 
 
 def _overfull(planned: Plan) -> str:

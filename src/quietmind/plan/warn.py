@@ -65,6 +65,8 @@ def _from_disk(machine: Machine, ledger: Ledger) -> Iterator[str]:
     read = sum(row.read_per_token for row in ledger.rows if row.device == DISK)
     speed = machine.disk.read_bytes_per_s if machine.disk else None
     cost = f"at least {read / speed:.1f} s a token" if speed else "how fast the disk is, the machine does not say"
+    if speed and machine.disk is not None and machine.disk.assumed:
+        cost += f" (assumed: {machine.disk.path}, {speed / 1e9:.1f} GB/s)"
     yield (
         f"{format_bytes(held)} of experts exceed all memory and are read from the disk again and again, "
         f"{format_bytes(read)} for each token: {cost}"
