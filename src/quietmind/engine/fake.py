@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from quietmind.base.errors import EngineCrashed, EngineError, EngineHung, EngineRefused
+from quietmind.base.errors import EngineCrashed, EngineError, EngineHung, EngineOutOfMemory, EngineRefused
 from quietmind.engine.port import (
     Delta,
     Endpoint,
@@ -34,10 +34,11 @@ _PREFILL_MS, _DECODE_MS = 0.1, 10.0
 
 @dataclass(frozen=True)
 class Crash:
-    """The engine dies after ``after`` pieces of ``text``."""
+    """The engine dies after ``after`` pieces of ``text``; of memory that ran out, or of something else."""
 
     text: str = ""
     after: int = 0
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class FakeEngine:
                 yield Delta(piece)
                 self._require_alive()
             if isinstance(step, Crash):
-                self._gone = EngineCrashed(f"{self._model}: the engine was ended by SIGSEGV; start it again")
+                self._gone = _crashed(self._model, out_of_memory=step.out_of_memory)
                 raise self._gone
             if isinstance(step, Hang):
                 self._gone = EngineCrashed(f"{self._model}: the engine had hung and was ended; start it again")
@@ -168,6 +169,12 @@ class FakeEngine:
             shared += 1
         self._cache = tokens
         return shared
+
+
+def _crashed(model: str, *, out_of_memory: bool) -> EngineCrashed:
+    if out_of_memory:
+        return EngineOutOfMemory(f"{model}: the engine found no memory and ended; start it again smaller")
+    return EngineCrashed(f"{model}: the engine was ended by SIGSEGV; start it again")
 
 
 def pieces(text: str) -> list[str]:
