@@ -24,7 +24,7 @@ from xllamacpp import xllamacpp as module
 
 if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
     raise SystemExit("its account is laid out as on Linux and x86-64, and is not read elsewhere")
-path, context, batch, micro_batch, kind, flash = sys.argv[1], *map(int, sys.argv[2:7])
+path, context, batch, micro_batch, kind, flash, sequences = sys.argv[1], *map(int, sys.argv[2:8])
 lib = c.CDLL(module.__file__)
 
 class ModelParams(c.Structure):
@@ -59,8 +59,8 @@ model_params.load_mode = 0  # no mapping: a dry load
 model = lib.llama_model_load_from_file(path.encode(), model_params)
 if not model:
     raise SystemExit("it does not load the model")
-params.n_ctx, params.n_batch, params.n_ubatch = context, batch, micro_batch
-params.n_seq_max = params.n_outputs_max = 1
+params.n_ctx, params.n_batch, params.n_ubatch = context * sequences, batch, micro_batch
+params.n_seq_max = params.n_outputs_max = sequences
 params.type_k = params.type_v = kind
 params.flash_attn, params.swa_full = flash, False
 handle = lib.llama_init_from_model(model, params)
@@ -99,10 +99,20 @@ class Account:
 
 
 def account(
-    path: Path, context: int, micro_batch: int, kind: int, *, batch: int = 2048, flash_attention: bool = True
+    path: Path,
+    context: int,
+    micro_batch: int,
+    kind: int,
+    *,
+    batch: int = 2048,
+    flash_attention: bool = True,
+    sequences: int = 1,
 ) -> Account:
-    """Return what the engine would take for a context of ``context`` tokens with K and V of ggml type ``kind``."""
-    numbers = (context, max(batch, micro_batch), micro_batch, kind, int(flash_attention))
+    """Return what the engine would take for a context of ``context`` tokens with K and V of ggml type ``kind``.
+
+    Each of ``sequences`` has a context of its own.
+    """
+    numbers = (context, max(batch, micro_batch), micro_batch, kind, int(flash_attention), sequences)
     command = [sys.executable, "-c", CHILD, str(path), *map(str, numbers)]
     try:
         done = subprocess.run(

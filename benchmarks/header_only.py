@@ -17,10 +17,12 @@ _TYPE_IDS = {kind.name: number for number, kind in GGML_TYPES.items()}
 
 @dataclass(frozen=True)
 class Shape:
-    """A public configuration. ``feed_forward`` is one expert's width where there are experts.
+    """A configuration. ``feed_forward`` is one expert's width where there are experts.
 
     ``dense_layers`` lead with a feed-forward part of ``dense`` and no experts; ``predicting`` blocks at the end predict
     further tokens. ``shared`` is the width of the shared expert. ``recipe`` names the mix of tensor types.
+    ``query_rank`` and ``kv_rank`` are those of latent attention, ``linear_heads`` the heads of keys and of values of
+    gated delta nets; where they are not used they say nothing.
     """
 
     name: str
@@ -42,10 +44,18 @@ class Shape:
     dense_layers: int = 0
     predicting: int = 0
     recipe: str = "Q8_0"
+    query_rank: int = 1536
+    kv_rank: int = 512
+    linear_heads: tuple[int, int] = (16, 32)
 
 
+# Public configurations, and, by their names, some with other numbers of experts, which leave holes of other sizes.
 SHAPES = (
     Shape("Qwen3-30B-A3B", "qwen3moe", 48, 2048, 32, 4, 128, 768, 151_936, 40_960, 128, 8, recipe="Q4_K_M"),
+    Shape("Qwen3-30B-3-of-128", "qwen3moe", 48, 2048, 16, 4, 128, 512, 151_936, 40_960, 128, 3),
+    Shape("Qwen3-30B-4-of-128", "qwen3moe", 48, 2048, 16, 4, 128, 768, 151_936, 40_960, 128, 4),
+    Shape("Qwen3-30B-4-of-16", "qwen3moe", 48, 4096, 16, 4, 128, 1024, 151_936, 40_960, 16, 4),
+    Shape("Mixtral-6-of-64", "llama", 32, 4096, 32, 8, 128, 1024, 32_000, 32_768, 64, 6),
     Shape("Qwen3-235B-A22B", "qwen3moe", 94, 4096, 64, 4, 128, 1536, 151_936, 40_960, 128, 8, recipe="Q4_K_M"),
     Shape("Qwen3-Coder-480B-A35B", "qwen3moe", 62, 6144, 96, 8, 128, 2560, 151_936, 262_144, 160, 8, recipe="Q4_K_M"),
     Shape("Qwen3-32B", "qwen3", 64, 5120, 64, 8, 128, 25_600, 151_936, 40_960, recipe="Q6_K"),
@@ -105,12 +115,13 @@ SHAPES = (
     ),
 )
 
-# Latent attention of DeepSeek-V3: ranks of queries and of keys and values, lengths of the parts of a head.
-QUERY_RANK, KV_RANK, ROPE_LENGTH, NOPE_LENGTH, VALUE_LENGTH = 1536, 512, 64, 128, 128
+# Latent attention of DeepSeek-V3: lengths of the parts of a head; groups of experts, and how many are chosen from.
+ROPE_LENGTH, NOPE_LENGTH, VALUE_LENGTH = 64, 128, 128
+GROUPS, GROUPS_USED = 8, 4
 
-# Gated delta net layers of Qwen3-Next and Qwen3.5: heads of keys and of values, length of each, short convolution.
-HYBRID = ("qwen3next", "qwen35moe")
-LINEAR_KEYS, LINEAR_VALUES, LINEAR_STATE, KERNEL, FULL_EVERY = 16, 32, 128, 4, 4
+# Gated delta net layers of Qwen3-Next and Qwen3.5: length of a head, short convolution.
+HYBRID = ("qwen3next", "qwen35", "qwen35moe")
+LINEAR_STATE, KERNEL, FULL_EVERY = 128, 4, 4
 
 # llama.cpp's names of recipes (general.file_type), and the types that stand for "most" and "more bits".
 RECIPES = {
@@ -197,17 +208,19 @@ def _hyperparameters(shape: Shape) -> dict[str, int | float | bool | tuple[int, 
     if shape.arch == "glm4moe":
         facts |= {"nextn_predict_layers": shape.predicting, "rope.dimension_count": 64, "expert_weights_scale": 1.0}
     if shape.arch in HYBRID:
-        facts |= {"ssm.conv_kernel": KERNEL, "ssm.state_size": LINEAR_STATE, "ssm.group_count": LINEAR_KEYS}
-        facts |= {"ssm.time_step_rank": LINEAR_VALUES, "ssm.inner_size": LINEAR_VALUES * LINEAR_STATE}
+        keys, values = shape.linear_heads
+        facts |= {"ssm.conv_kernel": KERNEL, "ssm.state_size": LINEAR_STATE, "ssm.group_count": keys}
+        facts |= {"ssm.time_step_rank": values, "ssm.inner_size": values * LINEAR_STATE}
         facts |= {"rope.dimension_count": 64, "full_attention_interval": FULL_EVERY}
-    if shape.arch == "qwen35moe":
+    if shape.arch in ("qwen35", "qwen35moe"):
         facts["rope.dimension_sections"] = (11, 11, 10, 0)
     if shape.arch == "deepseek2":
-        facts |= {"attention.q_lora_rank": QUERY_RANK, "attention.kv_lora_rank": KV_RANK}
-        facts |= {"attention.key_length": KV_RANK + ROPE_LENGTH, "attention.value_length": KV_RANK}
+        facts |= {"attention.q_lora_rank": shape.query_rank, "attention.kv_lora_rank": shape.kv_rank}
+        facts |= {"attention.key_length": shape.kv_rank + ROPE_LENGTH, "attention.value_length": shape.kv_rank}
         facts |= {"attention.key_length_mla": NOPE_LENGTH + ROPE_LENGTH, "attention.value_length_mla": VALUE_LENGTH}
         facts |= {"rope.dimension_count": ROPE_LENGTH, "expert_weights_scale": 2.5}
-        facts |= {"expert_group_count": 8, "expert_group_used_count": 4}
+        if shape.experts % GROUPS == 0 and shape.experts >= GROUPS * max(2, -(-shape.experts_used // GROUPS_USED)):
+            facts |= {"expert_group_count": GROUPS, "expert_group_used_count": GROUPS_USED}
     return facts
 
 
@@ -271,18 +284,19 @@ def _gated_attention(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def _linear_attention(shape: Shape) -> dict[str, tuple[int, ...]]:
-    inner = LINEAR_VALUES * LINEAR_STATE
-    channels = inner + 2 * LINEAR_KEYS * LINEAR_STATE
-    rates = {"ssm_ba.weight": (shape.hidden, 2 * LINEAR_VALUES)}
+    keys, values = shape.linear_heads
+    inner = values * LINEAR_STATE
+    channels = inner + 2 * keys * LINEAR_STATE
+    rates = {"ssm_ba.weight": (shape.hidden, 2 * values)}
     if shape.arch != "qwen3next":
-        rates = {f"ssm_{name}.weight": (shape.hidden, LINEAR_VALUES) for name in ("beta", "alpha")}
+        rates = {f"ssm_{name}.weight": (shape.hidden, values) for name in ("beta", "alpha")}
     return rates | {
         "attn_norm.weight": (shape.hidden,),
         "attn_qkv.weight": (shape.hidden, channels),
         "attn_gate.weight": (shape.hidden, inner),
         "ssm_conv1d.weight": (KERNEL, channels),
-        "ssm_dt.bias": (LINEAR_VALUES,),
-        "ssm_a": (LINEAR_VALUES,),
+        "ssm_dt.bias": (values,),
+        "ssm_a": (values,),
         "ssm_norm.weight": (LINEAR_STATE,),
         "ssm_out.weight": (inner, shape.hidden),
         "post_attention_norm.weight": (shape.hidden,),
@@ -292,13 +306,13 @@ def _linear_attention(shape: Shape) -> dict[str, tuple[int, ...]]:
 def _latent_attention(shape: Shape) -> dict[str, tuple[int, ...]]:
     return {
         "attn_norm.weight": (shape.hidden,),
-        "attn_q_a.weight": (shape.hidden, QUERY_RANK),
-        "attn_q_a_norm.weight": (QUERY_RANK,),
-        "attn_q_b.weight": (QUERY_RANK, shape.heads * (NOPE_LENGTH + ROPE_LENGTH)),
-        "attn_kv_a_mqa.weight": (shape.hidden, KV_RANK + ROPE_LENGTH),
-        "attn_kv_a_norm.weight": (KV_RANK,),
-        "attn_k_b.weight": (NOPE_LENGTH, KV_RANK, shape.heads),
-        "attn_v_b.weight": (KV_RANK, VALUE_LENGTH, shape.heads),
+        "attn_q_a.weight": (shape.hidden, shape.query_rank),
+        "attn_q_a_norm.weight": (shape.query_rank,),
+        "attn_q_b.weight": (shape.query_rank, shape.heads * (NOPE_LENGTH + ROPE_LENGTH)),
+        "attn_kv_a_mqa.weight": (shape.hidden, shape.kv_rank + ROPE_LENGTH),
+        "attn_kv_a_norm.weight": (shape.kv_rank,),
+        "attn_k_b.weight": (NOPE_LENGTH, shape.kv_rank, shape.heads),
+        "attn_v_b.weight": (shape.kv_rank, VALUE_LENGTH, shape.heads),
         "attn_output.weight": (shape.heads * VALUE_LENGTH, shape.hidden),
     }
 

@@ -28,14 +28,24 @@ _SCALE_ROWS = frozenset({"gemma3"})
 # Architectures that add the feed-forward part to the residual stream, not the stream to it.
 _STREAM_FIRST = frozenset({"phi3"})
 
+# Architectures whose last residual stream is an output of the graph, and so is not overwritten by the last norm.
+_KEPT_STREAM = frozenset({"gpt-oss"})
+
 CACHED = 4096  # answers kept: a search asks for the same few again and again
 
 
 def compute_bytes(
-    card: ModelCard, context: int, micro_batch: int, kind: GgmlType, *, flash_attention: bool = True
+    card: ModelCard,
+    context: int,
+    micro_batch: int,
+    kind: GgmlType,
+    *,
+    flash_attention: bool = True,
+    sequences: int = 1,
 ) -> int:
-    """Return the bytes of the compute buffer for ``context`` padded tokens, ``micro_batch`` of them at a time.
+    """Return the bytes of the compute buffer for ``context`` padded tokens, ``micro_batch`` tokens at a time.
 
+    Each of ``sequences`` has a context of its own, and an equal share of the micro-batch, which the engine rounds up.
     ``kind`` is the type of the KV cache. Raises UsageError where the engine would refuse: a quantized V cache without
     flash attention. Raises ModelNotUnderstood for linear layers whose tensors are not known.
     """
@@ -44,7 +54,8 @@ def compute_bytes(
     shape = graph_shape(card)
     if LayerKind.LINEAR in card.layer_kinds and shape.delta is None:
         raise ModelNotUnderstood(f"{card.name}: the tensors of its linear attention layers are not known")
-    return _compute(shape, context, micro_batch, kind, flash_attention)
+    tokens = -(-micro_batch // sequences) * sequences
+    return _compute(shape, context, tokens, kind, flash_attention, sequences)
 
 
 def device_compute_bytes(
@@ -77,8 +88,8 @@ def device_compute_bytes(
 
 
 @lru_cache(maxsize=CACHED)
-def _compute(shape: GraphShape, context: int, micro_batch: int, kind: GgmlType, flash: bool) -> int:
-    return graph_peak(Build(shape, context, micro_batch, kind, flash), shortened(shape.layers))
+def _compute(shape: GraphShape, context: int, micro_batch: int, kind: GgmlType, flash: bool, sequences: int) -> int:
+    return graph_peak(Build(shape, context, micro_batch, kind, flash, sequences), shortened(shape.layers))
 
 
 def graph_peak(build: Build, layers: tuple[LayerShape, ...]) -> int:
@@ -90,8 +101,8 @@ def graph_peak(build: Build, layers: tuple[LayerShape, ...]) -> int:
         # What a delta net adds is read through a view, and so is never overwritten.
         order = (stream,) if layer.kind is LayerKind.LINEAR else (attended, stream)
         if number == len(layers):
-            last = graph.input(I32 * build.outputs)
-            build.tokens = build.outputs
+            build.tokens = build.sequences
+            last = graph.input(I32 * build.tokens)
             attended, stream = build.project(shape.hidden, attended, last), build.project(shape.hidden, stream, last)
             order = (attended, stream)
         hidden = build.wide(shape.hidden)
@@ -99,6 +110,8 @@ def graph_peak(build: Build, layers: tuple[LayerShape, ...]) -> int:
         forward = feed_forward(build, layer, joined)
         order = (joined, forward) if shape.arch in _STREAM_FIRST else (forward, joined)
         stream = graph.result(hidden, forward, joined, overwrites=order)
+    if shape.arch in _KEPT_STREAM:
+        graph.pin(stream)
     normed = build.normed(stream)
     graph.pin(normed)  # an output of the graph
     build.project(shape.vocabulary, normed)

@@ -82,7 +82,7 @@ def _halved(build: Build, cache: CacheInputs, *widths: int) -> tuple[int, ...]:
     """Add copies of a full-precision cache for flash attention, which reads half precision."""
     if build.kind.name != "f32":
         return ()
-    return tuple(build.graph.result(F16 * cache.cells * width) for width in widths)
+    return tuple(build.graph.result(F16 * build.sequences * cache.cells * width) for width in widths)
 
 
 def _scores(build: Build, cache: CacheInputs, query: int) -> int:
@@ -111,7 +111,8 @@ def _latent(build: Build, normed: int) -> int:
         halved = _halved(build, cache, row, shape.kv_rank)
         attended = build.project(shape.heads * shape.kv_rank, query, *halved, cache.mask)
     else:
-        transposed = graph.result(build.kind.block_bytes * shape.kv_rank * cache.cells)  # a copy of the cached rows
+        rows = build.sequences * cache.cells
+        transposed = graph.result(build.kind.block_bytes * shape.kv_rank * rows)  # a copy of the cached rows
         attended = build.project(shape.heads * shape.kv_rank, transposed, _scores(build, cache, query))
     width = shape.heads * shape.value_length
     return build.project(shape.hidden, build.project(width, build.project(width, attended)))
@@ -123,11 +124,14 @@ def _delta_net(build: Build, normed: int) -> int:
     delta, recurrent = shape.delta, shape.recurrent
     assert delta is not None
     assert recurrent is not None
-    past = graph.result(F32 * recurrent.convolution_elements, build.state_copies())
+    past = graph.result(F32 * build.sequences * recurrent.convolution_elements, build.state_copies())
     mixed = build.project(delta.channels, normed)
-    window = graph.result(F32 * delta.channels * (build.tokens + delta.kernel - 1), past, mixed)
+    window = graph.result(
+        F32 * build.sequences * recurrent.convolution_elements + build.wide(delta.channels), past, mixed
+    )
     graph.consume(window)  # its end is the next call's past
-    state = graph.result(F32 * recurrent.state_elements, build.state_copies())
+    states = F32 * build.sequences * recurrent.state_elements
+    state = graph.result(states, build.state_copies())
     convolved = build.project(delta.channels, window)
     vectors = []
     for _ in ("queries", "keys"):
@@ -136,7 +140,7 @@ def _delta_net(build: Build, normed: int) -> int:
         vectors.append(build.project(delta.inner, vector) if repeated else vector)
     decay, strength = _rates(build, normed)
     size = build.wide(delta.inner)
-    answer = graph.result(size + F32 * recurrent.state_elements, *vectors, convolved, decay, strength, state)
+    answer = graph.result(size + states, *vectors, convolved, decay, strength, state)
     graph.consume(answer)  # the state at its end goes back to the cache
     read = build.project(delta.inner, answer)
     gate = build.project(delta.inner, build.project(delta.inner, normed))

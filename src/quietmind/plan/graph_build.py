@@ -40,18 +40,20 @@ class CacheInputs:
 
 
 class Build:
-    """A graph and what it is built for. ``tokens`` falls to ``outputs`` in the last layer: no others are wanted.
+    """A graph and what it is built for. ``tokens`` falls to one a sequence in the last layer: no others are wanted.
 
     Inputs are reserved where they are first read: the engine gives them their places in that order.
     """
 
-    def __init__(self, shape: GraphShape, context: int, micro_batch: int, kind: GgmlType, flash: bool) -> None:
+    def __init__(
+        self, shape: GraphShape, context: int, micro_batch: int, kind: GgmlType, flash: bool, sequences: int = 1
+    ) -> None:
         self.shape = shape
         self.context = context
         self.kind = kind
         self.flash = flash
         self.tokens = micro_batch
-        self.outputs = 1
+        self.sequences = sequences
         self.graph = Graph()
         self._positions: int | None = None
         self._state_copies: int | None = None
@@ -78,9 +80,9 @@ class Build:
         return self._positions
 
     def state_copies(self) -> int:
-        """Return the input that says which recurrent state each sequence goes on from: one sequence."""
+        """Return the input that says which recurrent state each sequence goes on from."""
         if self._state_copies is None:
-            self._state_copies = self.graph.input(I32)
+            self._state_copies = self.graph.input(I32 * self.sequences)
         return self._state_copies
 
     def rotation(self, kind: LayerKind, length: int, part: str) -> int | None:
