@@ -8,7 +8,7 @@ be read at once (the context).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -51,6 +51,9 @@ def next_rung(machine: Machine, card: ModelCard, ask: Ask, planned: Plan, side: 
     ``planned`` is the plan of ``ask``, which ran out of memory.
     """
     held = _held(machine, planned, side)
+    ask = replace(ask, context=planned.context)  # one that was left to the plan would only grow again
+    if side != "host":  # where the host ran out, what is freed on a card may take over what the host held
+        ask = _pinned(machine, ask, planned)
     for smaller, change in _candidates(machine, ask, planned):
         try:
             found = plan(machine, card, smaller)
@@ -63,7 +66,6 @@ def next_rung(machine: Machine, card: ModelCard, ask: Ask, planned: Plan, side: 
 
 
 def _candidates(machine: Machine, ask: Ask, planned: Plan) -> Iterator[tuple[Ask, str]]:
-    ask = replace(ask, context=planned.context)  # a context that was left to the plan would only grow again
     micro_batch = planned.micro_batch // 2
     if micro_batch >= LEAST_MICRO_BATCH:
         yield (
@@ -85,19 +87,38 @@ def _with_kv(ask: Ask, planned: Plan, smaller: dict[str, str]) -> Iterator[tuple
 
 
 def _with_experts_on_host(machine: Machine, ask: Ask, planned: Plan) -> Iterator[tuple[Ask, str]]:
-    placement = planned.placement
-    if placement is None or ENGINES[ask.engine].placing != "offload":
+    if ask.cpu_experts is None or planned.placement is None:
         return
-    own = {device.key for device in machine.accelerators if not device.unified}
+    own = _own_memory(machine)
+    with_experts = [layer for layer, key in enumerate(planned.placement.experts) if key]
+    left = sum(planned.placement.experts[layer] in own for layer in with_experts)
+    step = min(left, max(1, round(_EXPERT_STEP * len(with_experts))))
+    if step:
+        layers = _prefix(with_experts, len(with_experts) - left + step)
+        yield replace(ask, cpu_experts=layers), f"the experts of {step} more layers on the host"
+
+
+def _pinned(machine: Machine, ask: Ask, planned: Plan) -> Ask:
+    """Return ``ask`` with all that was left to the plan held fast: what one change frees must not be filled again."""
+    placement, own = planned.placement, _own_memory(machine)
+    if placement is None or ENGINES[ask.engine].placing != "offload" or not own.intersection(placement.devices):
+        return ask
     with_experts = [layer for layer, key in enumerate(placement.experts) if key]
-    on_accelerators = [layer for layer in with_experts if placement.experts[layer] in own]
-    if not on_accelerators:
-        return
-    step = max(1, round(_EXPERT_STEP * len(with_experts)))
-    # The engine counts from the first layer on, whatever the plan chose before.
-    moved = on_accelerators[:step]
-    layers = max(moved) + 1
-    yield replace(ask, cpu_experts=layers), f"the experts of {len(moved)} more layers on the host"
+    on_host = sum(placement.experts[layer] not in own for layer in with_experts)
+    return replace(
+        ask,
+        gpu_layers=sum(key in own for key in (*placement.dense, placement.output)),
+        cpu_experts=_prefix(with_experts, on_host) if with_experts else None,
+    )
+
+
+def _prefix(with_experts: Sequence[int], count: int) -> int:
+    """Return how many layers, from the first, hold ``count`` of those with experts: the engine counts like this."""
+    return with_experts[count - 1] + 1 if count else 0
+
+
+def _own_memory(machine: Machine) -> set[str]:
+    return {device.key for device in machine.accelerators if not device.unified}
 
 
 def _held(machine: Machine, planned: Plan, side: Side | None) -> int:

@@ -171,6 +171,11 @@ class Noting:
         """Where the engine speaks OpenAI's HTTP."""
         return self._engine.endpoint
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of what serves the model; None where it is none of ours."""
+        return getattr(self._engine, "pid", None)
+
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of ``text``; see the port."""
         return self._engine.tokenize(text)
