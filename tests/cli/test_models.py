@@ -23,7 +23,22 @@ def test_the_catalogue_is_one_line_a_model(quietmind: Quietmind) -> None:
     said = quietmind("models")
     assert said.returncode == 0, said.stderr
     (line,) = [line for line in said.stdout.splitlines() if line.startswith("Qwen3-30B-A3B ")]
-    assert line.split() == ["Qwen3-30B-A3B", "30.5", "B", "3.4", "B", "48", "96.0", "KiB", "32,768", "Apache-2.0"]
+    assert line.split() == [
+        "Qwen3-30B-A3B",
+        "30.5",
+        "B",
+        "3.4",
+        "B",
+        "48",
+        "96.0",
+        "KiB",
+        "40,960",
+        "Apache-2.0",
+        "32,768",
+        "documented",
+    ]
+    (line,) = [line for line in said.stdout.splitlines() if line.startswith("Qwen3.5-35B-A3B ")]
+    assert line.endswith("from class defaults of transformers 5.23.0")
     assert "no model files are here" in said.stdout
 
 
@@ -35,6 +50,8 @@ def test_programs_get_exact_numbers_and_the_files_that_are_here(quietmind: Quiet
     assert [model["name"] for model in document["here"]] == ["mine"]
     by_name = {model["name"]: model for model in document["catalogue"]}
     assert by_name["Qwen3-235B-A22B"]["parameters"] == 235_093_634_560
+    assert (by_name["Qwen3-32B"]["native_context"], by_name["Qwen3-32B"]["documented_context"]) == (40_960, 32_768)
+    assert by_name["Qwen3.5-35B-A3B"]["basis"] == "class defaults of transformers 5.23.0"
     # 2 x layers x KV heads x head length x 2 bytes; latent attention keeps one row of 576 elements a layer
     assert by_name["Qwen3-235B-A22B"]["kv_bytes_per_token"] == 2 * 94 * 4 * 128 * 2
     assert by_name["DeepSeek-V3"]["kv_bytes_per_token"] == 61 * 576 * 2

@@ -88,7 +88,7 @@ def test_no_context_means_the_largest_sensible_that_fits(card_of: MakeCard, mach
 def test_a_context_past_the_native_one_names_yarn(card_of: MakeCard, machine_of: MakeMachine) -> None:
     found = plan(machine_of(), card_of(), Ask(81_920))
     assert any("YaRN" in warning and "40,960" in warning and "2.50" in warning for warning in found.warnings)
-    assert plan(machine_of(), card_of(), Ask(40_960)).warnings == ()
+    assert plan(machine_of(), card_of(), Ask(32_768)).warnings == ()
 
 
 def test_an_idle_gpu_is_mentioned(card_of: MakeCard, machine_of: MakeMachine) -> None:

@@ -9,10 +9,12 @@ import pytest
 from quietmind.base.errors import UsageError
 from quietmind.machine.machine import Machine
 from quietmind.model.card import ModelCard, Rope
+from quietmind.model.catalogue import entries
+from quietmind.model.open import open_card
 from quietmind.plan.hardware import hardware
 from quietmind.plan.plan import Ask, plan
 from quietmind.plan.search import search
-from quietmind.plan.yarn import LARGEST_FACTOR, Yarn, yarn_for
+from quietmind.plan.yarn import LARGEST_FACTOR, Yarn, documented_context, yarn_for
 
 MakeCard = Callable[..., ModelCard]
 MakeMachine = Callable[..., Machine]
@@ -61,3 +63,24 @@ def test_past_every_publication_is_refused(card_of: MakeCard, machine_of: MakeMa
     ):
         with pytest.raises(UsageError, match=f"give at most {most:,}"):
             refused()
+
+
+def test_native_is_what_the_file_says_and_what_makers_document_is_said_where_it_is_passed(
+    card_of: MakeCard, machine_of: MakeMachine
+) -> None:
+    card = card_of(native_context=163_840, documented_context=131_072)
+    assert not plan(machine_of(), card, Ask(131_072)).warnings
+    (said,) = plan(machine_of(), card, Ask(163_840)).warnings
+    assert "within the native 163,840 of the model's file, but past the 131,072 that its makers document" in said
+
+
+def test_the_catalogue_and_the_plan_call_the_same_number_native() -> None:
+    for entry in entries():
+        card = open_card(entry.name, entry.quantizations[0])
+        assert card.native_context == entry.shape.native_context
+        assert documented_context(card) == (entry.documented_context or card.native_context)
+
+
+def test_numbers_that_are_not_of_the_models_own_file_are_called_so(machine_of: MakeMachine) -> None:
+    said = plan(machine_of(), open_card("qwen3.5-35b-a3b", "Q4_K_M"), Ask(4096)).warnings
+    assert any("class defaults of transformers" in warning for warning in said)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 def models(as_json: bool) -> None:
     """List the models that can be planned by name, and the files of models that are here.
 
-    Numbers follow from each model's own configuration. KV is what one token of context takes in f16 (a sliding
-    window and a recurrent state take no more however long the context is).
+    Numbers follow from each model's own configuration, except where the line says otherwise. KV is what one token of
+    context takes in f16 (a sliding window and a recurrent state take no more however long the context is). The native
+    context is what the configuration says, and engines go by; some makers document less.
     """
     from quietmind.model.catalogue import entries
     from quietmind.model.locate import installed
@@ -57,10 +58,12 @@ def _described(entry: Entry) -> dict[str, Any]:
         "layers": card.layers,
         "layer_kinds": {kind.value: card.layer_kinds.count(kind) for kind in dict.fromkeys(card.layer_kinds)},
         "kv_bytes_per_token": bytes_per_token(card, kv_type("f16")),
-        "native_context": entry.native_context,
+        "native_context": card.native_context,
+        "documented_context": entry.documented_context or card.native_context,
         "quantizations": list(entry.quantizations),
         "licence": entry.licence,
         "source": entry.source,
+        "basis": entry.basis or "config.json",
         "note": entry.note,
     }
 
@@ -72,7 +75,7 @@ def _found(model: Installed) -> dict[str, Any]:
 def _table(public: list[dict[str, Any]]) -> list[str]:
     from quietmind.plan.table import align
 
-    rows = [("model", "parameters", "active", "layers", "KV per token", "context", "licence")]
+    rows = [("model", "parameters", "active", "layers", "KV per token", "native context", "licence", "")]
     rows += [
         (
             model["name"],
@@ -82,7 +85,18 @@ def _table(public: list[dict[str, Any]]) -> list[str]:
             format_bytes(model["kv_bytes_per_token"]),
             f"{model['native_context']:,}",
             model["licence"],
+            _remark(model),
         )
         for model in public
     ]
-    return align(rows, left={0, 6})
+    return align(rows, left={0, 6, 7})
+
+
+def _remark(model: dict[str, Any]) -> str:
+    """Return where the makers promise less context than the file says, and numbers that are not of the file."""
+    remarks = []
+    if model["documented_context"] < model["native_context"]:
+        remarks.append(f"{model['documented_context']:,} documented")
+    if model["basis"] != "config.json":
+        remarks.append(f"from {model['basis']}")
+    return ", ".join(remarks)

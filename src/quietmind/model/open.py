@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from quietmind.base.errors import ModelNotFound
@@ -56,7 +57,8 @@ def _named_by_address(name: str, wanted: str | None) -> ModelCard:
 
 def _from_catalogue(public: Entry, wanted: str | None) -> ModelCard:
     usual = DEFAULT_QUANTIZATION if DEFAULT_QUANTIZATION in public.quantizations else public.quantizations[0]
-    return derive_card(public.shape, wanted or usual)
+    card = derive_card(public.shape, wanted or usual)
+    return replace(card, documented_context=public.documented_context, basis=public.basis)
 
 
 def _from_path(path: Path, wanted: str | None) -> ModelCard:

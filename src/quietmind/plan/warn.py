@@ -11,12 +11,13 @@ from quietmind.plan.ask import Run
 from quietmind.plan.ledger import Ledger
 from quietmind.plan.place import available
 from quietmind.plan.placement import DISK, Placement
-from quietmind.plan.yarn import Yarn
+from quietmind.plan.yarn import Yarn, documented_context
 
 
 def warnings_of(machine: Machine, card: ModelCard, placement: Placement, run: Run, ledger: Ledger) -> tuple[str, ...]:
     """Return the warnings of a placed model, the costliest mistake first."""
     return (
+        *_unsure(card),
         *_past_native(card, run),
         *_other_experts(card, run),
         *_from_disk(machine, ledger),
@@ -33,6 +34,17 @@ def _past_native(card: ModelCard, run: Run) -> Iterator[str]:
             f"of {run.yarn.factor:,.2f}{trained} (and an override of {card.arch}.context_length), and answers to short "
             f"prompts get worse{_past_known(card, run.yarn)}"
         )
+
+    elif (promised := documented_context(card)) < min(run.context, card.native_context):
+        yield (
+            f"context {run.context:,} is within the native {card.native_context:,} of the model's file, but past the "
+            f"{promised:,} that its makers document"
+        )
+
+
+def _unsure(card: ModelCard) -> Iterator[str]:
+    if card.basis:
+        yield f"the numbers of {card.name} are {card.basis}, not of its own file; plan the file itself to be sure"
 
 
 def _past_known(card: ModelCard, yarn: Yarn) -> str:

@@ -13,7 +13,7 @@ from quietmind.plan.kv import padded
 
 # The first Qwen3 generation writes 40,960 into its files: 32,768 it was trained on, and room for an answer. Its model
 # cards give factors relative to 32,768 (Qwen/Qwen3-32B, README: "original_max_position_embeddings": 32768).
-_TRAINED_CONTEXT = {("qwen3", 40_960): 32_768, ("qwen3moe", 40_960): 32_768}
+_DOCUMENTED = {("qwen3", 40_960): 32_768, ("qwen3moe", 40_960): 32_768}
 
 # The largest factor that makers document for a model that was not trained with one: Qwen, of Qwen2.5 and Qwen3
 # (Qwen/Qwen3-32B, README: "factor": 4.0, validated to 131,072). With training, the authors of YaRN reach 32.
@@ -36,6 +36,11 @@ class Yarn:
     known: float = UNTRAINED_FACTOR
 
 
+def documented_context(card: ModelCard) -> int:
+    """Return the context that the makers of ``card`` promise: the native one, or less."""
+    return card.documented_context or _DOCUMENTED.get((card.arch, card.native_context), card.native_context)
+
+
 def yarn_for(card: ModelCard, context: int) -> Yarn | None:
     """Return what a context of ``context`` tokens takes of YaRN, None where it is within the native one.
 
@@ -49,7 +54,7 @@ def yarn_for(card: ModelCard, context: int) -> Yarn | None:
     if trained is not None:
         known = max(UNTRAINED_FACTOR, trained.factor or 0.0)
     stated = trained.original_context if trained is not None else None
-    original = stated or _TRAINED_CONTEXT.get((card.arch, card.native_context), card.native_context)
+    original = stated or documented_context(card)
     factor = max(1.0, context / original)
     if factor > LARGEST_FACTOR:
         raise UsageError(

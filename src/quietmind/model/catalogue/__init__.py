@@ -23,7 +23,9 @@ __all__ = ["CATALOGUE", "Entry", "Packaged", "entries", "entry"]
 class Entry:
     """A public model. ``source`` is the file on the Hugging Face hub that ``config`` is from: OWNER/NAME/config.json.
 
-    ``native_context`` is what its makers promise without an extension; the configuration may say more.
+    ``basis`` is what the numbers rest on where they are not of that file, "" where they are.
+    ``documented_context`` is what its makers promise without an extension, None where that is the native context: what
+    the configuration says, and engines go by.
     ``parameters`` is the published total of the language model, None where only a rounded one is published.
     ``quantizations`` are those commonly published, the usual one first.
     """
@@ -32,11 +34,12 @@ class Entry:
     aliases: tuple[str, ...]
     source: str
     licence: str
-    native_context: int
     quantizations: tuple[str, ...]
     config: Mapping[str, object]
     parameters: int | None = None
     note: str = ""
+    basis: str = ""
+    documented_context: int | None = None
 
     @cached_property
     def shape(self) -> Shape:
