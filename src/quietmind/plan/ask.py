@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from quietmind.base.errors import ModelNotUnderstood, UsageError
 from quietmind.model.card import ModelCard
 from quietmind.model.ggml_types import GgmlType
+from quietmind.plan.engines import EngineKind, engine_kind, kv_word, refuse_format
 from quietmind.plan.kv import kv_type
 from quietmind.plan.yarn import Yarn
 
 LARGEST_CONTEXT = 1 << 31  # positions are 32-bit in the engine
 LARGEST_SEQUENCES = 256  # LLAMA_MAX_SEQ in src/llama-cparams.h
+DEFAULT_MICRO_BATCH = 512  # n_ubatch in common/common.h
 
 # Recipes that llama.cpp has no kernels for; their files are safetensors for vLLM, SGLang and transformers.
 _FOREIGN = re.compile(r"gptq|awq|fp8|f8_e[45]m|exl[23]|bitsandbytes|bnb", re.IGNORECASE)
@@ -29,11 +31,15 @@ class Ask:
     Where parts go is chosen from the machine unless it is said here: ``gpu_layers`` counts from the end as ``-ngl``
     does, the output being the first; ``cpu_experts`` is the number of layers, from the first, whose experts stay in the
     host's memory; ``kv_offload`` False keeps the KV cache there.
+
+    ``engine`` is a key of ``plan.engines.ENGINES``. Engines that shard take ``gpus`` of each of ``nodes`` equal machines
+    at most (None: as many as it takes). With them a ``kv_type`` of "auto" leaves the choice to the plan, and the
+    micro-batch, where it was left as it is, is the engine's own.
     """
 
     context: int | None = None
     kv_type: str = "f16"
-    micro_batch: int = 512
+    micro_batch: int = DEFAULT_MICRO_BATCH
     batch: int = 2048
     threads: int | None = None
     sequences: int = 1
@@ -42,7 +48,9 @@ class Ask:
     gpu_layers: int | None = None
     cpu_experts: int | None = None
     kv_offload: bool | None = None
-    engine: str = "llama.cpp"  # a key of plan.engines.ENGINES
+    engine: str = "llama.cpp"
+    nodes: int = 1
+    gpus: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,10 @@ class Run:
 
 
 def refuse_nonsense(ask: Ask, card: ModelCard) -> None:
-    """Raise UsageError for numbers that make no sense, ModelNotUnderstood for weights that the engine cannot load."""
+    """Raise UsageError for numbers that make no sense and for what the engine has not, ModelNotUnderstood for weights
+    that it cannot load.
+    """
+    kind = engine_kind(ask.engine)
     for what, value, least, largest in (
         ("context", ask.context, 1, LARGEST_CONTEXT),
         ("micro-batch", ask.micro_batch, 1, 1 << 20),
@@ -73,6 +84,8 @@ def refuse_nonsense(ask: Ask, card: ModelCard) -> None:
         ("number of sequences", ask.sequences, 1, LARGEST_SEQUENCES),
         ("number of layers on the GPU", ask.gpu_layers, 0, 1 << 20),
         ("number of layers with experts on the CPU", ask.cpu_experts, 0, 1 << 20),
+        ("number of nodes", ask.nodes, 1, 64),
+        ("number of GPUs", ask.gpus, 1, 256),
     ):
         if value is not None and not least <= value <= largest:
             raise UsageError(f"a {what} of {value:,} makes no sense; give a number from {least} to {largest:,}")
@@ -81,11 +94,16 @@ def refuse_nonsense(ask: Ask, card: ModelCard) -> None:
             f"{ask.sequences:,} sequences of {ask.context:,} tokens are more than the engine counts "
             f"({LARGEST_CONTEXT:,}); ask for fewer or shorter ones"
         )
-    if kv_type(ask.kv_type).block > 1 and not ask.flash_attention:
+    kv_word(kind, ask.kv_type)
+    if kind.placing == "offload" and kv_type(ask.kv_type).block > 1 and not ask.flash_attention:
         raise UsageError(
             f"KV type {ask.kv_type} takes flash attention in llama.cpp; turn flash attention on, or use f16"
         )
+    _refuse_places(kind, ask)
     _refuse_experts(ask.experts_used, card)
+    if kind.placing != "offload":
+        refuse_format(kind, card)
+        return
     foreign = _FOREIGN.search(card.quantization or "") or next(
         (found for tensor in card.tensors if (found := _FOREIGN.search(tensor.type))), None
     )
@@ -94,6 +112,25 @@ def refuse_nonsense(ask: Ask, card: ModelCard) -> None:
             f"{card.name}: llama.cpp cannot load {foreign[0].upper()} weights; "
             "choose a GGUF of the model, or serve these files with vLLM"
         )
+
+
+def _refuse_places(kind: EngineKind, ask: Ask) -> None:
+    """Raise UsageError for a say over places that the engine does not give."""
+    if kind.placing != "parallel" and (ask.nodes > 1 or ask.gpus is not None):
+        raise UsageError(
+            f"{kind.key} does not shard over GPUs and nodes as asked; vllm and sglang do: give --engine vllm"
+        )
+    said = [
+        name
+        for name, value in (
+            ("gpu_layers", ask.gpu_layers),
+            ("cpu_experts", ask.cpu_experts),
+            ("kv_offload", ask.kv_offload),
+        )
+        if value is not None
+    ]
+    if kind.placing != "offload" and said:
+        raise UsageError(f"{kind.key} places a model by itself: {', '.join(said)} go with --engine llama.cpp alone")
 
 
 def _refuse_experts(used: int | None, card: ModelCard) -> None:

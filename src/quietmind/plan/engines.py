@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from quietmind.base.errors import UsageError
+from quietmind.base.errors import ModelNotUnderstood, UsageError
+from quietmind.model.card import ModelCard
 
 FileFormat = Literal["gguf", "safetensors"]
 
@@ -40,7 +41,10 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class EngineKind:
-    """An engine by its public name. ``kv_types`` are in its own words, the default first."""
+    """An engine by its public name. ``kv_types`` are in its own words, the default first.
+
+    ``program`` is what the flags of a plan stand behind, as people type it.
+    """
 
     key: str
     title: str
@@ -48,6 +52,7 @@ class EngineKind:
     placing: Placing
     kv_types: tuple[str, ...]
     capabilities: Capabilities
+    program: tuple[str, ...] = ()
 
 
 _LLAMA_KV = ("f16", "bf16", "f32", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
@@ -56,13 +61,27 @@ _LLAMA = Capabilities(
 )
 _SERVED = Capabilities(schema=True, embeddings=True, rerank=True, lora=True, experts_override=True, yarn=True)
 
+_LLAMA_PROGRAM = ("llama-server",)  # our child takes the same words
+
 ENGINES: Mapping[str, EngineKind] = {
     kind.key: kind
     for kind in (
-        EngineKind("llama.cpp", "llama.cpp in our child", frozenset({"gguf"}), "offload", _LLAMA_KV, _LLAMA),
-        EngineKind("llama-server", "your own llama-server", frozenset({"gguf"}), "offload", _LLAMA_KV, _LLAMA),
-        EngineKind("vllm", "vLLM", frozenset({"safetensors"}), "parallel", ("auto", "fp8"), _SERVED),
-        EngineKind("sglang", "SGLang", frozenset({"safetensors"}), "parallel", ("auto", "fp8_e4m3"), _SERVED),
+        EngineKind(
+            "llama.cpp", "llama.cpp in our child", frozenset({"gguf"}), "offload", _LLAMA_KV, _LLAMA, _LLAMA_PROGRAM
+        ),
+        EngineKind(
+            "llama-server", "your own llama-server", frozenset({"gguf"}), "offload", _LLAMA_KV, _LLAMA, _LLAMA_PROGRAM
+        ),
+        EngineKind("vllm", "vLLM", frozenset({"safetensors"}), "parallel", ("auto", "fp8"), _SERVED, ("vllm", "serve")),
+        EngineKind(
+            "sglang",
+            "SGLang",
+            frozenset({"safetensors"}),
+            "parallel",
+            ("auto", "fp8_e4m3"),
+            _SERVED,
+            ("python", "-m", "sglang.launch_server"),
+        ),
         EngineKind(
             "transformers",
             "Hugging Face transformers",
@@ -70,10 +89,18 @@ ENGINES: Mapping[str, EngineKind] = {
             "device map",
             ("auto",),
             Capabilities(experts_override=True, yarn=True),
+            ("python", "-m", "quietmind.engine.transformers_child"),
         ),
         EngineKind("endpoint", "an OpenAI-compatible address", frozenset(), "its own", (), Capabilities(schema=True)),
     )
 }
+
+# What people call a type of the cache, and the word of engines that run safetensors for the same thing: 16 bits of the
+# model's own type, and 8 bits of floating point with 4 of exponent.
+_OTHER_NAMES = {"f16": "auto", "bf16": "auto", "fp8": "fp8_e4m3", "fp8_e4m3": "fp8"}
+
+_UNQUANTIZED = frozenset({"f32", "f16", "bf16"})
+_CHECKPOINTS = ("gptq", "awq", "fp8")  # what weights of a checkpoint are called; see model.hf_quant
 
 
 def engine_kind(key: str) -> EngineKind:
@@ -82,3 +109,46 @@ def engine_kind(key: str) -> EngineKind:
         return ENGINES[key]
     except KeyError:
         raise UsageError(f"unknown engine {key!r}; known are {', '.join(ENGINES)}") from None
+
+
+def kv_word(kind: EngineKind, asked: str) -> str:
+    """Return the engine's own word for a type of the KV cache.
+
+    Raises UsageError where it has none of the same meaning, with the engines that do.
+    """
+    for word in (asked, _OTHER_NAMES.get(asked, asked)):
+        if word in kind.kv_types:
+            return word
+    able = [other.key for other in ENGINES.values() if asked in other.kv_types and asked != "auto"]
+    if not able:
+        known = ", ".join(dict.fromkeys(("f16", *kind.kv_types) if "auto" in kind.kv_types else kind.kv_types))
+        raise UsageError(f"{asked!r} is not a KV cache type; choose one of {known}")
+    eight_bits = "; 8 bits are fp8 there" if "fp8" in kind.kv_types and asked == "q8_0" else ""
+    raise UsageError(
+        f"{kind.key} has no KV cache type {asked!r}{eight_bits}, {' and '.join(able)} have; "
+        f"{kind.key} has {', '.join(kind.kv_types)}"
+    )
+
+
+def formats_of(card: ModelCard) -> frozenset[FileFormat]:
+    """Return in which file formats the weights of ``card`` are, or, where nothing was read, could be published."""
+    if card.exact:
+        return frozenset({"gguf"}) if card.path.suffix == ".gguf" else frozenset({"safetensors"})
+    types = {tensor.type for tensor in card.tensors}
+    if types <= _UNQUANTIZED:
+        return frozenset({"gguf", "safetensors"})
+    return frozenset({"safetensors"}) if any(name.startswith(_CHECKPOINTS) for name in types) else frozenset({"gguf"})
+
+
+def refuse_format(kind: EngineKind, card: ModelCard) -> None:
+    """Raise ModelNotUnderstood where the engine cannot load weights of this format, with what it can."""
+    if kind.placing == "its own":
+        raise UsageError(
+            f"{kind.title} runs the models that it runs: there is nothing to plan; choose another --engine"
+        )
+    if not kind.formats & formats_of(card):
+        able = ", ".join(other.key for other in ENGINES.values() if other.formats & formats_of(card))
+        raise ModelNotUnderstood(
+            f"{card.name}: {kind.key} does not run {card.quantization or 'GGUF'} weights of a GGUF file ({able} do); give "
+            "the folder of its safetensors, or of a known model --quant BF16, FP8, GPTQ-INT4 or AWQ-INT4"
+        )

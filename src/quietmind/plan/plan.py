@@ -5,12 +5,11 @@ Pure arithmetic over records: no files, no processes, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from quietmind.base.errors import DoesNotFit
-from quietmind.machine.machine import Device, Machine
+from quietmind.machine.machine import Machine
 from quietmind.model.card import ModelCard
 from quietmind.plan.ask import LARGEST_CONTEXT, Ask, Run, refuse_nonsense
 from quietmind.plan.compute import compute_bytes
@@ -18,10 +17,11 @@ from quietmind.plan.flags import engine_flags
 from quietmind.plan.kv import CELL_STEP, KvGroup, kv_groups, kv_type, padded
 from quietmind.plan.ledger import Ledger
 from quietmind.plan.measured import Measurement
-from quietmind.plan.place import FITS_BELOW, Needs, available, embedding_homes, layer_homes, place, resident
+from quietmind.plan.place import Needs, available, embedding_homes, layer_homes, place, resident
 from quietmind.plan.placement import DISK, Placement
+from quietmind.plan.record import DeviceUse, Plan, Verdict, device_uses, memory_verdict, worst
 from quietmind.plan.rows import F32, Placed, kv_group_of, ledger_rows, output_bytes, overhead_bytes
-from quietmind.plan.speed import Speed, predict
+from quietmind.plan.speed import predict
 from quietmind.plan.warn import warnings_of
 from quietmind.plan.weights import Weights, weights_of
 from quietmind.plan.yarn import yarn_for
@@ -34,61 +34,17 @@ __all__ = [
     "DeviceUse",
     "Plan",
     "Verdict",
+    "device_uses",
+    "memory_verdict",
     "plan",
+    "worst",
 ]
-
-Verdict = Literal["fits", "tight", "does not fit"]
 
 ENGINE = "llama.cpp"
 LARGEST_DEFAULT_CONTEXT = 32768  # beyond it a person asks by name: prefill grows with it, in time and in memory
 
 # Of the experts, at most this share may be read from the disk: past it the disk is all that decoding waits for.
 PAGED_AT_MOST = 0.5
-
-
-@dataclass(frozen=True)
-class DeviceUse:
-    """What a plan does to a device. ``capacity_bytes`` and ``free_bytes`` are None where the machine does not say.
-
-    ``pool`` is the key of the device whose memory this one shares (unified memory), None where it has its own.
-    """
-
-    device: str
-    name: str
-    capacity_bytes: int | None
-    free_bytes: int | None
-    needed_bytes: int
-    pool: str | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A model on a machine. ``context`` is what the engine allocates: the asked one, padded to its step.
-
-    ``companions`` are the plans of models that run beside it; the ledger, the devices and the verdict cover them too.
-
-    ``free`` is what each device would give now, so a verdict of "tight" may become "fits" by closing programs.
-    """
-
-    model: str
-    arch: str
-    machine: str
-    engine: str
-    verdict: Verdict
-    context: int
-    kv_type: str
-    micro_batch: int
-    batch: int
-    threads: int | None
-    devices: tuple[DeviceUse, ...]
-    ledger: Ledger
-    warnings: tuple[str, ...]
-    placement: Placement | None = None
-    flags: tuple[str, ...] = ()
-    speed: Speed | None = None
-    experts_used: int = 0
-    sequences: int = 1
-    companions: tuple[Plan, ...] = ()
 
 
 def plan(machine: Machine, card: ModelCard, ask: Ask | None = None, measured: Sequence[Measurement] = ()) -> Plan:
@@ -241,51 +197,3 @@ def _verdict(machine: Machine, weights: Weights, placement: Placement, held: dic
         "fits" if not paged else "tight" if paged <= PAGED_AT_MOST * sum(weights.experts) else "does not fit"
     )
     return worst(memory_verdict(machine, held), disk)
-
-
-def memory_verdict(machine: Machine, held: Mapping[str, int]) -> Verdict:
-    """Return the verdict of the worst device, given the bytes that each is to hold by its key.
-
-    It fits into 90% of what is free on every device; up to all that a device has, it is tight. Unknown memory is never
-    enough to fit. What unified memory holds counts for the host as well, whose memory it is.
-    """
-    shared = sum(held.get(device.key, 0) for device in machine.accelerators if device.unified)
-    return worst(
-        *(
-            _device_verdict(device, held[device.key] + (shared if device.kind == "cpu" else 0))
-            for device in machine.devices
-            if device.key in held
-        )
-    )
-
-
-def worst(*verdicts: Verdict) -> Verdict:
-    """Return the worst of some verdicts, "fits" if there are none."""
-    ranked: tuple[Verdict, ...] = ("does not fit", "tight")
-    return next((verdict for verdict in ranked if verdict in verdicts), "fits")
-
-
-def _device_verdict(device: Device, needed: int) -> Verdict:
-    if device.memory_bytes is not None and needed > device.memory_bytes:
-        return "does not fit"
-    free = available(device)
-    return "fits" if free is not None and needed <= FITS_BELOW * free else "tight"
-
-
-def device_uses(machine: Machine, held: Mapping[str, int]) -> tuple[DeviceUse, ...]:
-    """Return the use of every device that holds something: the host, accelerators in order, the disk."""
-    devices = (machine.cpu, *(device for device in machine.accelerators if device.key in held))
-    return (
-        *(
-            DeviceUse(
-                device=device.key,
-                name=device.name,
-                capacity_bytes=device.memory_bytes,
-                free_bytes=device.free_bytes,
-                needed_bytes=held[device.key],
-                pool="cpu" if device.unified else None,
-            )
-            for device in devices
-        ),
-        *((DeviceUse(DISK, "disk", None, None, held[DISK]),) if DISK in held else ()),
-    )
