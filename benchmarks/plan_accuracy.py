@@ -212,7 +212,7 @@ def run_speeds(table: Path) -> dict[str, object]:
         return nothing
     import speed_accuracy
 
-    found = speed_accuracy.run(table)
+    found = speed_accuracy.run([table])
     return {key: found[key] if found.get("speed_cases") else nothing[key] for key in nothing}
 
 
