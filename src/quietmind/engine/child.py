@@ -1,4 +1,4 @@
-"""A process of ours that serves a model: started with a secret, watched while it starts, and never left behind."""
+"""A program that serves a model for us: started, watched, and never left behind."""
 
 from __future__ import annotations
 
@@ -17,8 +17,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
-# What a child gets to leave by itself once its lifeline is closed. On Linux the kernel ends it at once.
-GRACE_SECONDS = 2.0
+from quietmind.base.errors import EngineStartFailed
+from quietmind.base.paths import shown_path
+from quietmind.engine import sealed
+from quietmind.engine.program import Program
+
+# What everything gets to be gone once the lifeline is closed. It is ended at once; a large model's memory, on an
+# accelerator above all, takes the kernel seconds to take back.
+GRACE_SECONDS = 15.0
+
+_KEEPER_SECONDS = 30.0  # a loaded machine; it takes some 50 ms
+_LAST_LINES = 60
+
+# What libraries and drivers say when there is no memory: C++, ggml, CUDA in llama.cpp's and PyTorch's words, Vulkan,
+# Metal, ROCm, and what vLLM and SGLang make of a KV cache that finds no room.
+_OUT_OF_MEMORY = re.compile(
+    r"bad_alloc|failed to allocate|unable to allocate|cannot allocate memory|cudaMalloc failed|out of memory|"
+    r"OutOfMemoryError|ErrorOutOf(?:Device|Host)Memory|CallbackErrorOutOfMemory|hipErrorOutOfMemory|"
+    r"No available memory for the cache blocks|Not enough memory|ggml_gallocr_reserve_n\S*: failed",
+    re.IGNORECASE,
+)
 
 _LOG_TAIL_BYTES = 64 << 10
 # llama.cpp marks errors with a lone E after the time stamp; aborts and C++ exceptions come without a stamp.
@@ -26,28 +44,65 @@ _TROUBLE = re.compile(r"^[\d.]+ E (?:(?:\S+ +)?\S+: )?(?P<logged>.+)$|^.*(?:GGML
 
 
 class Child:
-    """A running child process.
+    """A running program, with the keeper that runs it (see ``engine.keeper``).
 
-    Three pipes and files join it to us: its standard input, which carries one line and is then its *lifeline* (the
-    child ends when our end of it closes, in whatever way we end); a pipe of its own for one line of report; and its
-    log, which takes everything it prints.
+    Three pipes and files join it to us: the keeper's standard input, which carries one line and is then its *lifeline*
+    (everything ends when our end of it closes, in whatever way we end); a pipe for its lines of report; and the log,
+    which takes everything that is printed.
     """
 
     def __init__(self, process: subprocess.Popen[bytes], report: int, log: IO[bytes]) -> None:
         self._process = process
         self._report = report
+        self._said = b""
         self._log = log
         self._mark = 0
+        self._pid = process.pid
+        self._rooms: Mapping[str, Any] = {}
+        self._ended: Mapping[str, Any] | None = None
         # Runs once: from end(), when the last reference goes, or when the interpreter exits.
         self._finalizer = weakref.finalize(self, _put_down, process, report, log)
 
     @classmethod
-    def spawn(cls, module: str, first_line: Mapping[str, Any], log_path: Path | None) -> Self:
-        """Start ``python -m module FD`` and hand it ``first_line`` as JSON.
+    def run(cls, program: Program, log_path: Path | None) -> Self:
+        """Start ``program``; it runs when this returns.
 
         ``log_path`` None means a file without a name that goes with the child; a log from the run before is kept
-        beside it as ``.1``. Raises OSError.
+        beside it as ``.1``. Raises EngineStartFailed when the program cannot be run at all.
         """
+        name = shown_path(program.words[0])
+        wanted = {
+            "words": program.words,
+            "environment": _environment(program),
+            "sealed": program.sealed,
+            "socket": None if program.socket is None else str(program.socket),
+            "port": program.port,
+            "memory_limit": program.memory_limit,
+            "stdin": program.stdin,
+        }
+        try:
+            child = cls.spawn("quietmind.engine.keeper", wanted, log_path)
+        except OSError as error:
+            raise EngineStartFailed(f"{name}: could not be started ({error}); see the folder of its log") from error
+        try:
+            told = child.report(_KEEPER_SECONDS)
+        except TimeoutError:
+            told = {"failed": f"no word of it within {_KEEPER_SECONDS:.0f} s"}
+        except BaseException:  # KeyboardInterrupt too: nothing may be left behind
+            child.end()
+            raise
+        if told is None or "pid" not in told:
+            reason = told.get("failed") if told else child.log_tail(1)
+            child.end()
+            raise EngineStartFailed(
+                f"{name}: could not be started ({reason}); check that the program is there and runs"
+            )
+        child._pid, child._rooms = int(told["pid"]), told
+        return child
+
+    @classmethod
+    def spawn(cls, module: str, first_line: Mapping[str, Any], log_path: Path | None) -> Self:
+        """Start ``python -m module FD`` and hand it ``first_line`` as JSON. Raises OSError."""
         log = _open_log(log_path)
         report, report_of_child = os.pipe()
         try:
@@ -60,7 +115,7 @@ class Child:
                 bufsize=0,
                 pass_fds=(report_of_child,),
                 start_new_session=True,  # Ctrl-C on the terminal is ours to act on
-                env=_environment(),
+                env=_environment(None),
             )
         except BaseException:
             os.close(report)
@@ -75,25 +130,36 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Process id."""
-        return self._process.pid
+        """Process id of the program."""
+        return self._pid
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the program has a network of its own, in which nobody is."""
+        return bool(self._rooms.get("network"))
+
+    @property
+    def memory_held(self) -> str | None:
+        """What holds the program to its memory limit: ``cgroup``, ``rlimit`` (each process by itself), or None."""
+        held = self._rooms.get("memory")
+        return None if held is None else str(held)
 
     def report(self, timeout: float) -> dict[str, Any] | None:
-        """Return the child's one line of report, or None when it ended without any.
+        """Return the next line of report, or None when the child ended without any.
 
         Raises TimeoutError after ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
         readable = select.poll()
         readable.register(self._report, select.POLLIN)
-        line = b""
-        while not line.endswith(b"\n"):
+        while b"\n" not in self._said:
             if not readable.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise TimeoutError
             piece = os.read(self._report, 4096)
             if not piece:
                 return None
-            line += piece
+            self._said += piece
+        line, _, self._said = self._said.partition(b"\n")
         answer = json.loads(line)
         return answer if isinstance(answer, dict) else None
 
@@ -113,6 +179,20 @@ class Child:
         named = {each.value: each.name for each in signal.Signals}
         return f"by {named.get(-status, f'signal {-status}')}"
 
+    def out_of_memory(self) -> bool:
+        """Say whether the program, which has ended, did so because memory ran out: the machine's or an accelerator's.
+
+        The kernel's count of what it has ended for that is asked first, then what the program has logged last.
+        """
+        if self._ended is None and not self._log.closed:
+            try:
+                self._ended = self.report(0) or {}
+            except TimeoutError:
+                return False  # it lives
+            if _OUT_OF_MEMORY.search("\n".join(self.log_tail(_LAST_LINES))):
+                self._ended = {"out_of_memory": True}
+        return bool(self._ended and self._ended.get("out_of_memory"))
+
     def mark_log(self) -> None:
         """Have :meth:`trouble` look only at what is logged from now on."""
         with suppress(ValueError):  # closed
@@ -123,27 +203,39 @@ class Child:
 
         llama.cpp reports a failure from the inside out: the later lines only say that loading failed.
         """
+        found = next(filter(None, map(_TROUBLE.match, self._logged(self._mark))), None)
+        return (found["logged"] or found[0]).strip() if found else ""
+
+    def log_tail(self, lines: int) -> list[str]:
+        """Return the last ``lines`` lines of the log that are not blank, fewer when there are fewer."""
+        return [line for line in self._logged(0) if line.strip()][-lines:]
+
+    def _logged(self, since: int) -> list[str]:
+        """Return the lines of the log's last 64 KiB, as far as they come after byte ``since``."""
         try:
             size = os.fstat(self._log.fileno()).st_size
-            start = max(self._mark, size - _LOG_TAIL_BYTES)
-            text = os.pread(self._log.fileno(), _LOG_TAIL_BYTES, start).decode("utf-8", "replace")
+            start = max(since, size - _LOG_TAIL_BYTES)
+            return os.pread(self._log.fileno(), _LOG_TAIL_BYTES, start).decode("utf-8", "replace").splitlines()
         except (OSError, ValueError):  # ended already: the log is closed
-            return ""
-        found = next(filter(None, map(_TROUBLE.match, text.splitlines())), None)
-        return (found["logged"] or found[0]).strip() if found else ""
+            return []
 
     def end(self) -> None:
         """End the child and wait until it is gone. Calling it again does nothing."""
         self._finalizer()
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment of a child.
+def _environment(program: Program | None) -> dict[str, str]:
+    """Return the environment of ``program``, or of the keeper.
 
     Threads of llama.cpp that wait for each other spin for as long as libgomp lets them. Bounded, they cost nothing on
     an idle machine, and beside other busy programs the model is some 20 times faster (benchmarks/busy_cores.py).
     """
-    return {"GOMP_SPINCOUNT": "1000"} | os.environ | {"GGML_NO_BACKTRACE": "1"}  # a crash must not wait for a debugger
+    ours = {"GOMP_SPINCOUNT": "1000"} | os.environ | {"GGML_NO_BACKTRACE": "1"}  # a crash must not wait for a debugger
+    if program is None:
+        return ours
+    # What the person has set for a server of his own (LLAMA_ARG_CTX_SIZE) would change what was planned.
+    ours = {name: value for name, value in ours.items() if not name.startswith("LLAMA_ARG_")}
+    return (sealed.environment(ours) if program.sealed else ours) | dict(program.environment)
 
 
 def _put_down(process: subprocess.Popen[bytes], report: int, log: IO[bytes]) -> None:

@@ -16,7 +16,8 @@ class Program:
 
     A program that can listen on a Unix socket does so at ``socket``. One that cannot listens on ``port`` of the
     loopback; when sealed that is the loopback of its own namespace, and whatever connects to ``socket`` is passed on to
-    it. ``memory_limit`` in bytes, None for none.
+    it. ``memory_limit`` in bytes, None for none. ``stdin``, at most 64 KiB, is what it reads on its standard input: the
+    place for secrets.
     """
 
     words: tuple[str, ...]
@@ -25,3 +26,4 @@ class Program:
     socket: Path | None = None
     port: int | None = None
     memory_limit: int | None = None
+    stdin: str = ""
