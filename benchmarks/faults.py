@@ -183,7 +183,7 @@ def listening() -> int:
 
 def open_files() -> int:
     """Return how many descriptors this process holds."""
-    return psutil.Process().num_fds()
+    return int(psutil.Process().num_fds())
 
 
 def main() -> int:
