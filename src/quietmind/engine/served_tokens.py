@@ -1,0 +1,130 @@
+"""Prompts as token numbers, counted and made by the tokenizer that vLLM and SGLang serve beside the model.
+
+What a note says is cut where it spells a control token, so that the tokenizer, which recognises these in any text,
+cannot read it as one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from quietmind.engine.openai_http import OpenAIHttp
+from quietmind.engine.port import Message, Prompt, Segment
+
+# Every control token of a published model looks like one of these; used where the tokenizer itself is out of sight.
+_ANY_MARKER = r"<[^\s<>]{1,64}>|\[[^\s\[\]]{1,64}\]"
+
+_LARGEST_TOKENIZER_BYTES = 64 << 20
+
+
+class ServedTokens:
+    """The tokenizer of a server, for the model that it calls ``model``.
+
+    ``markers`` are the texts that its tokenizer turns into one token whatever stands around them; None when they are
+    not known, and then everything in pointed or square brackets is taken for one.
+    """
+
+    path = "/v1/completions"
+    estimated = False
+
+    def __init__(self, http: OpenAIHttp, model: str, markers: Iterable[str] | None = None) -> None:
+        self._http = http
+        self._model = model
+        known = sorted((re.escape(each) for each in markers or () if len(each) > 1), key=len, reverse=True)
+        # Looked for at every place: two markers may overlap.
+        self._markers = re.compile(f"(?=(?:{_ANY_MARKER if markers is None else '|'.join(known) or '(?!)'}))")
+
+    def tokens(self, prompt: str) -> list[int]:
+        """Return the tokens to send; control tokens only from what the template wrote.
+
+        A rendered prompt holds its start token in words, since the template wrote it; a plain one is given one.
+        """
+        if not isinstance(prompt, Prompt):
+            return self._encode(prompt, start=True)
+        tokens: list[int] = []
+        for segment in prompt.segments:
+            tokens += self._encode(segment.text, start=False) if segment.trusted else self.plain(segment.text)
+        return tokens
+
+    def plain(self, text: str) -> list[int]:
+        """Return the tokens of ``text`` alone, none of which is a control token."""
+        tokens: list[int] = []
+        known: dict[str, list[int]] = {}
+        for piece in self._inert(text):
+            if piece not in known:
+                known[piece] = self._encode(piece, start=False)
+            tokens += known[piece]
+        return tokens
+
+    def render(self, messages: Sequence[Message]) -> Prompt:
+        """Return the prompt that the chat template makes of ``messages``."""
+        # The template is given a word that nobody can guess in the place of each message, and so cannot mix them up.
+        places = {f"q{secrets.token_hex(16)}q": message for message in messages}
+        body = [{"role": message.role, "content": place} for place, message in places.items()]
+        rendered = self._http.post("/tokenize", {"model": self._model, "messages": body})
+        text = self._decode(_numbers(rendered))
+        segments = []
+        for piece in re.split(f"({'|'.join(places)})", text) if places else [text]:
+            message = places.get(piece)
+            segments.append(Segment(piece, True) if message is None else Segment(message.content, False))
+        return Prompt(segments)
+
+    def works(self) -> bool:
+        """Say whether the server renders a chat and gives the text back. Raises EngineError or on an odd answer."""
+        prompt = self.render([Message("user", "one two")])
+        return [segment.text for segment in prompt.segments if not segment.trusted] == ["one two"]
+
+    def body(self, prompt: str, tokens: list[int]) -> Mapping[str, Any]:
+        """Return what a request says of its prompt."""
+        del prompt
+        return {"prompt": tokens}
+
+    def text(self, choice: Mapping[str, Any]) -> str:
+        """Return the piece of text that an event's choice brings."""
+        return str(choice.get("text") or "")
+
+    def _inert(self, text: str) -> Iterator[str]:
+        """Yield ``text`` in pieces none of which holds a marker: each is cut after its first character."""
+        start = 0
+        for found in self._markers.finditer(text):
+            yield text[start : found.start() + 1]
+            start = found.start() + 1
+        if start < len(text):
+            yield text[start:]
+
+    def _encode(self, text: str, *, start: bool) -> list[int]:
+        if not text and not start:
+            return []
+        return _numbers(
+            self._http.post("/tokenize", {"model": self._model, "prompt": text, "add_special_tokens": start})
+        )
+
+    def _decode(self, tokens: list[int]) -> str:
+        # vLLM keeps control tokens and answers "prompt"; SGLang drops them unless told not to, and answers "text".
+        body = {"model": self._model, "tokens": tokens, "skip_special_tokens": False}
+        answer = self._http.post("/detokenize", body)
+        return str(answer["prompt"] if "prompt" in answer else answer["text"])
+
+
+def markers_of(folder: Path) -> frozenset[str] | None:
+    """Return the texts that the tokenizer in a model's ``folder`` always reads as one token; None if it cannot be read.
+
+    Hugging Face's ``tokenizer.json`` lists them under ``added_tokens``.
+    """
+    file = folder / "tokenizer.json"
+    try:
+        if file.stat().st_size > _LARGEST_TOKENIZER_BYTES:
+            return None
+        added = json.loads(file.read_bytes())["added_tokens"]
+        return frozenset(str(each["content"]) for each in added)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _numbers(answer: Any) -> list[int]:
+    return [int(token) for token in answer["tokens"]]
