@@ -1,0 +1,105 @@
+"""One OpenAI-compatible address in front of every engine that runs: names the models, and passes requests through.
+
+An ASGI application of its own: six fixed paths need no framework, and every request of any path passes one guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from quietmind.serve.exchange import ClientGone, Exchange, Receive, Scope, Send
+from quietmind.serve.guard import Guard
+from quietmind.serve.lane import Lane
+from quietmind.serve.refusal import Refusal, refuse
+from quietmind.serve.relay import lane_named, relay, route
+
+PASSED_ON = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+MODELS, HEALTH = "/v1/models", "/health"
+
+# A million tokens of text are some 4 MiB; the rest is for images, which come as text three fourths as dense.
+LARGEST_BODY = 64 << 20
+
+
+class Gateway:
+    """The lanes of an address, and who may ask there. For one event loop."""
+
+    def __init__(self, lanes: Sequence[Lane], guard: Guard, *, largest_body: int = LARGEST_BODY) -> None:
+        self._lanes = tuple(lanes)
+        self._guard = guard
+        self._largest = largest_body
+        self._closing = asyncio.Event()
+        self._began = int(time.time())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        if scope["type"] != "http":
+            return
+        exchange = Exchange(scope, receive, send)
+        refusal = self._guard.check(exchange.headers, open_to_all=exchange.path == HEALTH) or _wrong_method(exchange)
+        if refusal is not None:
+            await exchange.refuse(refusal)
+        elif exchange.path in PASSED_ON:
+            await self._pass_on(exchange)
+        else:
+            await self._answer(exchange)
+
+    def close(self) -> None:
+        """Have every request that is in line or being answered end with an error that says why."""
+        self._closing.set()
+
+    async def aclose(self) -> None:
+        """Close the connections to the engines."""
+        for lane in self._lanes:
+            await lane.close()
+
+    async def _pass_on(self, exchange: Exchange) -> None:
+        try:
+            body = await exchange.body(self._largest)
+        except ClientGone:
+            return
+        found = body if isinstance(body, Refusal) else route(self._lanes, body)
+        if isinstance(found, Refusal):
+            await exchange.refuse(found)
+        else:
+            await relay(*found, exchange, self._closing)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        if exchange.path == HEALTH:
+            ready = all(lane.supervised.state == "ready" for lane in self._lanes)
+            await exchange.give_json({"status": "ok" if ready else "degraded"})
+        elif exchange.path == MODELS:
+            described = [await _described(lane, self._began) for lane in self._lanes]
+            await exchange.give_json({"object": "list", "data": described})
+        elif exchange.path.startswith(f"{MODELS}/"):
+            found = lane_named(self._lanes, exchange.path.removeprefix(f"{MODELS}/"))
+            if isinstance(found, Refusal):
+                await exchange.refuse(found)
+            else:
+                await exchange.give_json(await _described(found, self._began))
+        else:
+            known = ", ".join((*PASSED_ON, MODELS, HEALTH))
+            await exchange.refuse(refuse(404, f"nothing is at {exchange.path}; there are {known}", code="path"))
+
+
+async def _described(lane: Lane, began: int) -> dict[str, Any]:
+    engine = await lane.engine()
+    return {
+        "id": lane.name,
+        "object": "model",
+        "created": began,
+        "owned_by": "quietmind",
+        "state": lane.supervised.state,
+        "max_model_len": None if isinstance(engine, Refusal) else engine.context,  # as vLLM calls the context
+    }
+
+
+def _wrong_method(exchange: Exchange) -> Refusal | None:
+    wanted = ("POST",) if exchange.path in PASSED_ON else ("GET", "HEAD")
+    if exchange.method in wanted:
+        return None
+    return refuse(405, f"{exchange.path} takes {wanted[0]}, not {exchange.method}", code="method")

@@ -1,0 +1,141 @@
+"""One model behind the gateway: its supervised engine, the line before it, and the HTTP client that reaches it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from quietmind.base.errors import EngineError, EngineHung, EngineRefused
+from quietmind.engine.port import Endpoint, Engine
+from quietmind.serve.refusal import Refusal, refuse
+from quietmind.serve.turns import Turns
+from quietmind.workspace.supervise import Supervised
+
+if TYPE_CHECKING:
+    import httpx2
+
+_CONNECT_SECONDS = 5.0
+# How long an error may wait for the words of how an engine ended.
+_WORDS_SECONDS = 3.0
+# What a client is told to wait for before it asks an engine again that is being started.
+_RETRY_SECONDS = 5
+
+_Answer = TypeVar("_Answer")
+
+
+class Lane:
+    """A model by its name, and by what the person called it on the command line.
+
+    ``width`` requests are answered at once. Used from one event loop; the engine has threads of its own.
+    """
+
+    def __init__(self, name: str, supervised: Supervised, *, called: str = "", width: int = 1) -> None:
+        self.name = name
+        self.names = frozenset({name, called or name})
+        self.supervised = supervised
+        self.turns = Turns(width)
+        self.last_words = ""  # what the supervisor last told the person of this engine
+        self._client: tuple[Endpoint, httpx2.AsyncClient] | None = None
+
+    async def engine(self) -> Engine | Refusal:
+        """Return the engine of now, or why there is none to ask. Does not wait for one to be started."""
+        state = self.supervised.state
+        if state == "ready":
+            try:
+                engine = await in_thread(lambda: self.supervised.engine, _WORDS_SECONDS)
+            except (EngineError, TimeoutError):  # it ended in this moment
+                state = self.supervised.state
+            else:
+                return engine
+        if state == "given up":
+            return refuse(503, f"{self.name}: {self.supervised.trouble}", code="engine_given_up")
+        if state == "stopped":
+            return refuse(503, f"{self.name} has been stopped", code="engine_stopped")
+        return self._again(self.last_words or "the engine ended")
+
+    async def failed(self, engine: Engine) -> Refusal:
+        """Return what a broken exchange with ``engine`` means, and have it started again if it has ended."""
+        try:
+            error = await in_thread(lambda: _ending(engine), _WORDS_SECONDS)
+        except TimeoutError:
+            error = EngineHung(f"{engine.model}: the engine gives no sign of life")
+        if error is None:  # it lives, and closed the connection
+            return refuse(502, f"{self.name}: the engine broke off its answer; ask again", code="engine_broke_off")
+        if not isinstance(error, EngineRefused):
+            threading.Thread(target=self.supervised.broken, args=(engine, error), daemon=True).start()
+        return self._again(str(error))
+
+    async def client(self, endpoint: Endpoint) -> httpx2.AsyncClient:
+        """Return the client of ``endpoint``: after a start the engine may listen elsewhere."""
+        import httpx2
+
+        if self._client is None or self._client[0] != endpoint:
+            await self.close()
+            key = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
+            client = httpx2.AsyncClient(
+                base_url=endpoint.url,
+                # Servers of this kind close a connection after each stream without announcing it.
+                headers={"Connection": "close", **key},
+                # No limit on silence: a prefill takes as long as it takes, and a hang is the supervisor's to find.
+                timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
+                transport=httpx2.AsyncHTTPTransport(uds=str(endpoint.socket)) if endpoint.socket else None,
+                trust_env=False,
+            )
+            self._client = (endpoint, client)
+        return self._client[1]
+
+    async def close(self) -> None:
+        """Close the connections to the engine."""
+        if self._client is not None:
+            _, client = self._client
+            self._client = None
+            await client.aclose()
+
+    def _again(self, happened: str) -> Refusal:
+        again = "" if "started again" in happened else "; it is being started again"
+        message = f"{self.name}: {happened.removeprefix(f'{self.name}: ').removesuffix('; start it again')}{again}"
+        return refuse(503, message, code="engine_starting", retry_after_s=_RETRY_SECONDS)
+
+
+def _ending(engine: Engine) -> EngineError | None:
+    """Return how an engine has ended, in its own words; None while it lives."""
+    if engine.healthy():
+        return None
+    try:
+        engine.tokenize(".")
+    except EngineError as error:
+        return error
+    return None
+
+
+async def in_thread(call: Callable[[], _Answer], patience: float) -> _Answer:
+    """Return what ``call`` returns in a thread that nothing waits for at the end of the program.
+
+    Raises what ``call`` raises, and TimeoutError after ``patience`` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[_Answer] = loop.create_future()
+
+    def settle(answer: _Answer | None, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(answer)  # type: ignore[arg-type]  # there is an answer where there is no error
+
+    def run() -> None:
+        answer, error = None, None
+        try:
+            answer = call()
+        except BaseException as raised:  # handed on, whatever it is
+            error = raised
+        try:
+            loop.call_soon_threadsafe(settle, answer, error)
+        except RuntimeError:  # the loop has ended meanwhile
+            return
+
+    threading.Thread(target=run, daemon=True).start()
+    return await asyncio.wait_for(done, patience)

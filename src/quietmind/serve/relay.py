@@ -1,0 +1,175 @@
+"""Passes one request to the engine of its model and the answer back, byte for byte, whatever happens on the way.
+
+The client hears of everything: of its place in the line, of an engine that ended, of a stream that broke off. And the
+engine hears of the client: one that goes away has its generation cancelled at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from quietmind.base.errors import EngineRefused
+from quietmind.engine.port import Engine
+from quietmind.serve.exchange import Exchange, Headers
+from quietmind.serve.lane import Lane
+from quietmind.serve.lines import WholeLines
+from quietmind.serve.refusal import Refusal, refuse
+
+if TYPE_CHECKING:
+    import httpx2
+
+# While a request waits in line its stream shows that it is alive so often, in seconds.
+_SIGN_OF_LIFE = 10.0
+
+_TO_ENGINE = (b"content-type", b"accept")  # never the client's key, cookies or address
+_NOT_TO_CLIENT = frozenset(
+    {"connection", "keep-alive", "transfer-encoding", "content-length", "server", "date", "upgrade", "trailer"}
+)
+
+
+class Asked:
+    """A request's body, as it came, and what had to be read of it."""
+
+    def __init__(self, body: bytes, content: Mapping[str, Any]) -> None:
+        self._body = body
+        self._content = content
+        self.streamed = content.get("stream") is True
+
+    def named(self, model: str) -> bytes:
+        """Return the body for an engine that knows its model as ``model``: untouched, unless the name differs."""
+        if self._content.get("model") == model:
+            return self._body
+        return json.dumps({**self._content, "model": model}).encode("ascii")
+
+
+def route(lanes: Sequence[Lane], body: bytes) -> tuple[Lane, Asked] | Refusal:
+    """Return the lane of the model that ``body`` names, and what it asks; or why there is none."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return refuse(400, "the body is no JSON", code="json")
+    if not isinstance(content, dict):
+        return refuse(400, "the body must be a JSON object", code="json")
+    model = content.get("model")
+    if model is None and len(lanes) == 1:
+        return lanes[0], Asked(body, content)
+    if not isinstance(model, str):
+        known = ", ".join(lane.name for lane in lanes)
+        return refuse(400, f"name a model: {known}", code="model_missing")
+    found = lane_named(lanes, model)
+    return found if isinstance(found, Refusal) else (found, Asked(body, content))
+
+
+def lane_named(lanes: Sequence[Lane], model: str) -> Lane | Refusal:
+    """Return the lane of the model of this name; a refusal that lists the names if there is none."""
+    found = next((lane for lane in lanes if model in lane.names), None)
+    known = ", ".join(lane.name for lane in lanes)
+    return found or refuse(404, f"no model {model!r} runs here; there are {known}", code="model_not_found")
+
+
+async def relay(lane: Lane, asked: Asked, exchange: Exchange, closing: asyncio.Event) -> None:
+    """Answer a request, until that is done, its client goes away, or ``closing`` is set."""
+    work = asyncio.ensure_future(_Passage(lane, asked, exchange).run())
+    watched = (asyncio.ensure_future(exchange.gone()), asyncio.ensure_future(closing.wait()))
+    try:
+        await asyncio.wait({work, *watched}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (work, *watched):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await work  # cancelled, it closes its connection to the engine first
+    if closing.is_set() and not exchange.ended:
+        await exchange.refuse(refuse(503, "quietmind is ending; start it again", code="ending"))
+
+
+class _Passage:
+    """One request on its way: in line, with the engine, and back."""
+
+    def __init__(self, lane: Lane, asked: Asked, exchange: Exchange) -> None:
+        self._lane = lane
+        self._asked = asked
+        self._exchange = exchange
+        self._headers: Headers = []
+
+    async def run(self) -> None:
+        """Answer the client, with what the engine says or with why it does not."""
+        try:
+            ticket = self._lane.turns.join()
+        except EngineRefused as full:
+            refusal = refuse(429, f"{self._lane.name}: {full}", code="line_full", retry_after_s=30)
+            await self._exchange.refuse(refusal)
+            return
+        with ticket:
+            self._headers = [(b"x-queue-position", b"%d" % ticket.place)]
+            told = 0
+            while place := ticket.place:
+                if self._asked.streamed:
+                    await self._tell_place(place, changed=place != told)
+                    told = place
+                await ticket.wait(_SIGN_OF_LIFE)
+            await self._ask()
+
+    async def _tell_place(self, place: int, *, changed: bool) -> None:
+        """Send a comment, which readers of event streams pass over: the place when it changes, else a sign of life."""
+        if not self._exchange.begun:
+            head = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), *self._headers]
+            await self._exchange.begin(200, head, events=True)
+        await self._exchange.write(b": queue position %d\n\n" % place if changed else b":\n\n")
+
+    async def _ask(self) -> None:
+        engine = await self._lane.engine()
+        if isinstance(engine, Refusal):
+            await self._exchange.refuse(engine, self._headers)
+            return
+        import httpx2
+
+        try:
+            await self._exchange_with(engine)
+        except (httpx2.HTTPError, httpx2.StreamError, OSError):
+            await self._exchange.refuse(await self._lane.failed(engine), self._headers)
+
+    async def _exchange_with(self, engine: Engine) -> None:
+        endpoint = engine.endpoint
+        if endpoint is None:
+            refusal = refuse(501, f"{self._lane.name}: its engine speaks no OpenAI HTTP", code="engine_without_http")
+            await self._exchange.refuse(refusal, self._headers)
+            return
+        client = await self._lane.client(endpoint)
+        headers = [(name, value) for name, value in self._exchange.headers if name in _TO_ENGINE]
+        request = client.build_request(
+            "POST",
+            self._exchange.path + (f"?{self._exchange.query}" if self._exchange.query else ""),
+            content=self._asked.named(endpoint.model),
+            headers=[*headers, (b"accept-encoding", b"identity")],
+        )
+        response = await client.send(request, stream=True)
+        try:
+            await self._pass_back(response, engine)
+        finally:
+            await response.aclose()
+
+    async def _pass_back(self, response: httpx2.Response, engine: Engine) -> None:
+        """Send what the engine answers: events as they come, anything else when it is whole."""
+        headers = [(name, value) for name, value in response.headers.raw if _goes_back(name)] + self._headers
+        if not response.headers.get("content-type", "").startswith("text/event-stream"):
+            content = b"".join([piece async for piece in response.aiter_raw()])
+            await self._exchange.give(response.status_code, headers, content)
+            return
+        if not self._exchange.begun:
+            await self._exchange.begin(response.status_code, headers, events=True)
+        lines = WholeLines()
+        async for piece in response.aiter_raw():
+            await self._exchange.write(lines.feed(piece))
+        if lines.finished:
+            await self._exchange.end(lines.rest)
+        else:
+            await self._exchange.refuse(await self._lane.failed(engine))
+
+
+def _goes_back(header: bytes) -> bool:
+    name = header.decode("latin-1").lower()
+    return name not in _NOT_TO_CLIENT and not name.startswith("access-control-")

@@ -1,0 +1,37 @@
+"""Taking an address."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from quietmind.base.errors import AddressInUse, UsageError
+from quietmind.serve.listen import bind, url_of
+
+
+def test_any_port_is_a_free_one() -> None:
+    with bind(port=0) as listener:
+        assert url_of(listener).startswith("http://127.0.0.1:")
+        assert not url_of(listener).endswith(":0")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com", ""])
+def test_an_address_that_others_can_reach_is_refused(host: str) -> None:
+    with pytest.raises(UsageError, match="only a loopback address"):
+        bind(host)
+
+
+def test_an_address_in_use_says_by_whom() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        with pytest.raises(AddressInUse, match=r"--port") as caught:
+            bind(port=other.getsockname()[1])
+        assert f"(process {os.getpid()})" in str(caught.value)
+
+
+def test_a_port_that_may_not_be_taken_is_one_line() -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may listen on every port")
+    with pytest.raises(UsageError, match="choose another --port"):
+        bind(port=1)
