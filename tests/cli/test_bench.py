@@ -36,6 +36,7 @@ def test_contexts_that_make_no_sense_are_refused_in_one_line(quietmind: Quietmin
         (["--context", "4M"], "past the native 8,192"),
         (["--context", "1k,9k"], "give at most 8,192"),
         (["--threads", "4000"], "threads are more than the"),
+        (["--kv", ""], "'' is not a KV cache type"),
     ],
 )
 def test_what_cannot_be_run_is_refused_in_one_line(

@@ -171,7 +171,14 @@ def test_hardware_lists_what_does_first(call: Call) -> None:
         (("plan", MODEL, "--machine", MACHINE, "--min-decode", "nan"), 2, "makes no sense"),
         (("plan", MODEL, "--machine", MACHINE, "--experts", "1000"), 2, "128"),
         (("plan", MODEL, "qwen3-0.6b", "--compare"), 2, "take one model"),
-        (("plan", MODEL, "qwen3-0.6b", "qwen3-32b"), 2, "two models"),
+        (("plan", MODEL, "qwen3-0.6b", "qwen3-32b"), 2, "3 models were named; one is planned, or two"),
+        (("plan", MODEL, "--machine", MACHINE, "--goal", ""), 2, "'' is not a goal"),
+        (("plan", MODEL, "--machine", ""), 2, "an empty name: no machine"),
+        (("plan", "qwen3-72b"), 1, "the nearest are Qwen3-32B"),
+        (("plan", "llama-2-70b", "--machine", MACHINE, "--context", "2048M"), 2, "nothing published reaches"),
+        (("plan", "llama-2-70b", "--machine", MACHINE, "--min-context", "99M"), 2, "nothing published reaches"),
+        (("hardware", "llama-2-70b", "--machine", MACHINE, "--context", "99M"), 2, "nothing published reaches"),
+        (("hardware", "qwen3-32b", "--machine", MACHINE, "--context", "4k", "--quant", "AWQ-INT4"), 1, "AWQ"),
         (
             ("plan", MODEL, "--machine", MACHINE, "--context", "4k", "--plot", "/nowhere/at/all.svg"),
             2,
@@ -206,6 +213,22 @@ def test_wrong_usage_ends_with_two_and_one_line(call: Call, arguments: tuple[str
     assert len(err.splitlines()) == 1, err
     assert err.startswith("quietmind: ")
     assert f"See `quietmind {arguments[0]} --help`." in err
+
+
+def test_no_memory_free_is_one_line_for_a_goal_too(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "full.toml"
+    cpu = '[[device]]\nkind = "cpu"\nname = "C"\nmemory = "64 GiB"\nfree = "0 GiB"\n'
+    file.write_text(f'[host]\nsystem = "Linux"\n{cpu}', encoding="utf-8")
+    for asked in ((), ("--goal", "speed"), ("--compare",)):
+        code, out, err = call("plan", MODEL, "--context", "4k", "--machine", str(file), *asked)
+        assert (code, out) == (1, "")
+        assert len(err.splitlines()) == 1, err
+        assert "no memory is free" in err
+
+
+def test_usage_errors_read_as_sentences(call: Call) -> None:
+    assert "1M. See `quietmind plan --help`." in call("plan", MODEL, "--context", "many")[2]
+    assert "'many' is not a whole number. See" in call("plan", MODEL, "--threads", "many")[2]
 
 
 def test_two_contexts_that_contradict_each_other_are_refused(call: Call) -> None:

@@ -145,7 +145,11 @@ def test_the_quantization_of_the_weights_is_recognised(said: Any, stored: Stored
         ({"architectures": ["Evil\nName" + "x" * 500]}, ModelNotUnderstood, "not understood yet"),
         ({"architectures": ["a", "b"]}, ModelFileDamaged, "architectures"),
         ({"num_hidden_layers": 1 << 30}, ModelFileDamaged, "1,073,741,824 layers"),
-        ({"num_hidden_layers": True}, ModelFileDamaged, "num_hidden_layers is not a number"),
+        (
+            {"num_hidden_layers": True},
+            ModelFileDamaged,
+            "num_hidden_layers is not a number that a model could have: True;",
+        ),
         ({"hidden_size": "64"}, ModelFileDamaged, "hidden_size is not a number"),
         ({"hidden_size": -1}, ModelFileDamaged, "hidden_size is not a number"),
         ({"num_key_value_heads": 8}, ModelFileDamaged, "8 KV heads for 4 heads"),

@@ -41,7 +41,7 @@ def bench(
     wanted = [parse_tokens(part) for part in contexts.split(",") if part.strip()]
     if not wanted:
         raise UsageError("no context was given; write --context 4k or --context 4k,32k")
-    ask = Ask(kv_type=kv or state.settings.kv, threads=threads or state.settings.threads)
+    ask = Ask(kv_type=state.settings.kv if kv is None else kv, threads=threads or state.settings.threads)
     expected: dict[int, Expected] = {}
     rows: list[dict[str, Any]] = []
     resident = 0

@@ -90,7 +90,8 @@ def _drop_output() -> None:
 def _usage_line(error: click.ClickException) -> str:
     """Return what is wrong with the command line, in one line."""
     context = getattr(error, "ctx", None)
-    said = " ".join(error.format_message().split())
+    said = " ".join(error.format_message().split()).replace("a valid integer range", "a whole number")
+    said = said if said.endswith((".", "?", "!")) else f"{said}."
     return f"{said} See `{context.command_path} --help`." if context is not None else said
 
 

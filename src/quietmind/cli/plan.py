@@ -88,13 +88,15 @@ def plan(
         raise UsageError(f"--context {asked:,} and --min-context {min_context:,} contradict each other; give one")
     if goal is not None or min_decode is not None or min_context is not None:
         kv_types = (kv,) if ctx.get_parameter_source("kv") is ParameterSource.COMMANDLINE else ()
-        demands = _Demands(goal or "quality", min_decode, min_context or context, kv_types)
+        demands = _Demands("quality" if goal is None else goal, min_decode, min_context or context, kv_types)
     if len(models) == 1:
         on = machine_named(machine)
         subject = _Subject(models[0], quant, on, ask, planner_for(on, workspace))
         _one(ctx, subject, demands, "compare" if compare else "flags" if flags_only else "plan", plot, as_json)
         return
-    if len(models) > 2 or demands or compare or plot or flags_only:
+    if len(models) > 2:
+        raise UsageError(f"{len(models):,} models were named; one is planned, or two models side by side")
+    if demands or compare or plot or flags_only:
         raise UsageError(
             "two models stand side by side; --goal, --min-decode, --min-context, --compare, --plot and --flags "
             "take one model"

@@ -70,7 +70,8 @@ def load_machine(name: str) -> Machine:
         return read_machine(expanded(name))
     near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
     hint = f"the nearest are {', '.join(near)}" if near else f"known are {', '.join(known)}"
-    raise UsageError(f"{name}: no machine of this name and no file; {hint}")
+    shown = shown_path(name) if name.strip() else "an empty name"
+    raise UsageError(f"{shown}: no machine of this name and no file; {hint}")
 
 
 def read_machine(file: Path) -> Machine:

@@ -8,6 +8,7 @@ from pathlib import Path
 from quietmind.base.errors import ModelFileDamaged
 from quietmind.base.paths import shown_path
 
+SHOWN = 40  # characters of a value that a message repeats
 LARGEST = 1 << 31  # no count or width of a model comes near
 
 
@@ -46,6 +47,11 @@ class Facts:
         """Return the error to raise: the file, and ``what`` is wrong with it."""
         return ModelFileDamaged(f"{shown_path(self._path)}: {what}")
 
+    def _impossible(self, key: str, value: object) -> ModelFileDamaged:
+        said = ascii(value)
+        shown = said if len(said) <= SHOWN else f"{said[:SHOWN]}..."
+        return self.damaged(f"{self._noun} {key} is not a number that a model could have: {shown}; fetch it again")
+
     def get(self, key: str) -> object:
         """Return the raw value, None where the key is missing."""
         return self._metadata.get(key)
@@ -66,14 +72,14 @@ class Facts:
             return int(default or 0)
         least = 1 if default is None else 0
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value < LARGEST:
-            raise self.damaged(f"{self._noun} {key} is not a number that a model could have; fetch it again")
+            raise self._impossible(key, value)
         return value
 
     def number(self, key: str, default: float) -> float:
         """Return a number that is not negative; ``default`` if it is missing."""
         value = self._metadata.get(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
-            raise self.damaged(f"{self._noun} {key} is not a number that a model could have; fetch it again")
+            raise self._impossible(key, value)
         return float(value)
 
     def per_layer(self, key: str, layers: int, default: int | None = None) -> tuple[int, ...]:

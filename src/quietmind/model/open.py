@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from quietmind.base.errors import ModelNotFound
 from quietmind.base.paths import shown_path
 from quietmind.model import gguf, safetensors
 from quietmind.model.card import ModelCard
-from quietmind.model.catalogue import Entry, entry
+from quietmind.model.catalogue import Entry, entries, entry
 from quietmind.model.config import read_config
 from quietmind.model.derive import DEFAULT_QUANTIZATION, derive_card, derive_stored_card, quantization, requantize_card
 from quietmind.model.locate import local_path, locate
@@ -39,11 +40,19 @@ def open_card(name: str, quant: str | None = None) -> ModelCard:
         return _from_catalogue(public, wanted)
     try:
         found = locate(name)
-    except ModelNotFound:
+    except ModelNotFound as missing:
         if public is None:
-            raise
+            raise ModelNotFound(f"{missing}{_nearest(name)}") from None
         return _from_catalogue(public, None)
     return _from_path(found, wanted)
+
+
+def _nearest(name: str) -> str:
+    """Return which models of the catalogue were perhaps meant."""
+    spoken = {said.casefold(): public.name for public in entries() for said in (public.name, *public.aliases)}
+    near = difflib.get_close_matches(name.casefold(), spoken, n=6, cutoff=0.7)
+    names = dict.fromkeys(spoken[said] for said in near)
+    return f"; of the catalogue (`quietmind models`) the nearest are {', '.join([*names][:3])}" if names else ""
 
 
 def _named_by_address(name: str, wanted: str | None) -> ModelCard:

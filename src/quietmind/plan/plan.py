@@ -56,11 +56,16 @@ def plan(machine: Machine, card: ModelCard, ask: Ask | None = None, measured: Se
     """
     ask = ask or Ask()
     refuse_nonsense(ask, card)
-    if available(machine.cpu) == 0:
-        raise DoesNotFit(f"{machine.name}: no memory is free on the {machine.cpu.name}; close programs and try again")
+    refuse_no_memory(machine)
     sized = _Sized(card, weights_of(card))
     tokens = ask.context if ask.context is not None else _largest_context(machine, sized, ask)
     return _planned(_placed(machine, sized, ask, tokens), measured)
+
+
+def refuse_no_memory(machine: Machine) -> None:
+    """Raise DoesNotFit where the machine has no memory to plan with."""
+    if available(machine.cpu) == 0:
+        raise DoesNotFit(f"{machine.name}: no memory is free on the {machine.cpu.name}; close programs and try again")
 
 
 @dataclass(frozen=True)

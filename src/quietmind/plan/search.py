@@ -19,7 +19,7 @@ from quietmind.plan.interval import Interval
 from quietmind.plan.kv import kv_type as kv_layout
 from quietmind.plan.kv import padded
 from quietmind.plan.placement import DISK
-from quietmind.plan.plan import LARGEST_CONTEXT, LARGEST_DEFAULT_CONTEXT, Ask, Plan, plan
+from quietmind.plan.plan import LARGEST_CONTEXT, LARGEST_DEFAULT_CONTEXT, Ask, Plan, plan, refuse_no_memory
 from quietmind.plan.table import align, interval_to_json, shown
 from quietmind.plan.yarn import yarn_for
 
@@ -133,6 +133,7 @@ def search(
     if not cards:
         raise UsageError("no quantization was given to choose from")
     refuse_absurd(min_decode, min_context)
+    refuse_no_memory(machine)
     for kv_type in kv_types:
         kv_layout(kv_type)  # refuses an unknown one
     native = max(card.native_context for card in cards)
@@ -251,8 +252,10 @@ def shortfall(machine: Machine, planned: Plan, min_decode: float | None) -> str:
         why = f"{format_bytes(paged)} on a disk" if paged else "memory"
         return f"no speed can be predicted: {why} of unknown bandwidth"
     if planned.speed.decode.mid < min_decode:
-        paged = f", with {reading}" if (reading := paged_from_disk(machine, planned)) else ""
-        return f"decodes {planned.speed.decode} tokens/s at {planned.context:,}{paged}"
+        reading = paged_from_disk(machine, planned)
+        return f"decodes {planned.speed.decode} tokens/s at {planned.context:,}" + (
+            f", with {reading}" if reading else ""
+        )
     return ""
 
 
