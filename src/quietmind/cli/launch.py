@@ -1,0 +1,115 @@
+"""``quietmind launch``: write a file that starts a model as planned, for whoever wants to run it themselves."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from quietmind.base.errors import DoesNotFit, UsageError
+from quietmind.base.files import write_whole
+from quietmind.base.paths import shown_path
+from quietmind.cli.options import AnyPath, debug_option, model_options, workspace_option
+
+if TYPE_CHECKING:
+    from quietmind.plan import Plan
+
+_FORMS = ("shell", "python", "systemd", "compose", "webui")
+_RUN_DIRECTLY = ("shell", "python")
+_PORTS = click.IntRange(1024, 65535)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--as", "form", type=click.Choice(_FORMS), default="shell", show_default=True, help="What to write.")
+@click.option("--engine", help="Engine that is to run it: llama.cpp, llama-server, ... (default: what is here).")
+@click.option("--program", type=AnyPath(dir_okay=False), help="Path of the engine's program, where it will run.")
+@click.option("--weights", type=AnyPath(), help="Path of the model's weights, where it will run (default: as found).")
+@click.option("--machine", help="A machine of the catalogue, or a TOML file (default: this one).")
+@click.option("--quant", help="Quantization, for a model of the catalogue: Q4_K_M, Q8_0, F16, ...")
+@model_options
+@click.option("--experts", type=click.IntRange(min=1), help="Experts at work in each layer (default: as trained).")
+@click.option("--sequences", type=click.IntRange(min=1), help="Requests answered at once (default: 1).")
+@click.option("--port", type=_PORTS, help="Port of the loopback to listen on (default: 8087).")
+@click.option("--output", type=AnyPath(dir_okay=False), help="File to write (default: print it).")
+@click.option("--force", is_flag=True, help="Write over a file that is there already.")
+@workspace_option
+@debug_option
+def launch(
+    model: str,
+    form: str,
+    engine: str | None,
+    program: Path | None,
+    weights: Path | None,
+    machine: str | None,
+    quant: str | None,
+    context: int | None,
+    kv: str,
+    threads: int | None,
+    experts: int | None,
+    sequences: int | None,
+    port: int | None,
+    output: Path | None,
+    force: bool,
+    workspace: Path,
+) -> None:
+    """Write a file that starts MODEL as planned: with the same flags, on the loopback, with hubs switched off.
+
+    MODEL is what `quietmind plan` takes. The file says at its head what memory and speed to expect, and how to stop it.
+    """
+    from quietmind.engine import launch_files
+    from quietmind.engine.launch_files.launch import PORT
+    from quietmind.model.open import open_card
+    from quietmind.plan import Ask
+    from quietmind.workspace.lineup import machine_named, planner_for
+
+    on = machine_named(machine)
+    card = open_card(model, quant)
+    if weights is not None:
+        card = replace(card, path=weights)
+    elif card.path.exists():
+        card = replace(card, path=card.path.absolute())
+    ask = Ask(context=context, kv_type=kv, threads=threads, experts_used=experts, sequences=sequences or 1)
+    planned = planner_for(on, workspace)(on, card, ask)
+    _refuse_too_large(planned)
+    found = launch_files.Launch(
+        plan=planned,
+        card=card,
+        engine=engine or "llama-server",
+        program=(str(program or "llama-server"),),
+        command=shlex.join(["quietmind", *sys.argv[1:]]),
+        port=port or PORT,
+    )
+    text = launch_files.FORMS[form](found)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        _write(output, text, force=force, executable=form in _RUN_DIRECTLY)
+        click.echo(shown_path(output))
+
+
+def _refuse_too_large(planned: Plan) -> None:
+    if planned.verdict == "does not fit":
+        from quietmind.plan.render import render
+
+        raise DoesNotFit(
+            f"{planned.model} does not fit into {planned.machine} at a context of {planned.context:,}; choose a "
+            "smaller model, a smaller --context or --kv q8_0",
+            ledger=render(planned),
+        )
+
+
+def _write(file: Path, text: str, *, force: bool, executable: bool) -> None:
+    """Write the whole of ``text`` or nothing, and never over another file unasked."""
+    shown = shown_path(file)
+    if not force and (file.exists() or file.is_symlink()):
+        raise UsageError(f"{shown}: is there already; choose another file, or write over it with --force")
+    try:
+        write_whole(file, text.encode())
+        file.chmod(0o755 if executable else 0o644)
+    except OSError as error:
+        raise UsageError(f"{shown}: cannot be written: {error.strerror}; choose another file") from error

@@ -1,0 +1,71 @@
+"""The head of every launch file: what it starts, and what to expect of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import quietmind
+from quietmind.base.units import format_bytes
+from quietmind.engine.launch_files.launch import Launch
+from quietmind.plan.engines import engine_kind
+from quietmind.plan.interval import Interval
+from quietmind.plan.placement import DISK
+from quietmind.plan.plan import DeviceUse
+
+# The first two lines of a Python file may declare its encoding; nothing that a model's file says stands there.
+_FIRST = "Written by quietmind from a plan: change the plan and write it again rather than edit it."
+
+
+def head(launch: Launch, stop: str, mark: str = "#") -> str:
+    """Return the head as comment lines that begin with ``mark``. ``stop`` says how what was started is stopped."""
+    lines = (_FIRST, *_lines(launch, stop))
+    return "".join(f"{mark} {_one_line(line)}".rstrip() + "\n" for line in lines)
+
+
+def _lines(launch: Launch, stop: str) -> Iterator[str]:
+    plan = launch.plan
+    yield ""
+    quantization = f", {launch.card.quantization}" if launch.card.quantization else ""
+    yield f"model:    {plan.model} ({plan.arch}{quantization})"
+    yield f"machine:  {plan.machine}" + (f", {launch.nodes} of them" if launch.nodes > 1 else "")
+    version = f", version {launch.version}" if launch.version else "; none was found here, so the version is unknown"
+    yield f"engine:   {engine_kind(launch.engine).title}{version}"
+    yield f"context:  {plan.context:,} tokens" + (f" for each of {plan.sequences}" if plan.sequences > 1 else "")
+    yield f"KV cache: {plan.kv_type}"
+    for number, use in enumerate(plan.devices):
+        yield f"{'memory:' if not number else '':<9} {_use(use)}"
+    yield f"speed:    {_speed(launch)}"
+    for warning in plan.warnings:
+        yield f"warning:  {warning}"
+    if plan.verdict == "tight":
+        yield "warning:  memory is tight: it fits into the machine, but not comfortably into what was free"
+    yield ""
+    yield f"stop:     {stop}"
+    yield f"written:  {launch.command}"
+    yield f"          (quietmind {quietmind.__version__})"
+
+
+def _use(use: DeviceUse) -> str:
+    if use.device == DISK:
+        return f"disk: {format_bytes(use.needed_bytes)}, mapped from the model's file"
+    capacity = "an unknown amount" if use.capacity_bytes is None else format_bytes(use.capacity_bytes)
+    return f"{use.device}: {format_bytes(use.needed_bytes)} of {capacity} ({use.name})"
+
+
+def _speed(launch: Launch) -> str:
+    speed = launch.plan.speed
+    if speed is None:
+        return "unknown, since a bandwidth of the machine is not known"
+    return (
+        f"prefill {_rate(speed.prefill)}, decode {_rate(speed.decode)}, with {speed.depth:,} tokens in the context "
+        "(nine times of ten within the brackets)"
+    )
+
+
+def _rate(interval: Interval | None) -> str:
+    return "unknown" if interval is None else f"{interval} tokens/s"
+
+
+def _one_line(line: str) -> str:
+    """Return ``line`` with nothing in it that could end a comment: names in a model's file are anybody's words."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii") for c in line)

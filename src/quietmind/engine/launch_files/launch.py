@@ -1,0 +1,146 @@
+"""What a launch file is written from, and the words and environment that it starts its engine with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from quietmind.base.errors import UsageError
+from quietmind.base.units import GIB
+from quietmind.model.card import ModelCard
+from quietmind.plan.plan import Plan
+
+PORT = 8087  # of no well-known server, so that a launch file and another engine can run side by side
+
+# Every hub and telemetry switch that the engines know, off. Sources: huggingface_hub and transformers (environment
+# variables of their documentation), vllm/envs.py, ray (usage_lib), and the informal DO_NOT_TRACK.
+OFFLINE: Mapping[str, str] = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+OFFLOADING = ("llama.cpp", "llama-server")  # the engines that take llama-server's words
+_VLLM_OFFLINE = {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+# Left alone, the processes of one engine meet each other at the machine's address in the network.
+_NCCL_LOOPBACK = {"NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo"}
+_VLLM_LOOPBACK = {"VLLM_HOST_IP": "127.0.0.1", **_NCCL_LOOPBACK}
+
+
+class Slot(Enum):
+    """A word that is not known before the file runs; each form writes it in its own way."""
+
+    MODEL = "the model's path"
+    HOST = "the address to listen on"
+    PORT = "the port to listen on"
+    KEY_FILE = "the file that holds the key"
+    KEY_CONFIG = "the file that holds the key as a YAML setting"
+
+
+Word = str | Slot
+
+_OPTION = re.compile(r"--?[a-zA-Z]")  # a negative number is a value
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A planned run that is to become a file.
+
+    ``engine`` is a key of ``plan.engines.ENGINES``. ``program`` are the words before the plan's flags: the path of
+    ``llama-server``, ``vllm serve``. ``version`` is the installed engine's, None where none was found. ``command`` is
+    the command line that the file is written by. ``nodes`` machines run it together.
+    """
+
+    plan: Plan
+    card: ModelCard
+    engine: str
+    program: tuple[str, ...]
+    version: str | None = None
+    command: str = "quietmind launch"
+    port: int = PORT
+    nodes: int = 1
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How the engine is started. ``words`` are the program and its arguments, none of which a shell may change.
+
+    The key reaches it through a file (Slot.KEY_FILE or Slot.KEY_CONFIG among the words) or through the environment
+    variable ``key_variable``. A key among the words would stand in every list of processes.
+    """
+
+    program: tuple[str, ...]
+    words: tuple[Word, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    key_variable: str | None = None
+
+
+def serving(launch: Launch) -> Serving:
+    """Return how the engine of ``launch`` is started, on the loopback, without a hub, with a key.
+
+    Raises UsageError for an engine that no file can start, and for words that no file can hold.
+    """
+    refuse_unwritable(str(launch.card.path))
+    planned = tuple(Slot.MODEL if word == str(launch.card.path) else word for word in launch.plan.flags)
+    listen = ("--host", Slot.HOST, "--port", Slot.PORT)
+    if launch.engine in OFFLOADING:
+        # The web page and the list of slots, which shows prompts, are for nobody here.
+        quiet = ("--offline", "--no-ui", "--no-slots")
+        return _checked(Serving(launch.program, (*planned, *listen, "--api-key-file", Slot.KEY_FILE, *quiet), OFFLINE))
+    if launch.engine == "vllm":
+        environment = {**OFFLINE, **_VLLM_OFFLINE, **({} if launch.nodes > 1 else _VLLM_LOOPBACK)}
+        return _checked(Serving(launch.program, (*planned, *listen), environment, key_variable="VLLM_API_KEY"))
+    if launch.engine == "sglang":
+        words = (*planned, *listen, "--config", Slot.KEY_CONFIG)
+        return _checked(Serving(launch.program, words, {**OFFLINE, **_NCCL_LOOPBACK}))
+    raise UsageError(f"no launch file can be written for {launch.engine}; use `quietmind up`")
+
+
+def _checked(found: Serving) -> Serving:
+    for word in (*found.program, *found.words, *found.environment.values()):
+        if isinstance(word, str):
+            refuse_unwritable(word)
+    return found
+
+
+def refuse_unwritable(word: str) -> None:
+    """Raise UsageError for a word with control characters or bytes that are no text: no file form carries all of them.
+
+    What is left is refused nowhere: spaces, quotes, ``$``, ``%``, backslashes and every script.
+    """
+    bad = next(
+        (c for c in word if ord(c) < 0x20 or 0x7F <= ord(c) <= 0x9F or c in "\u2028\u2029\ufeff\ufffe\uffff"), None
+    )
+    bad = bad or next((c for c in word if 0xD800 <= ord(c) <= 0xDFFF), None)
+    if bad is not None:
+        shown = word.encode("unicode_escape").decode("ascii")
+        raise UsageError(
+            f"{shown}: a launch file cannot hold the character {bad.encode('unicode_escape').decode('ascii')}; "
+            "rename the file or folder"
+        )
+
+
+def arguments(words: tuple[Word, ...]) -> list[tuple[Word, ...]]:
+    """Return ``words`` in groups for people: an option with its values, or what stands before the first option."""
+    groups: list[list[Word]] = []
+    for word in words:
+        if not groups or (isinstance(word, str) and _OPTION.match(word)):
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    return [tuple(group) for group in groups]
+
+
+def memory_limit(launch: Launch) -> int | None:
+    """Return the bytes of the host's memory that the engine may take, None where the ledger does not know them all.
+
+    That is the host's part of the ledger, with an eighth or 2 GiB beside it for what a driver maps and for reading the
+    file; what else is read of the file lies in the page cache, which gives way.
+    """
+    if launch.engine not in OFFLOADING:
+        return None  # a process for each accelerator, and pinned buffers of their transfers: in no ledger
+    held = next((use.needed_bytes for use in launch.plan.devices if use.device == "cpu"), None)
+    return None if held is None else held + max(2 * GIB, held // 8)
