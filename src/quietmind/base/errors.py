@@ -82,6 +82,21 @@ class DoesNotFit(ModelError):
         self.ledger = ledger
 
 
+# Snapshots -----------------------------------------------------------------------------------------------
+
+
+class SnapshotError(QuietmindError):
+    """The store of snapshots cannot be used: a folder that is not writable, a snapshot that is not there."""
+
+
+class SnapshotDamaged(SnapshotError):
+    """A stored snapshot is not what was written, or was never written whole. Nothing of it is used."""
+
+
+class SnapshotForeign(SnapshotError):
+    """A stored snapshot belongs to another model, tokenizer, template, engine or setting."""
+
+
 # Engines -------------------------------------------------------------------------------------------------
 
 
