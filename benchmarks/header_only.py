@@ -21,8 +21,9 @@ class Shape:
 
     ``dense_layers`` lead with a feed-forward part of ``dense`` and no experts; ``predicting`` blocks at the end predict
     further tokens. ``shared`` is the width of the shared expert. ``recipe`` names the mix of tensor types.
-    ``query_rank`` and ``kv_rank`` are those of latent attention, ``linear_heads`` the heads of keys and of values of
-    gated delta nets; where they are not used they say nothing.
+    ``query_rank`` (0: queries are not compressed) and ``kv_rank`` are those of latent attention, ``absorbed`` whether
+    the cache holds its compressed rows; ``linear_heads`` are the heads of keys and of values of gated delta nets. Where
+    they are not used they say nothing. ``joined``: experts have one projection for gate and up.
     """
 
     name: str
@@ -46,7 +47,9 @@ class Shape:
     recipe: str = "Q8_0"
     query_rank: int = 1536
     kv_rank: int = 512
+    absorbed: bool = True
     linear_heads: tuple[int, int] = (16, 32)
+    joined: bool = False
 
 
 # Public configurations, and, by their names, some with other numbers of experts, which leave holes of other sizes.
@@ -201,8 +204,9 @@ def _hyperparameters(shape: Shape) -> dict[str, int | float | bool | tuple[int, 
     if shape.window:
         facts["attention.sliding_window"] = shape.window
     if shape.dense_layers:
-        facts |= {"leading_dense_block_count": shape.dense_layers, "expert_shared_count": 1}
-        facts |= {"expert_gating_func": 2, "expert_weights_norm": True}
+        facts |= {"leading_dense_block_count": shape.dense_layers}
+        facts |= {"expert_shared_count": shape.shared // shape.feed_forward}
+        facts |= {"expert_gating_func": 2 if shape.query_rank else 1, "expert_weights_norm": shape.query_rank > 0}
     if shape.arch == "gemma2":
         facts |= {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
     if shape.arch == "glm4moe":
@@ -215,10 +219,22 @@ def _hyperparameters(shape: Shape) -> dict[str, int | float | bool | tuple[int, 
     if shape.arch in ("qwen35", "qwen35moe"):
         facts["rope.dimension_sections"] = (11, 11, 10, 0)
     if shape.arch == "deepseek2":
-        facts |= {"attention.q_lora_rank": shape.query_rank, "attention.kv_lora_rank": shape.kv_rank}
-        facts |= {"attention.key_length": shape.kv_rank + ROPE_LENGTH, "attention.value_length": shape.kv_rank}
-        facts |= {"attention.key_length_mla": NOPE_LENGTH + ROPE_LENGTH, "attention.value_length_mla": VALUE_LENGTH}
-        facts |= {"rope.dimension_count": ROPE_LENGTH, "expert_weights_scale": 2.5}
+        facts |= _latent_hyperparameters(shape)
+    return facts
+
+
+def _latent_hyperparameters(shape: Shape) -> dict[str, int | float | bool | tuple[int, ...]]:
+    facts: dict[str, int | float | bool | tuple[int, ...]] = {
+        "attention.kv_lora_rank": shape.kv_rank,
+        "rope.dimension_count": ROPE_LENGTH,
+    }
+    lengths = {"attention.key_length": NOPE_LENGTH + ROPE_LENGTH, "attention.value_length": VALUE_LENGTH}
+    if shape.absorbed:
+        facts |= {f"{key}_mla": length for key, length in lengths.items()}
+        lengths = {"attention.key_length": shape.kv_rank + ROPE_LENGTH, "attention.value_length": shape.kv_rank}
+    facts |= lengths
+    if shape.query_rank:
+        facts |= {"attention.q_lora_rank": shape.query_rank, "expert_weights_scale": 2.5}
         if shape.experts % GROUPS == 0 and shape.experts >= GROUPS * max(2, -(-shape.experts_used // GROUPS_USED)):
             facts |= {"expert_group_count": GROUPS, "expert_group_used_count": GROUPS_USED}
     return facts
@@ -304,17 +320,24 @@ def _linear_attention(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def _latent_attention(shape: Shape) -> dict[str, tuple[int, ...]]:
-    return {
+    queries = shape.heads * (NOPE_LENGTH + ROPE_LENGTH)
+    parts: dict[str, tuple[int, ...]] = {
         "attn_norm.weight": (shape.hidden,),
-        "attn_q_a.weight": (shape.hidden, shape.query_rank),
-        "attn_q_a_norm.weight": (shape.query_rank,),
-        "attn_q_b.weight": (shape.query_rank, shape.heads * (NOPE_LENGTH + ROPE_LENGTH)),
         "attn_kv_a_mqa.weight": (shape.hidden, shape.kv_rank + ROPE_LENGTH),
         "attn_kv_a_norm.weight": (shape.kv_rank,),
-        "attn_k_b.weight": (NOPE_LENGTH, shape.kv_rank, shape.heads),
-        "attn_v_b.weight": (shape.kv_rank, VALUE_LENGTH, shape.heads),
         "attn_output.weight": (shape.heads * VALUE_LENGTH, shape.hidden),
     }
+    if shape.query_rank:
+        parts |= {"attn_q_a.weight": (shape.hidden, shape.query_rank), "attn_q_a_norm.weight": (shape.query_rank,)}
+        parts["attn_q_b.weight"] = (shape.query_rank, queries)
+    else:
+        parts["attn_q.weight"] = (shape.hidden, queries)
+    if shape.absorbed:
+        parts["attn_k_b.weight"] = (NOPE_LENGTH, shape.kv_rank, shape.heads)
+        parts["attn_v_b.weight"] = (shape.kv_rank, VALUE_LENGTH, shape.heads)
+    else:
+        parts["attn_kv_b.weight"] = (shape.kv_rank, shape.heads * (NOPE_LENGTH + VALUE_LENGTH))
+    return parts
 
 
 def _feed_forward(shape: Shape, layer: int) -> dict[str, tuple[int, ...]]:
@@ -343,13 +366,14 @@ def _feed_forward(shape: Shape, layer: int) -> dict[str, tuple[int, ...]]:
 def _experts(shape: Shape) -> dict[str, tuple[int, ...]]:
     hidden, width, experts = shape.hidden, shape.feed_forward, shape.experts
     parts: dict[str, tuple[int, ...]] = {"ffn_gate_inp.weight": (hidden, experts)}
-    for name, extents in (("gate", (hidden, width)), ("up", (hidden, width)), ("down", (width, hidden))):
+    up = [("gate_up", (hidden, 2 * width))] if shape.joined else [("gate", (hidden, width)), ("up", (hidden, width))]
+    for name, extents in (*up, ("down", (width, hidden))):
         parts[f"ffn_{name}_exps.weight"] = (*extents, experts)
         if shape.arch == "gpt-oss":
             parts[f"ffn_{name}_exps.bias"] = (extents[1], experts)
     if shape.arch == "gpt-oss":
         parts["ffn_gate_inp.bias"] = (experts,)
-    if shape.arch in ("glm4moe", "deepseek2"):
+    if shape.arch in ("glm4moe", "deepseek2") and shape.query_rank:
         parts["exp_probs_b.bias"] = (experts,)
     return parts
 

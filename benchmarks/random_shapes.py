@@ -26,7 +26,9 @@ from quietmind.model.gguf import read_card
 from quietmind.plan.compute import compute_bytes
 
 DENSE = ("llama", "mistral3", "qwen2", "qwen3", "qwen35", "gemma", "gemma2", "gemma3", "glm4", "phi3")
-MIXTURES = ("llama", "qwen2moe", "qwen3moe", "qwen3next", "qwen35moe", "gpt-oss", "glm4moe", "deepseek2")
+MIXTURES = ("llama", "mistral3", "qwen2moe", "qwen3moe", "qwen3next", "qwen35moe", "gpt-oss", "glm4moe", "deepseek2")
+JOINED = ("qwen35moe", "deepseek2")  # newer conversions join two projections of their experts
+PLAIN_QUERIES = 27  # layers of a deepseek2 whose queries are not compressed: the engine tells them by that
 SHARED = {"qwen2moe", "glm4moe", "deepseek2", *HYBRID}
 WHOLE_HEADS = ("qwen2", "qwen2moe", "phi3")  # their heads together are as wide as the stream
 WINDOWS = {"gemma2": 4096, "gemma3": 1024, "gpt-oss": 128}
@@ -76,7 +78,9 @@ def _shape(chance: random.Random, number: int) -> Shape:
     head = chance.choice((64, 128, 128, 256) if arch in HYBRID else (64, 96, 128, 128, 256))
     kv_heads = chance.choice((1, 2, 4, 8))
     width = 64 * round(2 ** chance.uniform(2, 6)) if mixture else 256 * round(2 ** chance.uniform(2, 7))
+    plain = arch == "deepseek2" and chance.random() < 0.2
     layers = chance.randint(3, 8) if chance.random() < 0.8 else chance.randint(9, 48)
+    layers = PLAIN_QUERIES if plain else layers + (layers == PLAIN_QUERIES)
     shape: dict[str, Any] = {
         "name": f"random-{number}",
         "arch": arch,
@@ -100,9 +104,12 @@ def _shape(chance: random.Random, number: int) -> Shape:
     if arch in ("glm4moe", "deepseek2"):
         shape |= {"dense": 256 * chance.randint(4, 64), "dense_layers": chance.randint(1, layers - 1)}
         shape["shared"] = width  # one shared expert, as wide as the others
+    if arch in JOINED:
+        shape["joined"] = chance.random() < 0.3
     if arch == "deepseek2":
-        shape |= {"kv_heads": 1, "head": NOPE_LENGTH + ROPE_LENGTH}
-        shape |= {"query_rank": chance.choice((768, 1536)), "kv_rank": chance.choice((256, 512))}
+        shape |= {"head": NOPE_LENGTH + ROPE_LENGTH, "absorbed": chance.random() < 0.7}
+        shape["kv_heads"] = 1 if shape["absorbed"] else shape["heads"]
+        shape |= {"query_rank": 0 if plain else chance.choice((768, 1536)), "kv_rank": chance.choice((256, 512))}
     if arch in HYBRID:
         keys = chance.choice((4, 8, 16))
         shape["linear_heads"] = (keys, keys * chance.choice((1, 2, 4)))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import random
 import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -19,6 +23,8 @@ from quietmind.model.locate import locate
 from quietmind.plan import Ask, plan
 
 MIB = 1 << 20
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+SEED, SHAPES = 20_261_122, 24
 MACHINE = Machine("any", (Device("cpu", "any", 1 << 40, 1 << 40),), (), Host("any", "any"))
 
 CHILD = """
@@ -90,3 +96,20 @@ def test_the_engine_takes_what_the_plan_says(
     ledger = plan(MACHINE, read_card(model), Ask(context, kv, micro_batch, sequences=sequences)).ledger
     planned = {part: ledger.component(part) / MIB for part in taken}
     assert planned == pytest.approx(taken, abs=0.0101), log[-1000:]  # two digits are printed, of each buffer
+
+
+@pytest.fixture(scope="module")
+def random_shapes() -> Iterator[ModuleType]:
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("the engine (xllamacpp) is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module("random_shapes")
+
+
+def test_the_compute_buffer_is_exact_for_shapes_that_nobody_chose(random_shapes: ModuleType, tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    results = [random_shapes.measured(random_shapes.drawn(chance, number), tmp_path) for number in range(SHAPES)]
+    taken = [result for result in results if result.truth.refused is None]
+    assert len(taken) > SHAPES // 2
+    assert [str(result) for result in taken if result.error] == []

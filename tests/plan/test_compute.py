@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quietmind.base.errors import ModelNotUnderstood, UsageError
-from quietmind.model.card import Latent, LayerKind, ModelCard, Recurrent, Tensor
+from quietmind.model.card import Latent, LayerKind, ModelCard, Recurrent, Router, Tensor
 from quietmind.plan.allocator import ALIGNMENT, Graph
-from quietmind.plan.compute import compute_bytes, device_compute_bytes, graph_peak
+from quietmind.plan.compute import compute_bytes, device_compute_bytes, graph_replay
 from quietmind.plan.graph_build import Build
 from quietmind.plan.graph_shape import GraphShape, LayerShape, graph_shape, shortened
 from quietmind.plan.kv import kv_type
@@ -74,6 +74,16 @@ def test_a_pinned_result_is_never_given_up() -> None:
     graph.pin(number)
     graph.result(320, number, overwrites=(number,))
     assert graph.peak() == 640
+
+
+def test_a_state_says_what_is_free_and_where_a_result_lies() -> None:
+    graph = Graph()
+    number = graph.input(320)
+    for _ in range(4):
+        graph.mark(number)
+        number = graph.result(320, number)
+    first, second, third, fourth = graph.replay().states
+    assert first == third != second == fourth  # the two places in turn
 
 
 @given(st.lists(st.tuples(st.integers(1, 4000), st.sets(st.integers(0, 30), max_size=3)), min_size=1, max_size=30))
@@ -182,7 +192,11 @@ def tensors(layer: int, **shapes: tuple[int, ...]) -> list[Tensor]:
 
 def deepseek_v3(card_of: MakeCard) -> ModelCard:
     dense = {"ffn_gate.weight": (7168, 18_432), "ffn_up.weight": (7168, 18_432)}
-    experts = {"ffn_up_exps.weight": (7168, 2048, 256), "ffn_up_shexp.weight": (7168, 2048)}
+    experts = {
+        "ffn_up_exps.weight": (7168, 2048, 256),
+        "ffn_up_shexp.weight": (7168, 2048),
+        "exp_probs_b.bias": (256,),
+    }
     return card_of(
         arch="deepseek2",
         layers=61,
@@ -199,6 +213,7 @@ def deepseek_v3(card_of: MakeCard) -> ModelCard:
         shared_feed_forward=2048,
         layer_kinds=(LayerKind.LATENT,) * 61,
         latent=Latent(kv_rank=512, rope_length=64, query_rank=1536),
+        router=Router(normalized=True, scale=2.5, groups=8, groups_used=4),
         tensors=tuple(t for layer in range(61) for t in tensors(layer, **(dense if layer < 3 else experts))),
     )
 
@@ -210,7 +225,12 @@ def qwen3_next(card_of: MakeCard) -> ModelCard:
         "ffn_up_shexp.weight": (2048, 512),
         "ffn_gate_inp_shexp.weight": (2048,),
     }
-    linear = {"ssm_conv1d.weight": (4, 8192), "ssm_a": (32,), "ssm_out.weight": (4096, 2048)}
+    linear = {
+        "ssm_conv1d.weight": (4, 8192),
+        "ssm_a": (32,),
+        "ssm_ba.weight": (2048, 64),
+        "ssm_out.weight": (4096, 2048),
+    }
     full = {"attn_q.weight": (2048, 8192)}
     return card_of(
         arch="qwen3next",
@@ -247,8 +267,53 @@ def test_linear_attention_takes_what_the_engine_said(card_of: MakeCard) -> None:
     card = qwen3_next(card_of)
     assert compute_bytes(card, 4096, 512, kv_type("f16")) == 98_584_640
     assert compute_bytes(card, 131_072, 512, kv_type("q8_0")) == 228_886_592
+    assert compute_bytes(card, 512, 300, kv_type("f16"), flash_attention=False) == 59_605_312
     with pytest.raises(ModelNotUnderstood, match="linear"):
         compute_bytes(replace(card, tensors=()), 4096, 512, kv_type("f16"))
+
+
+# The experts that a Qwen3-30B-A3B uses, and the compute buffer that the engine then takes at a context of 4,096.
+BY_EXPERTS_USED = {1: 41_961_504, 2: 41_961_504, 3: 51_922_976, 4: 60_835_872, 5: 69_748_768, 16: 167_790_624}
+
+
+@pytest.mark.parametrize("used", BY_EXPERTS_USED)
+def test_a_mixture_takes_what_the_engine_said_with_any_number_of_experts(card_of: MakeCard, used: int) -> None:
+    card = card_of(
+        arch="qwen3moe",
+        layers=48,
+        hidden=2048,
+        heads=32,
+        kv_heads=(4,) * 48,
+        vocabulary=151_936,
+        experts=128,
+        experts_used=used,
+        expert_feed_forward=768,
+        tensors=matrices(48, ffn_up_exps=(2048, 768, 128)),
+    )
+    assert compute_bytes(card, 4096, 512, kv_type("f16")) == BY_EXPERTS_USED[used]
+
+
+def test_a_full_precision_cache_is_copied_for_flash_attention(card_of: MakeCard) -> None:
+    assert compute_bytes(deepseek_v3(card_of), 32_768, 512, kv_type("f32")) == 593_508_384
+
+
+def test_every_sequence_has_a_state_and_an_equal_share_of_the_micro_batch(card_of: MakeCard) -> None:
+    card = qwen3_next(card_of)
+    assert compute_bytes(card, 4096, 512, kv_type("f16"), sequences=3) == 98_777_344
+    assert compute_bytes(card, 4096, 513, kv_type("f16"), sequences=3) == 98_777_344  # 171 tokens each
+
+
+def test_old_conversions_unpack_latent_attention_before_the_cache(card_of: MakeCard) -> None:
+    card = deepseek_v3(card_of)
+    unpacking = {"attn_q_a": (7168, 1536), "attn_kv_a_mqa": (7168, 576), "attn_kv_b": (512, 128 * 256)}
+    old = replace(
+        card,
+        latent=None,
+        kv_heads=(128,) * 61,
+        layer_kinds=(LayerKind.FULL,) * 61,
+        tensors=(*card.tensors, *matrices(61, **unpacking)),
+    )
+    assert compute_bytes(old, 4096, 512, kv_type("q8_0")) == 312_526_880
 
 
 def test_heads_narrower_than_the_stream_leave_other_holes(card_of: MakeCard) -> None:
@@ -280,7 +345,7 @@ def test_a_quantized_cache_without_flash_attention_is_refused_as_the_engine_does
 
 
 def whole(shape: GraphShape, context: int, micro_batch: int, kv: str, flash: bool) -> int:
-    return graph_peak(Build(shape, context, micro_batch, kv_type(kv), flash), shape.layers)
+    return graph_replay(Build(shape, context, micro_batch, kv_type(kv), flash), shape.layers).peak
 
 
 @pytest.mark.parametrize("make", [deepseek_v3, qwen3_next], ids=["leading dense layers", "every fourth layer"])
@@ -294,14 +359,39 @@ def test_repeated_layers_add_nothing_to_the_peak(
         assert found == whole(graph_shape(card), context, micro_batch, "f16", flash)
 
 
-@given(st.lists(st.sampled_from(list(LayerKind)), max_size=40))
-def test_shortening_keeps_the_kinds_and_both_ends(kinds: list[LayerKind]) -> None:
+@given(st.lists(st.sampled_from(list(LayerKind)), max_size=40), st.integers(3, 6))
+def test_shortening_keeps_the_kinds_and_both_ends(kinds: list[LayerKind], repeats: int) -> None:
     layers = tuple(LayerShape(kind, 1, False, False, False, False) for kind in kinds)
-    short = shortened(layers)
-    assert len(short) <= len(layers)
-    assert set(short) == set(layers)
-    assert short[:1] == layers[:1]
-    assert short[-1:] == layers[-1:]
+    short = shortened(layers, repeats)
+    assert len(short.layers) <= len(layers)
+    assert set(short.layers) == set(layers)
+    assert short.layers[:1] == layers[:1]
+    assert short.layers[-1:] == layers[-1:]
+    assert bool(short.alike) == (len(short.layers) < len(layers))
+    for first, second in short.alike:
+        assert short.layers[first:second] == short.layers[second : 2 * second - first]
+
+
+def test_layers_are_left_out_only_where_that_changes_nothing(card_of: MakeCard) -> None:
+    dense = {"ffn_gate.weight": (7424, 10_240), "ffn_up.weight": (7424, 10_240)}
+    experts = {"ffn_up_exps.weight": (7424, 512, 96), "ffn_up_shexp.weight": (7424, 512), "exp_probs_b.bias": (96,)}
+    card = card_of(  # four dense layers, of which leaving out one moves all that follows
+        arch="glm4moe",
+        layers=8,
+        hidden=7424,
+        heads=2,
+        kv_heads=(1,) * 8,
+        key_length=64,
+        value_length=64,
+        feed_forward=10_240,
+        vocabulary=144_110,
+        experts=96,
+        experts_used=4,
+        expert_feed_forward=512,
+        shared_feed_forward=512,
+        tensors=tuple(t for layer in range(8) for t in tensors(layer, **(dense if layer < 4 else experts))),
+    )
+    assert compute_bytes(card, 135_680, 512, kv_type("f16"), flash_attention=False) == 925_120_544
 
 
 def test_a_search_may_ask_hundreds_of_times(card_of: MakeCard) -> None:

@@ -128,6 +128,7 @@ def card_from(
         latent=latent,
         recurrent=_recurrent(facts, arch) if LayerKind.LINEAR in kinds else None,
         router=_router(facts, arch) if experts else None,
+        scaled_queries=facts.number(f"{arch}.attention.temperature_scale", 0.0) != 0.0,
     )
     _refuse_contradictions(card, shapes, facts)
     return card

@@ -115,6 +115,7 @@ class ModelCard:
     latent: Latent | None = None  # of the layers of kind LATENT
     recurrent: Recurrent | None = None  # of the layers of kind LINEAR
     router: Router | None = None  # None where nothing says it
+    scaled_queries: bool = False  # whether queries are scaled by their position
     documented_context: int | None = None  # promised by the makers, where it is less than the native one
     basis: str = ""  # what the numbers rest on, where they are not the model's own
     exact: bool = True  # whether ``tensors`` was read from weights; False: derived from a configuration

@@ -9,9 +9,25 @@ holes included, so no closed formula gives it; this replays the decisions. Sourc
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
 
 ALIGNMENT = 32  # of the CPU buffer type
 ENDLESS = 1 << 62
+
+
+# Where the buffer stands: offsets and lengths of its free blocks, and the place of a result.
+State = tuple[tuple[int, ...], tuple[int, ...], int]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """``peak``: bytes of the buffer. ``states``: where it stood at every mark, in order.
+
+    From equal states, equal operations lead to equal states: repeating them adds nothing to the peak.
+    """
+
+    peak: int
+    states: tuple[State, ...]
 
 
 class Graph:
@@ -26,6 +42,7 @@ class Graph:
         self._overwrites: list[tuple[int, ...]] = []
         self._inputs: list[int] = []
         self._pinned: set[int] = set()
+        self._marks: dict[int, int] = {}
 
     def input(self, size: int) -> int:
         """Add a tensor that is filled in before the graph runs, and so has its place from the start."""
@@ -45,6 +62,10 @@ class Graph:
         """Keep the place of a result to the end of the graph."""
         self._pinned.add(number)
 
+    def mark(self, number: int) -> None:
+        """Note where the buffer stands here, with the result ``number`` in it; ``replay`` returns it."""
+        self._marks[len(self._sizes)] = number
+
     def _add(self, size: int, sources: tuple[int, ...], overwrites: tuple[int, ...]) -> int:
         self._sizes.append(-(-size // ALIGNMENT) * ALIGNMENT)
         self._sources.append(sources)
@@ -53,15 +74,22 @@ class Graph:
 
     def peak(self) -> int:
         """Return the bytes of the buffer that holds every result while it is needed."""
+        return self.replay().peak
+
+    def replay(self) -> Replay:
+        """Return what giving every result its place leads to."""
         uses = [0] * len(self._sizes)
         for sources in self._sources:
             for source in sources:
                 uses[source] += 1
         place: dict[int, int] = {}
         buffer = _Buffer()
+        states: list[State] = []
         for number in self._inputs:
             place[number] = buffer.take(self._sizes[number])
         for number, sources in enumerate(self._sources):
+            if number in self._marks:
+                states.append((*buffer.free(), place[self._marks[number]]))
             if number not in place and self._sizes[number]:
                 heir = next(
                     (
@@ -76,7 +104,7 @@ class Graph:
                 uses[source] -= 1
                 if uses[source] == 0 and source in place and source not in self._pinned:
                     buffer.give(place.pop(source), self._sizes[source])
-        return buffer.peak
+        return Replay(buffer.peak, tuple(states))
 
 
 class _Buffer:
@@ -100,6 +128,10 @@ class _Buffer:
             del self._offsets[best], self._lengths[best]
         self.peak = max(self.peak, offset + size)
         return offset
+
+    def free(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the offsets and the lengths of the free blocks."""
+        return tuple(self._offsets), tuple(self._lengths)
 
     def give(self, offset: int, size: int) -> None:
         """Return a block, joined with the free ones that touch it."""

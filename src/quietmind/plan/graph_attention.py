@@ -47,6 +47,8 @@ def _vectors(build: Build, layer: LayerShape, normed: int) -> tuple[int, int, in
     A norm of queries and keys stands where RoPE would, and RoPE then overwrites it.
     """
     shape = build.shape
+    if shape.kv_rank:
+        return _unpacked(build, layer, normed)
     queries, keys = shape.heads * shape.key_length, layer.kv_heads * shape.key_length
     values = layer.kv_heads * shape.value_length
     if layer.fused_qkv:
@@ -54,7 +56,8 @@ def _vectors(build: Build, layer: LayerShape, normed: int) -> tuple[int, int, in
     else:
         projected = build.project(queries * (2 if layer.gated else 1), normed)
     turn = build.rotation(layer.kind, shape.key_length, "key")
-    query = build.rotated(build.project(queries, projected, build.positions()), queries, turn)
+    query = build.project(queries, projected, build.positions(), *build.query_scales())
+    query = build.rotated(query, queries, turn)
     key = value = projected
     # With sliding windows anywhere in the model the engine computes keys first.
     for part in ("key", "value") if shape.window is not None else ("value", "key"):
@@ -63,7 +66,29 @@ def _vectors(build: Build, layer: LayerShape, normed: int) -> tuple[int, int, in
             key = build.rotated(build.project(keys, source, build.positions()), keys, turn)
         else:
             value = projected if layer.fused_qkv else build.project(values, normed)
-            value = build.rotated(value, values, build.rotation(layer.kind, shape.value_length, "value"))
+            turn_value = build.rotation(layer.kind, shape.value_length, "value")
+            if layer.fused_qkv and turn_value is not None:
+                value = build.project(values, value)  # cut out of the joined projection
+            value = build.rotated(value, values, turn_value)
+    return projected, query, key, value
+
+
+def _unpacked(build: Build, layer: LayerShape, normed: int) -> tuple[int, int, int, int]:
+    """Add what _vectors adds for latent attention whose rows are unpacked for every head before they are cached."""
+    shape = build.shape
+    queries, keys = shape.heads * shape.key_length, layer.kv_heads * shape.key_length
+    values, rope = layer.kv_heads * shape.value_length, shape.rope_length
+    projected = build.project(queries, build.project(shape.query_rank, normed) if shape.query_rank else normed)
+    turn = build.rotation(layer.kind, shape.key_length, "key")
+    query = build.project(queries, projected, build.positions(), *build.query_scales())
+    query = build.rotated(query, queries, turn)
+    compressed = build.project(shape.kv_rank + rope, normed)
+    latent = build.project(shape.kv_rank, compressed)
+    unpacked = build.project(keys - layer.kv_heads * rope + values, latent)
+    value = build.project(values, unpacked)
+    value = build.rotated(value, values, build.rotation(layer.kind, shape.value_length, "value"))
+    position = build.project(layer.kv_heads * rope, build.project(rope, compressed, build.positions()))
+    key = build.rotated(build.project(keys, unpacked, position), keys, turn)
     return projected, query, key, value
 
 
@@ -100,7 +125,7 @@ def _latent(build: Build, normed: int) -> int:
     absorbed = build.project(shape.heads * shape.kv_rank, queries)
     position = build.project(shape.heads * shape.rope_length, queries, build.positions())
     row = shape.kv_rank + shape.rope_length
-    query = build.project(shape.heads * row, absorbed, position)
+    query = build.project(shape.heads * row, absorbed, position, *build.query_scales())
     compressed = build.project(row, normed)
     latent = build.project(shape.kv_rank, compressed)
     position = build.project(shape.rope_length, compressed, build.positions())
@@ -125,7 +150,7 @@ def _delta_net(build: Build, normed: int) -> int:
     assert delta is not None
     assert recurrent is not None
     past = graph.result(F32 * build.sequences * recurrent.convolution_elements, build.state_copies())
-    mixed = build.project(delta.channels, normed)
+    mixed, gating = _mixed(build, normed)
     window = graph.result(
         F32 * build.sequences * recurrent.convolution_elements + build.wide(delta.channels), past, mixed
     )
@@ -143,9 +168,23 @@ def _delta_net(build: Build, normed: int) -> int:
     answer = graph.result(size + states, *vectors, convolved, decay, strength, state)
     graph.consume(answer)  # the state at its end goes back to the cache
     read = build.project(delta.inner, answer)
-    gate = build.project(delta.inner, build.project(delta.inner, normed))
+    gate = build.project(delta.inner, build.project(delta.inner, gating))
     gated = graph.result(size, read, gate, overwrites=(read,))
     return build.project(shape.hidden, gated)
+
+
+def _mixed(build: Build, normed: int) -> tuple[int, int]:
+    """Add queries, keys and values side by side; return them and what the gate is made of.
+
+    Old conversions project them and the gate together, head by head, and the engine takes that apart.
+    """
+    delta = build.shape.delta
+    assert delta is not None
+    if not delta.joined_input:
+        return build.project(delta.channels, normed), normed
+    joined = build.project(delta.channels + delta.inner, normed)
+    pair = build.project(2 * delta.keys, build.project(delta.keys, joined), build.project(delta.keys, joined))
+    return build.project(delta.channels, pair, build.project(delta.inner, joined)), joined
 
 
 def _rates(build: Build, normed: int) -> tuple[int, int]:

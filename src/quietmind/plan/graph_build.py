@@ -56,6 +56,7 @@ class Build:
         self.sequences = sequences
         self.graph = Graph()
         self._positions: int | None = None
+        self._scales: int | None = None
         self._state_copies: int | None = None
         self._rotations: dict[tuple[LayerKind, str], int] = {}
         self._caches: dict[LayerKind, CacheInputs] = {}
@@ -71,6 +72,14 @@ class Build:
     def normed(self, stream: int) -> int:
         """Add a norm over the residual ``stream``, in its place where nothing reads it later."""
         return self.graph.result(self.wide(self.shape.hidden), stream, overwrites=(stream,))
+
+    def query_scales(self) -> tuple[int, ...]:
+        """Return the input that scales queries by their position, nothing where they are not scaled."""
+        if not self.shape.scaled_queries:
+            return ()
+        if self._scales is None:
+            self._scales = self.graph.input(F32 * self.tokens)
+        return (self._scales,)
 
     def positions(self) -> int:
         """Return the input of RoPE."""

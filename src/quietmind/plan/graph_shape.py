@@ -1,7 +1,7 @@
 """What decides the compute graph of a model: its layers one by one, small enough to be compared and cached.
 
-A graph repeats the same few layers dozens of times. After the third repetition the allocator is in a state that it was
-in before, so the rest adds nothing to its peak; ``shortened`` drops it.
+A graph repeats the same few layers dozens of times, and after some repetitions the allocator stands where it stood
+before, so that the rest adds nothing to its peak; ``shortened`` drops the rest and says where to look for that.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from quietmind.model.card import LayerKind, ModelCard, Recurrent, Router
+from quietmind.model.card import Latent, LayerKind, ModelCard, Recurrent, Router
 
 # Architectures whose files say whether and how the weights of the chosen experts are normalized; others that do not.
 _STATED_ROUTERS = frozenset({"deepseek2", "glm4moe"})
 _RAW_ROUTERS = frozenset({"qwen2moe", "gpt-oss"})
 
-REPEATS = 3  # that many of a repeating stretch of layers are kept; tests compare with the whole
+# Architectures that scale queries by their position where the file asks for it.
+_SCALING = frozenset({"mistral3", "deepseek2"})
 
 # Stretches of layers that are looked for: one layer; every second or fourth another; five sliding and one full.
 LONGEST_PERIOD = 8
@@ -38,6 +39,7 @@ class DeltaNet:
     """Widths of a gated delta net layer, in elements a token; ``kernel`` is the length of its short convolution.
 
     ``joined_rates``: one projection yields both how fast the state decays and how strongly it is written.
+    ``joined_input``: one yields queries, keys, values and the gate, as in old conversions.
     """
 
     channels: int
@@ -46,6 +48,7 @@ class DeltaNet:
     heads: int
     kernel: int
     joined_rates: bool = False
+    joined_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class GraphShape:
     shared_gate: bool
     fused_experts: bool
     router: RouterShape
+    scaled_queries: bool
     query_rank: int
     kv_rank: int
     rope_length: int
@@ -93,7 +97,7 @@ def graph_shape(card: ModelCard) -> GraphShape:
     """Return what the graph of ``card`` depends on, told from its tensors where the metadata does not say it."""
     shapes = {tensor.name: tensor.shape for tensor in card.tensors}
     mixed = any("_exps" in name for name in shapes)
-    latent = card.latent
+    latent = card.latent or _unpacked(shapes)
     return GraphShape(
         arch=card.arch,
         hidden=card.hidden,
@@ -110,6 +114,7 @@ def graph_shape(card: ModelCard) -> GraphShape:
         shared_gate=any("ffn_gate_inp_shexp" in name for name in shapes),
         fused_experts=any("ffn_gate_up_exps" in name for name in shapes),
         router=_router(card, shapes),
+        scaled_queries=card.scaled_queries and card.arch in _SCALING,
         query_rank=latent.query_rank if latent else 0,
         kv_rank=latent.kv_rank if latent else 0,
         rope_length=latent.rope_length if latent else 0,
@@ -129,6 +134,15 @@ def _router(card: ModelCard, shapes: dict[str, tuple[int, ...]]) -> RouterShape:
         normalized = biased if card.router is None else stated.normalized
         scaled = biased if card.router is None else stated.scale not in (0.0, 1.0)
     return RouterShape(biased, normalized, scaled, stated.groups, stated.groups_used)
+
+
+def _unpacked(shapes: dict[str, tuple[int, ...]]) -> Latent | None:
+    """Return the latent attention of old conversions, whose cache holds every head; None where there is none."""
+    unpacking, compressing = shapes.get("blk.0.attn_kv_b.weight"), shapes.get("blk.0.attn_kv_a_mqa.weight")
+    if unpacking is None or compressing is None:
+        return None
+    rank, query_rank = unpacking[0], shapes.get("blk.0.attn_q_a.weight", (0,))[-1]
+    return Latent(kv_rank=rank, rope_length=compressing[-1] - rank, query_rank=query_rank)
 
 
 def _fused_width(shapes: dict[str, tuple[int, ...]]) -> int:
@@ -167,24 +181,37 @@ def _delta(card: ModelCard, shapes: dict[str, tuple[int, ...]]) -> DeltaNet | No
         heads=prod(heads),
         kernel=convolution[0],
         joined_rates=f"{block}ssm_ba.weight" in shapes,
+        joined_input=f"{block}ssm_in.weight" in shapes,
     )
 
 
-def shortened(layers: tuple[LayerShape, ...]) -> tuple[LayerShape, ...]:
-    """Return ``layers`` with every repeating stretch cut to REPEATS of it; the last layers stay the last."""
+@dataclass(frozen=True)
+class Shortened:
+    """Layers without most of what repeats. ``alike``: pairs of layers before which the buffer must stand alike.
+
+    Where it does, the repetitions left out would have changed nothing.
+    """
+
+    layers: tuple[LayerShape, ...]
+    alike: tuple[tuple[int, int], ...]
+
+
+def shortened(layers: tuple[LayerShape, ...], repeats: int) -> Shortened:
+    """Return ``layers`` with every repeating stretch cut to ``repeats`` of it; the last layers stay the last."""
     for period in range(1, LONGEST_PERIOD + 1):
-        start = next((at for at in range(period) if _repeats(layers, at, period)), None)
+        start = next((at for at in range(period) if _repeats(layers, at, period) > repeats), None)
         if start is not None:
-            count = _repeats(layers, start, period)
-            cut = start + count * period
-            return layers[:start] + layers[start : start + REPEATS * period] + shortened(layers[cut:])
-    return layers
+            kept = start + repeats * period
+            rest = shortened(layers[start + _repeats(layers, start, period) * period :], repeats)
+            alike = (kept - 2 * period, kept - period), *((kept + first, kept + second) for first, second in rest.alike)
+            return Shortened(layers[:kept] + rest.layers, alike)
+    return Shortened(layers, ())
 
 
 def _repeats(layers: tuple[LayerShape, ...], start: int, period: int) -> int:
-    """Return how often the ``period`` layers from ``start`` on follow one another, 0 where not more than REPEATS."""
+    """Return how often the ``period`` layers from ``start`` on follow one another."""
     stretch = layers[start : start + period]
     count = 0
     while stretch and layers[start + count * period : start + (count + 1) * period] == stretch:
         count += 1
-    return count if count > REPEATS else 0
+    return count
