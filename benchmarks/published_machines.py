@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from quietmind.machine.datasheets import datasheet_like
 from quietmind.machine.machine import Device, DeviceKind, Host, Link, Machine
 
-AVX2, AVX512 = ("avx2",), ("avx2", "avx512f")
+AVX2, AVX512F = ("avx2",), ("avx2", "avx512f")
+AVX512 = (*AVX512F, "avx512_vnni")
 AMX = (*AVX512, "amx_int8")
 
 
@@ -58,16 +59,16 @@ PLATFORMS = (
     Platform(
         "Core", {"14900": 16, "13900": 16, "14700": 14, "13700": 12, "12900": 12, "285k": 18, "265k": 15}, 89.6, AVX2
     ),
-    Platform("Core X", {"10900x": 10, "10980xe": 18, "7980xe": 18}, 93.9, AVX512),
+    Platform("Core X", {"10900x": 10, "10980xe": 18, "7980xe": 18}, 93.9, AVX512F),
     Platform("Xeon 6", {"6980p": 128, "6787p": 86, "6972p": 96}, 614.4, AMX),
     Platform(
         "Xeon Sapphire Rapids", {"8592": 64, "8490": 60, "8480": 56, "3495x": 56, "6530": 32, "6454": 32}, 307.2, AMX
     ),
-    Platform("Xeon Scalable", {"6138": 20, "6248": 20, "6226": 12, "8280": 28, "8260": 24}, 128.0, AVX512),
+    Platform("Xeon Scalable", {"6138": 20, "6248": 20, "6226": 12, "8280": 28, "8260": 24}, 128.0, AVX512F),
 )
 
 DESKTOP_CORES = 16  # a desktop that somebody put 100 GB and more into
-CHANNEL_GB_PER_S = {"ddr4": 25.6, "ddr5": 48.0}  # 3,200 and 6,000 million transfers of 8 bytes
+CHANNEL_GB_PER_S = {"ddr4": 25.6, "ddr5": 44.8}  # 3,200 and 5,600 million transfers of 8 bytes
 
 # Accelerators that the datasheets of the program lack: dense half-precision TFLOPS with f32 accumulation, by NVIDIA's
 # and AMD's architecture papers. GB10: a quarter of its FP4 without sparsity.
@@ -90,6 +91,10 @@ LINKS = (
     (re.compile(r"\b20[678]0\b|v100|t4\b"), 15.8),
 )
 OTHER_LINK = 31.5
+
+# Apple's GPUs: GHz by generation and cores of the full chip; 128 lanes a core multiply and add in each cycle.
+APPLE_GHZ = {"m1": 1.296, "m2": 1.398, "m3": 1.38, "m4": 1.578}
+APPLE_CORES = {"m1 max": 32, "m1 ultra": 64, "m2 max": 38, "m2 ultra": 76, "m3 max": 40, "m3 ultra": 80, "m4 max": 40}
 
 _APPLE = re.compile(r"\bm[1-9] ?(?:max|ultra|pro)\b|\bapple\b")
 _AMD = re.compile(r"radeon|instinct|\brx ?\d|\bw[67]\d00\b|\bmi\d")
@@ -141,7 +146,9 @@ def host_of(host: str) -> Host:
         cores = sockets * platform.cores[model]
     if cores is None and "desktop" in text:
         cores = DESKTOP_CORES
-    instructions = platform.instructions if platform else AVX512 if "xeon" in text or "epyc 9" in text else ()
+    instructions = (
+        platform.instructions if platform else AVX512F if "xeon" in text else AVX512 if "epyc 9" in text else ()
+    )
     return Host("Linux", host, physical_cores=cores, numa_nodes=sockets, instructions=instructions)
 
 
@@ -154,10 +161,18 @@ def accelerator_of(kind: DeviceKind, name: str, index: int, memory: float | None
         name,
         memory_bytes=None if memory is None else int(memory * 2**30),
         bandwidth_bytes_per_s=sheet.bandwidth_bytes_per_s if stated is None else stated * 1e9,
-        flops=sheet.flops if more is None else more * 1e12,
+        flops=_apple_flops(name.lower()) if kind == "metal" else sheet.flops if more is None else more * 1e12,
         key="metal" if kind == "metal" else f"{kind}{index}",
         unified=kind == "metal",
     )
+
+
+def _apple_flops(name: str) -> float | None:
+    chip = next((chip for chip in APPLE_CORES if chip in name), None)
+    if chip is None:
+        return None
+    stated = re.search(r"(\d+)[ -](?:gpu[ -])?core", name)
+    return (int(stated[1]) if stated else APPLE_CORES[chip]) * 128 * 2 * APPLE_GHZ[chip[:2]] * 1e9
 
 
 def _counted(accelerator: str) -> tuple[int, str]:

@@ -1,51 +1,138 @@
 """The constants of the speed model, each with where it comes from. All are shares or rates as (low, mid, high).
 
-Fitted by hand on measurements on a 2-core Xeon with AVX-512 (benchmarks/speed_accuracy.py) and on some of the published
-runs of Qwen3-235B-A22B; the others were kept to judge by. A constant is the same for every row: what differs between
-machines is their bandwidth, cores, instructions and flops.
+Fitted on measurements on a 2-core Xeon with AVX-512 (benchmarks/speed_here.py) and on those published runs that
+benchmarks/published_speeds.csv marks as fitted; its other rows were kept to judge by. A constant is the same for every
+row of a kind of hardware: what differs between machines is their bandwidth, cores, instructions and flops.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
+from quietmind.machine.machine import DeviceKind
 from quietmind.plan.interval import Interval
 
 # Reading memory ------------------------------------------------------------------------------------------------
 # Share of the stated bandwidth that a pass over weights reaches. A datasheet's number is never reached whole.
-HOST_READING = Interval(0.65, 0.9, 1.05)
+HOST_READING = Interval(0.5, 0.8, 1.08)
 MEASURED_READING = Interval(0.7, 0.95, 1.15)  # of what threads were seen to read on this very machine
-GPU_READING = Interval(0.55, 0.75, 0.92)
+# Of the sum over several NUMA nodes: pages are dealt to the nodes in turn or all to one, and most reads cross over.
+# Two sockets of Xeon 6138 with 256 GB/s together reach 57 to 90 GB/s (ik_llama.cpp, discussions 258 and 385).
+NUMA_READING = Interval(0.2, 0.4, 0.8)
 DISK_READING = Interval(0.4, 0.7, 0.95)  # scattered experts, read through a mapping
-# Attention of one token reads the cache in small pieces. Published: 0.38 (RTX 5090), 0.33 (3090 Ti), 0.14 (A6000).
-GPU_CACHE_READING = Interval(0.15, 0.33, 0.7)
 
-# Copying weights to a GPU: share of the link's stated bandwidth. One run at micro-batches of 512 gives 0.88 of PCIe 4.
-UPLOADING = Interval(0.55, 0.85, 0.97)
+# Copying weights to a GPU: share of the link's stated bandwidth. An A6000 reached 0.88 of it, an RTX 4080 0.7 with one
+# build and a third with another (ik_llama.cpp, issue 437 and discussion 357): pages mapped from a file are not pinned.
+UPLOADING = Interval(0.32, 0.72, 1.0)
 ASSUMED_LINK = Interval(10e9, 25e9, 55e9)  # bytes a second where the machine does not say: PCIe 3 to PCIe 5, 16 lanes
 
-# Multiplying on a GPU ------------------------------------------------------------------------------------------
-# Shares of the stated half-precision flops with f32 accumulation. GeForce cards state half of what their chips do, and
-# engines multiply quantized weights in int8 and attend in f16, which is not halved. From the pp512 of a 7B in Q4_0:
-# RTX 3090 0.97, 4090 0.98, A6000 (the chip of the 3090) 0.37 (llama.cpp's own collection, second-hand).
-GPU_MATRICES = Interval(0.15, 0.4, 0.7)
-GPU_EXPERTS = Interval(0.06, 0.15, 0.4)  # a few dozen tokens an expert fill the tiles badly
-GPU_ATTENTION = Interval(0.35, 0.6, 0.8)
-GEFORCE = 2.0  # times the shares above, attention 1.5
-GEFORCE_ATTENTION = 1.5
-# Where no flops are stated: flops for each byte a second of its memory. From an M2 Ultra (68) to an H100 (295).
-FLOPS_PER_BYTE = Interval(60.0, 150.0, 300.0)
+
+@dataclass(frozen=True)
+class GpuRates:
+    """What GPUs of one kind reach. Readings are shares of the memory's bandwidth, the others of the stated flops.
+
+    ``matrices`` holds for weights with many tokens; of that, ``experts`` is what a mixture reaches, times
+    rows / (rows + ``tile``) with so many rows an expert: kernels multiply whole tiles, and every expert that any token
+    visits costs at least one. ``flops_per_byte`` stands in for flops that are not stated.
+
+    ``layer_s`` is what starting a layer costs, ``mixture_s`` what its experts add (routing, gathering, more kernels);
+    ``recurrent_s`` what a layer with a recurrent state adds to a decoded token, ``recurrent_token_s`` to each token
+    of a prefill, whose chunks run one after another.
+    """
+
+    reading: Interval
+    cache_reading: Interval
+    matrices: Interval
+    experts: Interval
+    tile: float
+    attention: Interval
+    layer_s: Interval
+    mixture_s: Interval
+    recurrent_s: Interval
+    recurrent_token_s: Interval
+    flops_per_byte: Interval
+
+
+GPU_READING = Interval(0.68, 0.86, 0.97)
+# Attention of one token reads the cache in small pieces: with few heads a large GPU is hardly busy (published: 0.38 of
+# an RTX 5090, 0.33 of a 3090 Ti, 0.44 of a 4080, 0.7 of a GB10).
+GPU_CACHE_READING = Interval(0.2, 0.45, 0.8)
+GPU_LAYER_S = Interval(12e-6, 35e-6, 75e-6)  # a dozen kernels, in a graph that is started at once
+FLOPS_PER_BYTE = Interval(60.0, 150.0, 300.0)  # from an RTX 4070 Ti (159) to an H100 (295)
+
+# Of NVIDIA's, the stated flops are those with f32 accumulation.
+CUDA = GpuRates(
+    reading=GPU_READING,
+    cache_reading=GPU_CACHE_READING,
+    matrices=Interval(0.2, 0.33, 0.5),
+    experts=Interval(0.33, 0.56, 0.9),
+    tile=24.0,
+    attention=Interval(0.2, 0.45, 0.8),
+    layer_s=GPU_LAYER_S,
+    mixture_s=Interval(5e-6, 15e-6, 40e-6),
+    recurrent_s=Interval(5e-6, 15e-6, 40e-6),
+    recurrent_token_s=Interval(1e-6, 3e-6, 8e-6),
+    flops_per_byte=FLOPS_PER_BYTE,
+)
+# Apple's GPUs reach as much of their flops in half as in single precision. Flops for each byte a second of memory:
+# M1 Ultra 26, M1 Max 26, M2 Ultra 34, M3 Max 36, M3 Ultra 35, M4 Max 34.
+METAL = GpuRates(
+    reading=Interval(0.65, 0.88, 0.99),
+    cache_reading=Interval(0.15, 0.4, 0.8),
+    matrices=Interval(0.5, 0.65, 0.8),
+    experts=Interval(0.5, 0.7, 0.95),
+    tile=6.0,
+    attention=Interval(0.25, 0.38, 0.55),
+    layer_s=Interval(120e-6, 165e-6, 220e-6),
+    mixture_s=Interval(0.0, 10e-6, 40e-6),
+    recurrent_s=Interval(40e-6, 130e-6, 300e-6),
+    recurrent_token_s=Interval(3e-6, 9e-6, 20e-6),
+    flops_per_byte=Interval(24.0, 32.0, 40.0),
+)
+ROCM = GpuRates(
+    reading=Interval(0.6, 0.85, 0.95),
+    cache_reading=Interval(0.2, 0.5, 0.85),
+    matrices=Interval(0.22, 0.42, 0.6),
+    experts=Interval(0.35, 0.6, 0.95),
+    tile=8.0,
+    attention=Interval(0.08, 0.2, 0.45),
+    layer_s=Interval(40e-6, 100e-6, 160e-6),
+    mixture_s=Interval(0.0, 15e-6, 40e-6),
+    recurrent_s=Interval(10e-6, 40e-6, 120e-6),
+    recurrent_token_s=Interval(2e-6, 6e-6, 20e-6),
+    flops_per_byte=Interval(60.0, 130.0, 300.0),
+)
+GPU_RATES: dict[DeviceKind, GpuRates] = {"cuda": CUDA, "metal": METAL, "rocm": ROCM}
+
+# Stacked memory needs more reads under way than one token's products start: 70B in Q4_0 reaches 0.49 of an A100's
+# bandwidth where an A6000 reaches 0.77 with the same build.
+HBM_READING = Interval(0.4, 0.6, 0.85)
+_HBM = re.compile(r"\b(?:[ahbv][12]00|gh200|h800|mi\d{2,3}x?)\b", re.IGNORECASE)
+
+# GeForce cards state half of what their chips do, and engines multiply quantized weights in int8, which is not halved.
+# From the pp512 of 8B models: RTX 3090 0.85, 3080 0.94, 4080 0.83, 4090 0.65; RTX 6000 Ada 0.36.
+GEFORCE = 2.1
+GEFORCE_ATTENTION = 1.5  # accumulates in f16 for the most part
+_GEFORCE = re.compile(r"geforce|\b[rg]tx ?[1-5]0[5-9]0\b", re.IGNORECASE)
+
+# The exponential of each score costs the same however few products stand behind it: shorter heads fill less.
+FULL_HEAD = 128
 
 # Waiting -------------------------------------------------------------------------------------------------------
-GPU_LAYER_S = Interval(15e-6, 50e-6, 110e-6)  # a dozen kernels to start
-# On Apple's GPUs. From the decode rates of 8B, 70B and 30B-A3B models that owners of an M2 Ultra report (second-hand).
-METAL_LAYER_S = Interval(90e-6, 180e-6, 260e-6)
 HOST_LAYER_CORE_S = Interval(1e-6, 4e-6, 10e-6)  # two dozen barriers, which take longer the more threads meet there
 EXPERTS_OF_LAYER = 0.2  # of those, the share that a layer's experts alone cost
+# With experts on the host a GPU's graph is cut at every one of these layers, and its kernels are started one by one: an
+# RTX 4080 with 14 of 48 layers' experts on the host needs a tenth of a millisecond more for each layer.
+SPLIT_LAYER_S = Interval(40e-6, 105e-6, 190e-6)
 HANDOVER_S = Interval(30e-6, 90e-6, 220e-6)  # activations there and back, synchronized
 UPLOAD_LAYER_S = Interval(50e-6, 150e-6, 600e-6)
+# A recurrent layer on the host: many small operations, each with its barriers. Builds before the fused kernel took
+# 2 to 3 ms (llama.cpp, issue 19480; ik_llama.cpp, pull request 1266), with it about half a millisecond.
+HOST_RECURRENT_S = Interval(0.1e-3, 0.6e-3, 3e-3)
+HOST_RECURRENT_TOKEN_S = Interval(8e-6, 50e-6, 250e-6)
 
 # The host's processor ------------------------------------------------------------------------------------------
 CORE_READING = Interval(8e9, 16e9, 40e9)  # bytes a second that one core alone can read
@@ -80,49 +167,102 @@ HOST_PRODUCTS: dict[str, tuple[float, float]] = {
     "iq2_k": (18.0, 50.0),
     "iq3_k": (18.0, 50.0),
     "iq4_k": (18.0, 50.0),
+    "iq5_k": (18.0, 50.0),
+    "iq6_k": (18.0, 50.0),
 }
 OTHER_PRODUCTS = (6.0, 8.0)  # a type that nobody measured: like the slower ones
 HOST_SPREAD = Interval(0.45, 1.0, 1.6)  # from one processor of a generation to another
+HOST_TILE = 8.0  # rows that an expert costs at least, as ``tile`` of a GPU
+# Desktop processors run at 5 GHz and more where servers do 2 to 3.5: the same dense products on a Ryzen 7950X are 0.8
+# to 3 times as many, by type (ik_llama.cpp, discussion 164).
+DESKTOP = 1.4
+_DESKTOP = re.compile(r"ryzen|core\W*(?:tm)?\W*(?:i[3579]|ultra)|\bi[3579]-", re.IGNORECASE)
 # Attention over a cache in f16, and its share for quantized ones, whose rows are turned back first.
 HOST_ATTENTION = (2.9, 16.0)
 QUANTIZED_CACHE = 0.6
 # Against AVX-512, by the best instructions there are. Second-hand: published runs of the same model on both.
-INSTRUCTIONS: tuple[tuple[str, float], ...] = (("amx_int8", 1.0), ("avx512f", 1.0), ("avx2", 0.6), ("neon", 0.6))
+INSTRUCTIONS: tuple[tuple[str, float], ...] = (
+    ("avx512_vnni", 1.0),
+    ("amx_int8", 1.0),
+    ("avx512f", 0.6),
+    ("avx2", 0.6),
+    ("neon", 0.6),
+)
 UNKNOWN_INSTRUCTIONS = Interval(0.5, 0.8, 1.0)
 
 # How an engine prefills with weights that the host holds: llama.cpp brings them to a GPU, ik_llama.cpp with weights
 # repacked for the processor multiplies them where they are, by tiles of its own (iqk_mul_mat).
 Engine = Literal["llama.cpp", "ik_llama.cpp"]
-IK_TILES = 150.0  # 1e9 products a second and core, whatever the type; fitted on two published runs with an EPYC 9355
+# 1e9 products a second and core, whatever the type.
+IK_TILES = 150.0
+IK_SPREAD = Interval(0.25, 1.0, 1.6)
+IK_ATTENTION = (24.0, 85.0)  # a cache of any type (ik_llama.cpp, discussion 357: a Ryzen 7950X at 8 and 16 thousand)
 
 
-_GEFORCE = re.compile(r"geforce|\b[rg]tx ?[1-5]0[5-9]0\b", re.IGNORECASE)
+def gpu_share(
+    name: str, component: str, rows: float | None = None, kind: DeviceKind = "cuda", head: int = 0
+) -> Interval:
+    """Return which share of its stated flops the GPU called ``name`` reaches on ``component``.
 
-
-def gpu_share(name: str, component: str) -> Interval:
-    """Return which share of its stated flops the GPU called ``name`` reaches on ``component``."""
-    share = {"experts": GPU_EXPERTS, "kv": GPU_ATTENTION}.get(component, GPU_MATRICES)
-    if not _GEFORCE.search(name):
+    ``rows`` tokens are multiplied with a matrix at once (None: many): with an expert those that chose it. ``head`` is
+    the length of attention's heads (0: long).
+    """
+    rates = GPU_RATES[kind]
+    geforce = kind == "cuda" and _GEFORCE.search(name) is not None
+    if component == "kv":
+        wide = min(1.0, head / FULL_HEAD) if head else 1.0
+        return _times(rates.attention, wide * (GEFORCE_ATTENTION if geforce else 1.0))
+    share = _times(rates.matrices, GEFORCE if geforce else 1.0)
+    if component != "experts":
         return share
-    factor = GEFORCE_ATTENTION if component == "kv" else GEFORCE
-    return Interval(share.low * factor, share.mid * factor, share.high * factor)
+    filled = (
+        rows / (rows + rates.tile) if rows is not None and rows > 1 else 1.0
+    )  # one token is multiplied without tiles
+    experts = rates.experts
+    return Interval(
+        share.low * experts.low * filled, share.mid * experts.mid * filled, share.high * experts.high * filled
+    )
+
+
+def gpu_reading(kind: DeviceKind, name: str, component: str) -> Interval:
+    """Return which share of its memory's bandwidth the GPU called ``name`` reads ``component`` with."""
+    if component == "kv":
+        return GPU_RATES[kind].cache_reading
+    return HBM_READING if _HBM.search(name) else GPU_RATES[kind].reading
 
 
 def host_rate(
-    kind: str, component: str, *, prefill: bool, instructions: Sequence[str], engine: Engine = "llama.cpp"
+    kind: str,
+    component: str,
+    *,
+    prefill: bool,
+    rows: float,
+    instructions: Sequence[str],
+    processor: str = "",
+    engine: Engine = "llama.cpp",
 ) -> Interval:
     """Return multiplications with addition a second that one core does on weights (or a cache) of type ``kind``."""
-    column = 1 if prefill else 0
-    if component == "kv":
+    column, spread = (1 if prefill else 0), HOST_SPREAD
+    if engine == "ik_llama.cpp" and component == "kv":
+        rate = IK_ATTENTION[column]
+    elif component == "kv":
         rate = HOST_ATTENTION[column] * (1.0 if kind in ("f16", "f32", "bf16") else QUANTIZED_CACHE)
     elif prefill and engine == "ik_llama.cpp":
-        rate = IK_TILES
+        rate, spread = IK_TILES, IK_SPREAD
     else:
         rate = HOST_PRODUCTS.get(kind, OTHER_PRODUCTS)[column]
+    if prefill and component == "experts":
+        rate *= rows / (rows + HOST_TILE)
+    if prefill and engine == "llama.cpp" and _DESKTOP.search(processor):
+        rate *= DESKTOP
     known = next((share for name, share in INSTRUCTIONS if name in instructions), None)
     by_instructions = UNKNOWN_INSTRUCTIONS if known is None else Interval(known, known, known)
     return Interval(
-        rate * 1e9 * HOST_SPREAD.low * by_instructions.low,
+        rate * 1e9 * spread.low * by_instructions.low,
         rate * 1e9 * by_instructions.mid,
-        rate * 1e9 * HOST_SPREAD.high * by_instructions.high,
+        rate * 1e9 * spread.high * by_instructions.high,
     )
+
+
+def _times(interval: Interval, factor: float) -> Interval:
+    return Interval(interval.low * factor, interval.mid * factor, interval.high * factor)

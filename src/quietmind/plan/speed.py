@@ -82,7 +82,7 @@ def predict(  # noqa: PLR0913 - the settings of a run, each given by its name
             experts_used=experts_used,
             uploads=engine == "llama.cpp",
         )
-        return roof.prefill(work)
+        return roof.prefill(work, micro_batch)
 
     decoding = decode_at(depth)
     decode, prefill = decoding.rate(1), prefill_at(depth).rate(micro_batch)
@@ -197,20 +197,25 @@ class _Roof:
 
     def decode(self, work: Mapping[str, Traffic]) -> _Time:
         """Return what one token waits for."""
-        return _Time(tuple(term for key, done in work.items() for term in self._terms(key, done, prefill=False)))
+        return self._time(work, None)
 
-    def prefill(self, work: Mapping[str, Traffic]) -> _Time:
-        """Return what one micro-batch waits for."""
-        return _Time(tuple(term for key, done in work.items() for term in self._terms(key, done, prefill=True)))
+    def prefill(self, work: Mapping[str, Traffic], tokens: int) -> _Time:
+        """Return what one micro-batch of ``tokens`` waits for."""
+        return self._time(work, tokens)
 
-    def _terms(self, key: str, done: Traffic, *, prefill: bool) -> Iterator[_Term]:
+    def _time(self, work: Mapping[str, Traffic], tokens: int | None) -> _Time:
+        """``tokens`` are prefilled at once, None: one is decoded."""
+        split = any(done.handovers for done in work.values())
+        return _Time(tuple(term for key, done in work.items() for term in self._terms(key, done, tokens, split=split)))
+
+    def _terms(self, key: str, done: Traffic, tokens: int | None, *, split: bool) -> Iterator[_Term]:
         for component in dict.fromkeys(part.component for part in done.parts):
             if component == "embedding" and self._bandwidth(key) is None:
                 continue  # a row of some kilobytes
             parts = [part for part in done.parts if part.component == component and (part.bytes or part.products)]
             if parts:
-                yield self._part(key, parts, prefill=prefill)
-        yield from self._waits(key, done)
+                yield self._part(key, parts, prefill=tokens is not None)
+        yield from self._waits(key, done, tokens, split=split)
         if done.uploaded_bytes:
             size = format_bytes(int(done.uploaded_bytes))
             what = f"the link to {key}: {size} of weights a micro-batch"
@@ -233,17 +238,15 @@ class _Roof:
             source = f"{place} memory {component == 'kv'}"
         return _Term(what, source, _slower(reading, multiplying))
 
-    def _waits(self, key: str, done: Traffic) -> list[_Term]:
-        if key == HOST:
-            cores = self._cores()
-            core = roofline.HOST_LAYER_CORE_S
-            layer = Interval(core.low * cores.low, core.mid * cores.mid, core.high * cores.high)
-        else:
-            metal = any(device.key == key and device.kind == "metal" for device in self.machine.devices)
-            layer = roofline.METAL_LAYER_S if metal else roofline.GPU_LAYER_S
+    def _waits(self, key: str, done: Traffic, tokens: int | None, *, split: bool) -> list[_Term]:
+        layer, mixture, recurrent = self._starting(key, tokens, split=split)
         waits = []
         if done.layers:
-            waits.append(_Term(f"{key}: starting {done.layers} layers", f"start {key}", _times(layer, done.layers)))
+            start = _joined((_times(layer, done.layers), _times(mixture, done.mixtures)))
+            waits.append(_Term(f"{key}: starting {done.layers} layers", f"start {key}", start))
+        if done.recurrent:
+            what = f"{key}: the recurrent states of {done.recurrent} layers"
+            waits.append(_Term(what, f"recurrent {key}", _times(recurrent, done.recurrent)))
         if done.handovers:
             what = f"handing {done.handovers} layers over to {key} and back"
             waits.append(_Term(what, "handover", _times(roofline.HANDOVER_S, done.handovers)))
@@ -252,6 +255,20 @@ class _Roof:
             what = f"bringing {done.layers} layers to {key}"
             waits.append(_Term(what, "handover", _times(roofline.UPLOAD_LAYER_S, done.layers)))
         return waits
+
+    def _starting(self, key: str, tokens: int | None, *, split: bool) -> tuple[Interval, Interval, Interval]:
+        """Return the seconds that a layer takes to start on a device, its experts, and its recurrent state."""
+        if key in (HOST, DISK):
+            cores, core = self._cores(), roofline.HOST_LAYER_CORE_S
+            layer = Interval(core.low * cores.low, core.mid * cores.mid, core.high * cores.high)
+            once, each = roofline.HOST_RECURRENT_S, roofline.HOST_RECURRENT_TOKEN_S
+            mixture = Interval(0.0, 0.0, 0.0)
+        else:
+            rates = roofline.GPU_RATES[self._device(key).kind]
+            layer, mixture, once, each = rates.layer_s, rates.mixture_s, rates.recurrent_s, rates.recurrent_token_s
+            if split and self._device(key).kind != "metal":
+                layer = roofline.SPLIT_LAYER_S
+        return layer, mixture, once if tokens is None else _times(each, tokens)
 
     def _device(self, key: str) -> Device:
         return next(device for device in self.machine.devices if device.key == key)
@@ -268,10 +285,14 @@ class _Roof:
         if key == DISK:
             return _times(roofline.DISK_READING, stated)
         if key == HOST:
-            seen = self.machine.cpu.measured
-            reached = _times(roofline.MEASURED_READING if seen else roofline.HOST_READING, stated)
-            return _least(reached, _times(roofline.CORE_READING, self._cores().high))
-        return _times(roofline.GPU_CACHE_READING if component == "kv" else roofline.GPU_READING, stated)
+            return _least(_times(self._host_reading(), stated), _times(roofline.CORE_READING, self._cores().high))
+        device = self._device(key)
+        return _times(roofline.gpu_reading(device.kind, device.name, component), stated)
+
+    def _host_reading(self) -> Interval:
+        if self.machine.cpu.measured:
+            return roofline.MEASURED_READING
+        return roofline.NUMA_READING if (self.machine.host.numa_nodes or 1) > 1 else roofline.HOST_READING
 
     def _multiplying(self, key: str, part: Part, *, prefill: bool) -> Interval:
         """Return multiplications with addition a second."""
@@ -281,16 +302,18 @@ class _Roof:
                 part.type,
                 part.component,
                 prefill=prefill,
+                rows=part.rows,
                 instructions=self.machine.host.instructions,
+                processor=self.machine.host.cpu,
                 engine=self.engine,
             )
             return Interval(rate.low * cores.low, rate.mid * cores.mid, rate.high * cores.high)
         device = self._device(key)
-        share = roofline.gpu_share(device.name, part.component)
+        share = roofline.gpu_share(device.name, part.component, part.rows, device.kind, part.head)
         if device.flops is not None:
             return _times(share, device.flops / 2)
         self._assume(f"the flops of {device.name}: from its bandwidth")
-        guess = _times(roofline.FLOPS_PER_BYTE, (device.bandwidth_bytes_per_s or 0.0) / 2)
+        guess = _times(roofline.GPU_RATES[device.kind].flops_per_byte, (device.bandwidth_bytes_per_s or 0.0) / 2)
         return Interval(share.low * guess.low, share.mid * guess.mid, share.high * guess.high)
 
     def _link(self, key: str) -> Interval:

@@ -6,6 +6,7 @@ These are counts, not times: bytes from the tensor table and the cache's rows, m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,21 +33,26 @@ Component = Literal["dense", "experts", "kv", "output", "embedding"]
 class Part:
     """One stream of work on a device: ``bytes`` read, ``products`` multiplications with addition (2 flops each).
 
-    ``type`` is the element type that is read, which decides what a multiplication costs on a processor.
+    ``type`` is the element type that is read, which decides what a multiplication costs on a processor. ``rows`` tokens
+    are multiplied with a matrix at once, on average: with an expert those that chose it. ``head`` is the length of an
+    attention's heads, 0 of what has none.
     """
 
     component: Component
     type: str
     bytes: float
     products: float
+    rows: float = 1.0
+    head: int = 0
 
 
 @dataclass(frozen=True)
 class Traffic:
     """What one device does for one decoded token, or for one micro-batch of a prefill.
 
-    ``layers`` counts the layers whose dense part is computed here, ``handovers`` the layers whose experts live on
-    another device than that part, so that every token waits for two crossings. ``uploaded_bytes`` cross the link to
+    ``layers`` counts the layers whose dense part is computed here, of them ``recurrent`` those with a recurrent state,
+    ``mixtures`` those whose experts are multiplied here, ``handovers`` those whose experts live on another device than
+    the dense part, so that every token waits for two crossings. ``uploaded_bytes`` cross the link to
     this device, once a micro-batch, because the host holds weights that this device multiplies with.
     """
 
@@ -54,6 +60,8 @@ class Traffic:
     layers: int = 0
     handovers: int = 0
     uploaded_bytes: float = 0.0
+    mixtures: int = 0
+    recurrent: int = 0
 
     @property
     def bytes(self) -> float:
@@ -189,13 +197,13 @@ def _counted(
     visits = used / card.experts if card.experts else 0.0
     tally = _Tally(placement, tokens, uploads=uploads)
     for number, layer in enumerate(model.layers):
-        tally.layer(placement.dense[number], placement.experts[number])
-        tally.weights("dense", placement.dense[number], layer.dense, read=1.0, visited=1.0)
-        if placement.experts[number]:
-            beside = placement.dense[number]
-            tally.weights("experts", placement.experts[number], layer.experts, touched, visits, beside)
+        dense, experts = placement.dense[number], placement.experts[number]
+        tally.layer(dense, experts, recurrent=card.layer_kinds[number] is LayerKind.LINEAR)
+        tally.weights("dense", dense, layer.dense, read=1.0, visited=1.0)
+        if experts:
+            tally.weights("experts", experts, layer.experts, touched, visits, beside=dense)
         for read, products in _attention(card, number, kv, depth, tokens):
-            tally.add(placement.kv[number], Part("kv", kv.name, read, products))
+            tally.add(placement.kv[number], Part("kv", kv.name, read, products, head=card.key_length))
     if tokens == 1:
         tally.weights("output", placement.output, model.output, read=1.0, visited=1.0)
     tally.add(placement.embedding, Part("embedding", model.embedding, model.embedding_row * tokens, 0.0))
@@ -218,7 +226,7 @@ def _attention(card: ModelCard, layer: int, kv: GgmlType, depth: int, tokens: in
     seen = depth + (tokens + 1) / 2  # a token attends to what is before it: on average half of its micro-batch
     if kind is LayerKind.SLIDING and card.sliding_window is not None:
         cells = min(cells, float(card.sliding_window + tokens - 1))
-        seen = min(seen, float(card.sliding_window))
+        seen = cells if tokens > 1 else min(seen, cells)  # the rest is masked, not left out
     if kind is LayerKind.LATENT and card.latent is not None:
         row = card.latent.kv_rank + card.latent.rope_length  # one row for all heads; the values are its first part
         yield (
@@ -239,6 +247,8 @@ def _attention(card: ModelCard, layer: int, kv: GgmlType, depth: int, tokens: in
 class _Counts:
     bytes: float = 0.0
     products: float = 0.0
+    rows: float = 0.0
+    head: int = 0
 
 
 class _Tally:
@@ -251,40 +261,57 @@ class _Tally:
         self._first = accelerators[0] if accelerators else HOST
         self._tokens = tokens
         self._counts: dict[str, dict[tuple[Component, str], _Counts]] = {}
-        self._layers: dict[str, int] = {}
-        self._handovers: dict[str, int] = {}
+        self._layers: Counter[str] = Counter()
+        self._mixtures: Counter[str] = Counter()
+        self._recurrent: Counter[str] = Counter()
+        self._handovers: Counter[str] = Counter()
         self._uploaded: dict[str, float] = {}
 
-    def layer(self, dense: str, experts: str) -> None:
-        self._layers[dense] = self._layers.get(dense, 0) + 1
+    def layer(self, dense: str, experts: str, *, recurrent: bool) -> None:
+        self._layers[dense] += 1
+        self._recurrent[dense] += recurrent
+        if experts:
+            self._mixtures[self._computed(experts, dense)] += 1
         if experts and experts != dense and not self._uploads:
-            self._handovers[experts] = self._handovers.get(experts, 0) + 1
+            self._handovers[experts] += 1
+
+    def _computed(self, key: str, beside: str | None) -> str:
+        """Return where weights on ``key`` are multiplied: uploaded ones beside their layer's dense part on a GPU."""
+        if not self._uploads or key not in (HOST, DISK):
+            return key
+        return self._first if beside is None or beside in (HOST, DISK, "metal") else beside
 
     def weights(
         self, component: Component, key: str, weights: Weights, read: float, visited: float, beside: str | None = None
     ) -> None:
         """Count weights of which ``read`` are read and ``visited`` are multiplied with each token, as shares."""
-        computed = key
-        if self._uploads and key in (HOST, DISK):
-            computed = beside if beside not in (None, HOST, DISK, "metal") else self._first
+        computed = self._computed(key, beside)
+        rows = self._tokens * visited / read if read else 0.0
         for kind, (size, elements) in weights.items():
             if computed != key:
                 self._uploaded[computed] = self._uploaded.get(computed, 0.0) + size * read
                 self.add(key, Part(component, kind, size * read if key == DISK else 0.0, 0.0))
-            self.add(computed, Part(component, kind, size * read, elements * visited * self._tokens))
+            self.add(computed, Part(component, kind, size * read, elements * visited * self._tokens, rows))
 
     def add(self, key: str, part: Part) -> None:
         counts = self._counts.setdefault(key, {}).setdefault((part.component, part.type), _Counts())
         counts.bytes += part.bytes
         counts.products += part.products
+        counts.rows = max(counts.rows, part.rows)
+        counts.head = max(counts.head, part.head)
 
     def traffic(self) -> dict[str, Traffic]:
         return {
             key: Traffic(
-                tuple(Part(component, kind, c.bytes, c.products) for (component, kind), c in counts.items()),
-                self._layers.get(key, 0),
-                self._handovers.get(key, 0),
+                tuple(
+                    Part(component, kind, c.bytes, c.products, c.rows, c.head)
+                    for (component, kind), c in counts.items()
+                ),
+                self._layers[key],
+                self._handovers[key],
                 self._uploaded.get(key, 0.0),
+                self._mixtures[key],
+                self._recurrent[key],
             )
             for key, counts in self._counts.items()
         }
