@@ -80,6 +80,7 @@ class Stub(socketserver.ThreadingMixIn, socketserver.TCPServer):
 class Answering(BaseHTTPRequestHandler):
     server: Stub
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # an answer in one piece; events are flushed
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -94,6 +95,7 @@ class Answering(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+        self.wfile.flush()
 
     def refuse(self, message: str, status: int = 400) -> None:
         self.reply({"error": {"message": message, "type": "BadRequestError", "param": None, "code": status}}, status)
@@ -204,6 +206,7 @@ class Answering(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": counted, "completion_tokens": len(said), "total_tokens": counted + len(said)}
         self.event({"choices": [], "usage": {**usage, "prompt_tokens_details": {"cached_tokens": cached}}})
         self.wfile.write(b"data: [DONE]\n\n")
+        self.wfile.flush()
 
     def event(self, content: dict[str, Any]) -> None:
         self.wfile.write(b"data: " + json.dumps(content).encode() + b"\n\n")
