@@ -18,6 +18,7 @@ from quietmind.machine.machine import Device, Machine
 from quietmind.model.card import LayerKind, ModelCard, Rope, Tensor
 from quietmind.plan import Ask, DeviceUse, Row, plan, render, to_json
 from quietmind.plan.compare import compare, render_comparison
+from quietmind.plan.interval import Interval
 from quietmind.plan.kv import KV_TYPES
 from quietmind.plan.render import memory_bar
 from quietmind.plan.yarn import Yarn, yarn_for
@@ -256,3 +257,21 @@ def test_a_plan_that_does_not_fit_shows_no_speed(card_of: MakeCard, machine_of: 
     assert "speed: none, since it does not fit" in render(found)
     assert to_json(found)["speed"] is None
     assert " - " in render_comparison(compare(known, card_of(), Ask(4096))).splitlines()[5]
+
+
+def test_the_quantization_and_the_native_context_stand_in_the_first_lines(
+    card_of: MakeCard, machine_of: MakeMachine
+) -> None:
+    first, second, *_ = render(plan(machine_of(), card_of(quantization="Q4_K_M"), Ask(4096))).splitlines()
+    assert first.startswith("Small Q4_K_M (qwen3) on ")
+    assert second.startswith("context 4,096 (native 40,960), KV f16")
+    named = plan(machine_of(), card_of(name="Small-q4_k_m", quantization="Q4_K_M"), Ask(4096))
+    assert named.title == "Small-q4_k_m"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1092.4, "1,092"), (41.23, "41.2"), (9.0, "9.0"), (5.04, "5.0"), (0.5, "0.50"), (0.0951, "0.095")],
+)
+def test_every_speed_has_the_digits_of_its_size(value: float, shown: str) -> None:
+    assert str(Interval(value, value, value)) == f"{shown} ({shown}-{shown})"

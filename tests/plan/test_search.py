@@ -111,7 +111,7 @@ def test_no_choice_is_beaten_by_another_in_everything(machine_of: Machines, fami
 def test_what_does_not_fit_says_by_how_much(machine_of: Machines, family: list[ModelCard]) -> None:
     frontier = found(machine_of(memory=100 * MIB, free=100 * MIB), family, goal="quality")
     assert frontier.chosen is None
-    assert all("takes" in each.reason and "of 100.0 MiB" in each.reason for each in frontier.rejected)
+    assert all("takes" in each.reason and "and there are 100.0 MiB" in each.reason for each in frontier.rejected)
     tiny = found(machine_of(memory=MIB, free=MIB), family, goal="quality")
     assert tiny.planned == 0, "weights that are larger than all memory need no plan"
     assert all("weights alone" in each.reason for each in tiny.rejected)

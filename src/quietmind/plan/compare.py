@@ -150,7 +150,7 @@ def render_comparison(comparison: Comparison) -> str:
     table = align(rows, left={0, len(groups) + 1, len(groups) + 5})
     return "\n".join(
         [
-            f"{base.model} on {base.machine}: one change at a time",
+            f"{base.title} on {base.machine}: one change at a time",
             f"as planned: context {base.context:,}, KV {base.kv_type}, micro-batch {base.micro_batch:,}; "
             "tokens/s of one sequence with its context full",
             "",
@@ -219,6 +219,7 @@ def summary_to_json(planned: Plan) -> dict[str, Any]:
     """Return what sums a plan up as JSON-ready values."""
     return {
         "model": planned.model,
+        "quantization": planned.quantization,
         "machine": planned.machine,
         "context": planned.context,
         "kv_type": planned.kv_type,
@@ -232,7 +233,7 @@ def summary_to_json(planned: Plan) -> dict[str, Any]:
 def render_side_by_side(both: SideBySide) -> str:
     """Return plans of several models on one machine as columns: components in rows, totals, speed, and all at once."""
     plans = both.alone
-    rows = [["", *(f"{each.model}" for each in plans)]]
+    rows = [["", *(each.title for each in plans)]]
     keys = list(dict.fromkeys((row.device, row.component) for each in plans for row in each.ledger.rows))
     for device in dict.fromkeys(device for device, _ in keys):
         for key in (key for key in keys if key[0] == device):

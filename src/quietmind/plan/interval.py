@@ -22,4 +22,5 @@ class Interval:
 
 
 def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2g}"
+    """Return ``value`` with the digits that a prediction deserves: 1,092, 41.2, 9.0, 0.50, 0.095."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:#.2g}"

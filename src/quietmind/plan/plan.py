@@ -181,6 +181,8 @@ def _planned(placed: Placed, measured: Sequence[Measurement]) -> Plan:
         ),
         experts_used=card.experts_used,
         sequences=run.sequences,
+        quantization=card.quantization,
+        native_context=card.native_context,
     )
 
 

@@ -64,6 +64,14 @@ class Plan:
     companions: tuple[Plan, ...] = ()
     engine_key: str = "llama.cpp"
     split: Split | None = None
+    quantization: str | None = None
+    native_context: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The model with its quantization, which a name of the catalogue leaves to the plan."""
+        known = self.quantization is None or self.quantization.casefold() in self.model.casefold()
+        return self.model if known else f"{self.model} {self.quantization}"
 
 
 def memory_verdict(machine: Machine, held: Mapping[str, int]) -> Verdict:

@@ -41,10 +41,12 @@ def render(plan: Plan, width: int = BAR_WIDTH) -> str:
     """
     threads = f", {plan.threads} threads" if plan.threads is not None else ""
     sequences = f", {plan.sequences} sequences" if plan.sequences > 1 else ""
+    native = f" (native {plan.native_context:,})" if plan.native_context else ""
     return "\n".join(
         [
-            f"{plan.model} ({plan.arch}) on {plan.machine}, {plan.engine}",
-            f"context {plan.context:,}, KV {plan.kv_type}, micro-batch {plan.micro_batch:,}{threads}{sequences}",
+            f"{plan.title} ({plan.arch}) on {plan.machine}, {plan.engine}",
+            f"context {plan.context:,}{native}, KV {plan.kv_type}, micro-batch {plan.micro_batch:,}"
+            f"{threads}{sequences}",
             *([_where(plan.placement)] if plan.placement else []),
             "",
             *_table(plan),
@@ -180,11 +182,13 @@ def to_json(plan: Plan) -> dict[str, Any]:
     """
     return {
         "model": plan.model,
+        "quantization": plan.quantization,
         "arch": plan.arch,
         "machine": plan.machine,
         "engine": plan.engine,
         "verdict": plan.verdict,
         "context": plan.context,
+        "native_context": plan.native_context,
         "kv_type": plan.kv_type,
         "micro_batch": plan.micro_batch,
         "batch": plan.batch,

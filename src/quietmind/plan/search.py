@@ -243,7 +243,7 @@ def shortfall(machine: Machine, planned: Plan, min_decode: float | None) -> str:
         needed = sum(use.needed_bytes for use in planned.devices)
         there = memory_of(machine)
         if there is not None and needed > there:
-            return f"takes {format_bytes(needed)} at {planned.context:,}, of {format_bytes(there)}"
+            return f"takes {format_bytes(needed)} at {planned.context:,}, and there are {format_bytes(there)}"
         return f"does not fit at {planned.context:,}: {_overfull(planned)}"
     if min_decode is None:
         return ""
