@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from quietmind.base.errors import EngineCrashed, EngineError, EngineHung, EngineOutOfMemory, EngineRefused
@@ -80,6 +82,7 @@ class FakeEngine:
         self._model = model
         self.capabilities = capabilities
         self.endpoint: Endpoint | None = None
+        self.build = "fake 1"
         self._gone: EngineError | None = None
         self._turn = Turn()
         self._cache: list[int] = []
@@ -135,6 +138,23 @@ class FakeEngine:
             reason,
             Timings(cached, prefilled, _PREFILL_MS * prefilled, len(spoken), _DECODE_MS * len(spoken)),
         )
+
+    def save(self, file: Path) -> int:
+        """Write the tokens that are held."""
+        self._require_alive()
+        if not self._cache:
+            raise EngineRefused("the fake engine holds no prompt to save")
+        file.write_text(json.dumps(self._cache), encoding="ascii")
+        return len(self._cache)
+
+    def restore(self, file: Path) -> int:
+        """Hold the tokens of ``file``."""
+        self._require_alive()
+        try:
+            self._cache = [int(token) for token in json.loads(file.read_text(encoding="ascii"))]
+        except (OSError, ValueError, TypeError) as error:
+            raise EngineRefused(f"the fake engine cannot restore {file.name} ({error}); read it again") from error
+        return len(self._cache)
 
     def healthy(self) -> bool:
         """Say whether the engine would take a request now."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
-from quietmind.base.errors import ContextOverflow, UsageError
+from quietmind.base.errors import ContextOverflow, EngineRefused, UsageError
 from quietmind.plan.engines import Capabilities
 
 Role = Literal["system", "user", "assistant"]
@@ -170,6 +170,34 @@ class Engine(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc_info: object) -> None: ...
+
+
+@runtime_checkable
+class Saving(Protocol):
+    """What an engine whose capabilities name snapshots can do besides: keep the KV cache of its last prompt."""
+
+    @property
+    def build(self) -> str:
+        """The engine's build: what one saves is for the same one only."""
+
+    def save(self, file: Path) -> int:
+        """Write the KV cache that is held now to ``file`` and return its tokens.
+
+        Raises EngineRefused where nothing is held or the file cannot be written, EngineCrashed, EngineHung.
+        """
+
+    def restore(self, file: Path) -> int:
+        """Hold what :meth:`save` has written, and return its tokens; ``generate`` then finds them cached.
+
+        Raises EngineRefused for a file that the engine does not take, EngineCrashed, EngineHung.
+        """
+
+
+def saving(engine: Engine) -> Saving:
+    """Return ``engine`` as one that keeps caches. Raises EngineRefused for one that does not."""
+    if isinstance(engine, Saving):
+        return engine
+    raise EngineRefused(f"{engine.model}: this engine cannot save what it has read; use llama.cpp for notebooks")
 
 
 def require_room(request: Request, prompt_tokens: int, context: int) -> None:

@@ -13,7 +13,7 @@ from typing import Self
 import psutil
 
 from quietmind.base.sqlite import Migration, connect, database_exists, transaction, translated
-from quietmind.engine.port import Delta, Endpoint, Engine, Finished, Message, Prompt, Request, Timings
+from quietmind.engine.port import Delta, Endpoint, Engine, Finished, Message, Prompt, Request, Timings, saving
 from quietmind.notes.schema import MIGRATIONS as NOTES
 from quietmind.plan.engines import Capabilities
 from quietmind.plan.measured import Measurement, What
@@ -194,6 +194,19 @@ class Noting:
                 yield event
         finally:
             events.close()
+
+    @property
+    def build(self) -> str:
+        """The engine's build."""
+        return saving(self._engine).build
+
+    def save(self, file: Path) -> int:
+        """Write the KV cache that is held to ``file``; see the port."""
+        return saving(self._engine).save(file)
+
+    def restore(self, file: Path) -> int:
+        """Hold the KV cache of ``file``; see the port."""
+        return saving(self._engine).restore(file)
 
     def healthy(self) -> bool:
         """Say whether the engine would take a request now."""

@@ -23,7 +23,7 @@ from quietmind.base.errors import (
     EngineStartFailed,
     QuietmindError,
 )
-from quietmind.engine.port import Delta, Endpoint, Engine, Finished, Message, Prompt, Request
+from quietmind.engine.port import Delta, Endpoint, Engine, Finished, Message, Prompt, Request, saving
 from quietmind.plan.engines import Capabilities
 from quietmind.workspace.paging import Paging
 
@@ -179,6 +179,19 @@ class Supervised:
                 return
             finally:
                 watched.close()
+
+    @property
+    def build(self) -> str:
+        """The engine's build."""
+        return saving(self.engine).build
+
+    def save(self, file: Path) -> int:
+        """Write the KV cache that is held to ``file``; see the port. Not asked twice: a new engine holds nothing."""
+        return saving(self.engine).save(file)
+
+    def restore(self, file: Path) -> int:
+        """Hold the KV cache of ``file``; see the port."""
+        return self._twice(lambda engine: saving(engine).restore(file))
 
     def healthy(self) -> bool:
         """Say whether a request would be taken now. Never raises, never waits for a start."""
