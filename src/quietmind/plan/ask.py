@@ -32,8 +32,8 @@ class Ask:
     does, the output being the first; ``cpu_experts`` is the number of layers, from the first, whose experts stay in the
     host's memory; ``kv_offload`` False keeps the KV cache there.
 
-    ``engine`` is a key of ``plan.engines.ENGINES``. Engines that shard take ``gpus`` of each of ``nodes`` equal machines
-    at most (None: as many as it takes). With them a ``kv_type`` of "auto" leaves the choice to the plan, and the
+    ``engine`` is a key of ``plan.engines.ENGINES``. Engines that shard take at most ``gpus`` of each of ``nodes`` equal
+    machines (None: as many as it takes). With them a ``kv_type`` of "auto" leaves the choice to the plan, and the
     micro-batch, where it was left as it is, is the engine's own.
     """
 
@@ -76,6 +76,8 @@ def refuse_nonsense(ask: Ask, card: ModelCard) -> None:
     that it cannot load.
     """
     kind = engine_kind(ask.engine)
+    if kind.placing == "its own":
+        raise UsageError(f"{kind.title} runs what it runs, so there is nothing to plan; choose another --engine")
     for what, value, least, largest in (
         ("context", ask.context, 1, LARGEST_CONTEXT),
         ("micro-batch", ask.micro_batch, 1, 1 << 20),

@@ -149,6 +149,6 @@ def refuse_format(kind: EngineKind, card: ModelCard) -> None:
     if not kind.formats & formats_of(card):
         able = ", ".join(other.key for other in ENGINES.values() if other.formats & formats_of(card))
         raise ModelNotUnderstood(
-            f"{card.name}: {kind.key} does not run {card.quantization or 'GGUF'} weights of a GGUF file ({able} do); give "
-            "the folder of its safetensors, or of a known model --quant BF16, FP8, GPTQ-INT4 or AWQ-INT4"
+            f"{card.name}: {kind.key} runs no {card.quantization or 'GGUF'} weights of a GGUF ({able} do); give the "
+            "folder of its safetensors, or of a known model --quant BF16, FP8, GPTQ-INT4 or AWQ-INT4"
         )

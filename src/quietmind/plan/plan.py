@@ -13,10 +13,12 @@ from quietmind.machine.machine import Machine
 from quietmind.model.card import ModelCard
 from quietmind.plan.ask import LARGEST_CONTEXT, Ask, Run, refuse_nonsense
 from quietmind.plan.compute import compute_bytes
+from quietmind.plan.engines import engine_kind
 from quietmind.plan.flags import engine_flags
 from quietmind.plan.kv import CELL_STEP, KvGroup, kv_groups, kv_type, padded
 from quietmind.plan.ledger import Ledger
 from quietmind.plan.measured import Measurement
+from quietmind.plan.parallel import plan_parallel
 from quietmind.plan.place import Needs, available, embedding_homes, layer_homes, place, resident
 from quietmind.plan.placement import DISK, Placement
 from quietmind.plan.record import DeviceUse, Plan, Verdict, device_uses, memory_verdict, worst
@@ -57,9 +59,11 @@ def plan(machine: Machine, card: ModelCard, ask: Ask | None = None, measured: Se
     ask = ask or Ask()
     refuse_nonsense(ask, card)
     refuse_no_memory(machine)
+    if engine_kind(ask.engine).placing == "parallel":
+        return plan_parallel(machine, card, ask)
     sized = _Sized(card, weights_of(card))
     tokens = ask.context if ask.context is not None else _largest_context(machine, sized, ask)
-    return _planned(_placed(machine, sized, ask, tokens), measured)
+    return _planned(_placed(machine, sized, ask, tokens), measured, ask.engine)
 
 
 def refuse_no_memory(machine: Machine) -> None:
@@ -147,7 +151,7 @@ def _needs(card: ModelCard, weights: Weights, groups: tuple[KvGroup, ...], run: 
     )
 
 
-def _planned(placed: Placed, measured: Sequence[Measurement]) -> Plan:
+def _planned(placed: Placed, measured: Sequence[Measurement], engine: str) -> Plan:
     machine, card, run, placement = placed.machine, placed.card, placed.run, placed.placement
     ledger = Ledger(ledger_rows(placed))
     held = resident(machine, placement, placed.needs)
@@ -183,6 +187,7 @@ def _planned(placed: Placed, measured: Sequence[Measurement]) -> Plan:
         sequences=run.sequences,
         quantization=card.quantization,
         native_context=card.native_context,
+        engine_key=engine,
     )
 
 

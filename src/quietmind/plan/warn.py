@@ -17,7 +17,7 @@ from quietmind.plan.yarn import Yarn, documented_context
 def warnings_of(machine: Machine, card: ModelCard, placement: Placement, run: Run, ledger: Ledger) -> tuple[str, ...]:
     """Return the warnings of a placed model, the costliest mistake first."""
     return (
-        *_unsure(card),
+        *unsure(card),
         *_past_native(card, run),
         *_other_experts(card, run),
         *_from_disk(machine, ledger),
@@ -32,7 +32,7 @@ def _past_native(card: ModelCard, run: Run) -> Iterator[str]:
         yield (
             f"context {run.context:,} is past the model's native {card.native_context:,}: it takes YaRN with a factor "
             f"of {run.yarn.factor:,.2f}{trained} (and an override of {card.arch}.context_length), and answers to short "
-            f"prompts get worse{_past_known(card, run.yarn)}"
+            f"prompts get worse{past_known(card, run.yarn)}"
         )
 
     elif (promised := documented_context(card)) < min(run.context, card.native_context):
@@ -42,12 +42,12 @@ def _past_native(card: ModelCard, run: Run) -> Iterator[str]:
         )
 
 
-def _unsure(card: ModelCard) -> Iterator[str]:
+def unsure(card: ModelCard) -> Iterator[str]:
     if card.basis:
         yield f"the numbers of {card.name} are {card.basis}, not of its own file; plan the file itself to be sure"
 
 
-def _past_known(card: ModelCard, yarn: Yarn) -> str:
+def past_known(card: ModelCard, yarn: Yarn) -> str:
     """Return what to add where nobody has published that such a factor works."""
     if yarn.factor <= yarn.known:
         return ""
