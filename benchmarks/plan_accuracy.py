@@ -1,17 +1,20 @@
 """Compares the plan's bytes with the engine's own account, its speeds with published ones, and with other planners.
 
-    python benchmarks/plan_accuracy.py [--gguf FILE ...] [--speeds FILE.csv] [--quick]
+    python benchmarks/plan_accuracy.py [--gguf FILE ...] [--speeds FILE.csv] [--here] [--quick]
 
 The engine (llama.cpp in xllamacpp) loads every model dry in a child process: it sizes every buffer and takes no memory,
-so that models of any size are measured anywhere, to the byte. The cases are public models, written as files that are
-all header, over contexts, KV types, micro-batches, with and without flash attention; or the files given. Prints the
-predictions, then the measurements, worst first, what the peers say, the speeds, and one JSON line of shares.
+so that models of any size are measured anywhere, to the byte. What is compared are the rows of the ledger that a person
+is shown: every case is planned on a machine of enough memory. The cases are public models, written as files that are
+all header, over contexts, KV types, micro-batches, with and without flash attention; or the files given (of a split
+model any part). Prints the predictions, then the measurements, worst first, what the peers say, the speeds
+(speed_accuracy.py), and one JSON line of shares.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,29 +24,27 @@ from pathlib import Path
 from statistics import median
 
 import peers
+import speed_accuracy
 from engine_account import Account, account
 from header_only import SHAPES, write_header
 
-from quietmind.base.errors import ModelNotFound, QuietmindError
+from quietmind.base.errors import ModelNotFound, QuietmindError, UsageError
 from quietmind.base.units import MIB
+from quietmind.machine.machine import Device, Host, Machine
 from quietmind.model.card import ModelCard
-from quietmind.model.ggml_types import BY_NAME, GGML_TYPES
+from quietmind.model.ggml_types import GGML_TYPES
 from quietmind.model.gguf import read_card
 from quietmind.model.locate import locate
-from quietmind.plan.compute import compute_bytes
-from quietmind.plan.kv import kv_groups
-
-PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "bench" / "published_speeds.csv"
+from quietmind.plan import Ask, plan
 
 CONTEXTS = (4096, 32_768, 131_072, 262_144, 1_048_576)
 KV_TYPES = ("f16", "q8_0", "q4_0")
 MICRO_BATCHES = (512, 1024, 2048, 4096)
-QUICK = (
-    (4096, 512, "f16", True),
-    (131_072, 2048, "q8_0", True),
-    (1_048_576, 512, "q4_0", True),
-    (32_768, 512, "f16", False),
-)
+QUICK = ((131_072, 2048, "q8_0", True), (32_768, 512, "f16", False))
+BATCH = 2048  # the engine's own: tokens that are handed over at once, micro-batches beyond it with it
+
+PIB = 1 << 50
+MACHINE = Machine("any of enough memory", (Device("cpu", "any", PIB, PIB),), (), Host("any", "any"))
 
 CHILDREN = 2  # dry loads at a time
 COMPUTE_WITHIN, TOTAL_WITHIN = 0.03, 0.01
@@ -91,16 +92,24 @@ def settings(quick: bool) -> Sequence[tuple[int, int, str, bool]]:
 
 
 def predicted(case: Case, card: ModelCard | None, why: str) -> Bytes:
-    """Return the bytes by our arithmetic."""
+    """Return the bytes by the rows of the plan's ledger. Of these the engine's account knows nothing of two: the logits
+    that it keeps for us, and its process beside its buffers.
+    """
     if card is None:
         return Bytes(refused=why)
-    layout = BY_NAME[case.kv]
+    ask = Ask(
+        context=case.context,
+        kv_type=case.kv,
+        micro_batch=case.micro_batch,
+        batch=max(BATCH, case.micro_batch),
+        flash_attention=case.flash,
+    )
     try:
-        kv = sum(group.bytes for group in kv_groups(card, case.context, case.micro_batch, layout))
-        compute = compute_bytes(card, case.context, case.micro_batch, layout, flash_attention=case.flash)
+        ledger = plan(MACHINE, card, ask).ledger
     except QuietmindError as error:
         return Bytes(refused=str(error))
-    return Bytes(card.weight_bytes, kv, compute)
+    kv = ledger.component("KV cache") + ledger.component("recurrent state")
+    return Bytes(ledger.component("weights"), kv, ledger.component("compute buffer"))
 
 
 def measured(case: Case) -> Account:
@@ -204,16 +213,14 @@ def _judged(name: str, results: Sequence[Result], answers: Sequence[peers.Answer
     return judged
 
 
-def run_speeds(table: Path) -> dict[str, object]:
-    """Return the speed part's counts and shares, zeros where the table is not there."""
-    nothing: dict[str, object] = {"speed_cases": 0, "speed_within_20pct": None, "speed_in_interval": None}
-    if not table.exists():
-        print(f"no speeds: {table} is not there")
-        return nothing
-    import speed_accuracy
+def run_speeds(table: Path | None, *, here: bool, quick: bool) -> dict[str, object]:
+    """Return the speed part's counts and shares, of all rows and of those that nothing was fitted on."""
+    real: list[speed_accuracy.Judged] = []
+    if here:
+        from speed_here import runs_here
 
-    found = speed_accuracy.run([table])
-    return {key: found[key] if found.get("speed_cases") else nothing[key] for key in nothing}
+        real = runs_here(quick)
+    return speed_accuracy.run(speed_accuracy.tables(table), here=real)
 
 
 def share(results: Sequence[Result], holds: Callable[[Result], bool]) -> float:
@@ -239,7 +246,10 @@ def summary(results: Sequence[Result]) -> dict[str, object]:
 
 def files_of(given: Iterable[Path], folder: Path) -> dict[str, Path]:
     """Return the files to measure by name: those given, or every shape written to ``folder`` and a real model."""
-    files = {path.stem: path for path in given}
+    files: dict[str, Path] = {}
+    for path in dict.fromkeys(map(first_part, given)):
+        name = path.stem if path.stem not in files else str(path)
+        files[name] = path
     if not files:
         for shape in SHAPES:
             files[shape.name] = folder / f"{shape.name}.gguf"
@@ -251,16 +261,33 @@ def files_of(given: Iterable[Path], folder: Path) -> dict[str, Path]:
     return files
 
 
+def first_part(path: Path) -> Path:
+    """Return the first part of a split model, which the engine opens; another file as it is."""
+    first = path.with_name(re.sub(r"-\d{5}-of-(\d{5}\.gguf)$", r"-00001-of-\1", path.name))
+    return first if first.is_file() else path
+
+
+def arguments() -> argparse.Namespace:
+    """Return what was given on the command line. Ends with one line for files that are not there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gguf", type=Path, nargs="+", default=[], metavar="FILE", help="these files instead")
+    parser.add_argument("--speeds", type=Path, metavar="FILE.csv", help="another table of speeds")
+    parser.add_argument("--here", action="store_true", help="also run the real engine on this machine (minutes)")
+    parser.add_argument("--quick", action="store_true", help="two settings of each model instead of eighty")
+    given = parser.parse_args()
+    for file in [*given.gguf, *([given.speeds] if given.speeds else [])]:
+        if not file.is_file():
+            raise SystemExit(f"error: {file}: there is no such file")
+    return given
+
+
 def main() -> None:
     """Run every case and print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--gguf", type=Path, nargs="+", default=[], metavar="FILE", help="these files instead")
-    parser.add_argument("--speeds", type=Path, default=PUBLISHED, metavar="FILE.csv", help="another table of speeds")
-    parser.add_argument("--quick", action="store_true", help="four settings of each model instead of eighty")
-    given = parser.parse_args()
-    for file in [*given.gguf, *([] if given.speeds == PUBLISHED else [given.speeds])]:
-        if not file.is_file():
-            parser.error(f"{file}: there is no such file")
+    given = arguments()
+    try:
+        speed_accuracy.check(given.speeds)
+    except UsageError as error:
+        raise SystemExit(f"error: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
         files = files_of(given.gguf, Path(folder))
         runs = settings(given.quick)
@@ -273,12 +300,12 @@ def main() -> None:
         print("peers on the same cases: errors as shares of what the engine takes")
         compared = run_peers(results)
     print("speeds")
-    speeds = run_speeds(given.speeds)
+    speeds = run_speeds(given.speeds, here=given.here, quick=given.quick)
     exact = share(results, lambda result: result.error("compute") == 0)
     print(
         f"{len(results)} cases, compute buffer equal to the byte in {exact:.1%}; {len(refused)} refused by the engine"
     )
-    print(json.dumps({**summary(results), **speeds, "peers": compared}))
+    print(json.dumps({**summary(results), **speeds, "peers": compared}, ensure_ascii=False))
 
 
 if __name__ == "__main__":

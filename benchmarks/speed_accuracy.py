@@ -122,6 +122,12 @@ def tables(given: Path | None) -> list[Path]:
     return [given] if given is not None else [OWN, *([SHARED] if SHARED.is_file() else [])]
 
 
+def check(table: Path | None) -> None:
+    """Read a table that was given, before anything that takes long. Raises UsageError where it is none."""
+    if table is not None:
+        speed_rows(table)
+
+
 def run(speeds: Sequence[Path], *, here: Sequence[Judged] = ()) -> dict[str, object]:
     """Judge every row of the tables and the runs in ``here``, print them worst first, and return the summary.
 
