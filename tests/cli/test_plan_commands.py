@@ -215,6 +215,12 @@ def test_wrong_usage_ends_with_two_and_one_line(call: Call, arguments: tuple[str
     assert f"See `quietmind {arguments[0]} --help`." in err
 
 
+def test_many_gpus_alike_are_one_column_of_the_choices(call: Call) -> None:
+    _, out, _ = call("plan", "qwen3-coder-480b-a35b", "--machine", "8x-rtx-pro-6000", "--min-context", "256k")
+    heading = next(line for line in out.splitlines() if "weights  " in line)
+    assert heading.split()[-4:] == ["cpu", "8", "x", "cuda"]
+
+
 def test_no_memory_free_is_one_line_for_a_goal_too(call: Call, tmp_path: Path) -> None:
     file = tmp_path / "full.toml"
     cpu = '[[device]]\nkind = "cpu"\nname = "C"\nmemory = "64 GiB"\nfree = "0 GiB"\n'

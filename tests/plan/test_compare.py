@@ -13,7 +13,6 @@ from quietmind.model.card import ModelCard
 from quietmind.plan import Ask, Plan, plan
 from quietmind.plan.compare import (
     Comparison,
-    _groups,
     compare,
     comparison_to_json,
     render_comparison,
@@ -22,6 +21,7 @@ from quietmind.plan.compare import (
 )
 from quietmind.plan.interval import Interval
 from quietmind.plan.speed import Speed
+from quietmind.plan.table import device_columns
 from quietmind.plan.upgrades import with_gpu, with_memory, with_one_more_gpu
 
 Cards = Callable[..., ModelCard]
@@ -147,7 +147,7 @@ def test_devices_of_another_machine_stand_elsewhere_and_many_alike_are_one_colum
     assert "cuda0 +" in line
     many = machine_of(gpus=tuple(replace(GPU, key=f"cuda{number}", memory_bytes=1 << 26) for number in range(8)))
     base = compare(many, card_of(), Ask(context=8192)).base
-    columns = _groups(base)
+    columns = device_columns([use.device for use in base.devices])
     assert sum(len(keys) for keys in columns.values()) == len(base.devices)
     assert len(columns) <= 4
 

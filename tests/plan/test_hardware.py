@@ -111,3 +111,9 @@ def test_a_machine_that_does_not_hold_the_model_has_no_speed(machine_of: Machine
     assert answer.candidates[0].plan.speed is not None  # computed as if it did
     assert answer.candidates[0].speed is None
     assert hardware_to_json(answer)["candidates"][0]["decode"] is None
+
+
+def test_what_to_do_about_an_unknown_bandwidth_is_said_once(machine_of: Machines, card_of: Cards) -> None:
+    said = render_hardware(hardware(card_of(), Ask(context=4096), 1.0, machine_of(), []))
+    assert "no speed can be predicted: memory of unknown bandwidth" in said
+    assert said.count("`quietmind machine --measure`") == 1

@@ -13,13 +13,12 @@ from quietmind.model.card import ModelCard
 from quietmind.plan.coresident import Resident, plan_together
 from quietmind.plan.plan import Ask, Plan, plan
 from quietmind.plan.search import Planner
-from quietmind.plan.table import align, interval_to_json, shown, signed_bytes
+from quietmind.plan.table import align, device_columns, interval_to_json, shown, signed_bytes
 from quietmind.plan.upgrades import with_memory, with_one_more_gpu
 
 _COMPARED_KV_TYPES = ("f16", "q8_0", "q4_0")
 EXPERTS = (8, 16)
 SEQUENCES = (1, 2, 4)
-_MOST_COLUMNS = 4
 MEMORY_GIB = (192, 512, 1024)  # memory modules are sold in binary "GB"
 
 
@@ -133,7 +132,7 @@ def side_by_side(
 def render_comparison(comparison: Comparison) -> str:
     """Return the changes as a table: bytes of each device and tokens a second, as differences from the plan."""
     base = comparison.base
-    groups = _groups(base)
+    groups = device_columns([use.device for use in base.devices])
     rows = [["change", *groups, "elsewhere", "decode tokens/s", "", "prefill tokens/s", "verdict"]]
     totals = (format_bytes(sum(_needed(base)[key] for key in keys)) for keys in groups.values())
     rows.append(["as planned", *totals, "", *_speeds(base, base)])
@@ -160,18 +159,6 @@ def render_comparison(comparison: Comparison) -> str:
             *refused,
         ]
     )
-
-
-def _groups(base: Plan) -> dict[str, tuple[str, ...]]:
-    """Return columns of devices: each its own, but many alike (``cuda0`` to ``cuda7``) summed in one."""
-    keys = tuple(use.device for use in base.devices)
-    if len(keys) <= _MOST_COLUMNS:
-        return {key: (key,) for key in keys}
-    stems: dict[str, tuple[str, ...]] = {}
-    for key in keys:
-        stem = key.rstrip("0123456789")
-        stems[stem] = (*stems.get(stem, ()), key)
-    return {stem if len(alike) == 1 else f"{len(alike)} x {stem}": alike for stem, alike in stems.items()}
 
 
 def differences(base: Plan, other: Plan) -> dict[str, int]:

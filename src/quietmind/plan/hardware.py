@@ -174,6 +174,8 @@ def render_hardware(answer: Hardware) -> str:
     lines += align(rows, left={0, 1, 2, 7})
     if not any(candidate.enough for candidate in answer.candidates):
         lines += ["", "none of these does; a smaller --quant or --context asks less"]
+    if any("unknown bandwidth" in candidate.lacks for candidate in answer.candidates):
+        lines += ["", "a bandwidth is not known: `quietmind machine --measure` takes those of this computer"]
     return "\n".join(lines)
 
 

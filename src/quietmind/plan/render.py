@@ -97,15 +97,22 @@ def _capacity(use: DeviceUse) -> str:
 
 
 def _where(placement: Placement) -> str:
-    """Return in one line what lies where: "layers: 94 cuda0; experts: 53 cpu, 41 cuda0; ..."."""
+    """Return in one line what lies where: ``layers, KV and output on cuda0; experts on cpu (53), cuda0 (41)``."""
     parts = (
         ("layers", placement.dense),
         ("experts", placement.experts),
         ("KV", placement.kv),
         ("output", (placement.output,)),
     )
-    said = [f"{name} on {_counted(keys)}" for name, keys in parts if any(keys)]
-    return "; ".join(said)
+    together: dict[str, list[str]] = {}
+    for name, keys in parts:
+        if any(keys):
+            together.setdefault(_counted(keys), []).append(name)
+    return "; ".join(f"{_listed(names)} on {homes}" for homes, names in together.items())
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _counted(keys: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from quietmind.plan.kv import kv_type as kv_layout
 from quietmind.plan.kv import padded
 from quietmind.plan.placement import DISK
 from quietmind.plan.plan import LARGEST_CONTEXT, LARGEST_DEFAULT_CONTEXT, Ask, Plan, plan, refuse_no_memory
-from quietmind.plan.table import align, interval_to_json, shown
+from quietmind.plan.table import align, device_columns, interval_to_json, shown
 from quietmind.plan.yarn import yarn_for
 
 Goal = Literal["quality", "context", "speed"]
@@ -336,11 +336,12 @@ def render_frontier(frontier: Frontier) -> str:
 
 
 def _table(choices: Sequence[Choice]) -> list[str]:
-    devices = list(dict.fromkeys(use.device for choice in choices for use in choice.plan.devices))
-    rows = [["", "weights", "bits", "KV", "context", "decode tokens/s", "prefill tokens/s", *devices, ""]]
+    columns = device_columns(list(dict.fromkeys(use.device for choice in choices for use in choice.plan.devices)))
+    rows = [["", "weights", "bits", "KV", "context", "decode tokens/s", "prefill tokens/s", *columns, ""]]
     for number, choice in enumerate(choices[:_SHOWN]):
         speed = choice.plan.speed
-        needed = {use.device: format_bytes(use.needed_bytes) for use in choice.plan.devices}
+        needed = {use.device: use.needed_bytes for use in choice.plan.devices}
+        held = (sum(needed.get(key, 0) for key in keys) for keys in columns.values())
         rows.append(
             [
                 ">" if number == 0 else "",
@@ -350,11 +351,11 @@ def _table(choices: Sequence[Choice]) -> list[str]:
                 f"{choice.plan.context:,}",
                 shown(speed.decode if speed else None),
                 shown(speed.prefill if speed else None),
-                *(needed.get(device, "-") for device in devices),
+                *(format_bytes(size) if size else "-" for size in held),
                 "" if choice.plan.verdict == "fits" else choice.plan.verdict,
             ]
         )
-    lines = align(rows, left={0, 1, 3, len(devices) + 7})
+    lines = align(rows, left={0, 1, 3, len(columns) + 7})
     if len(choices) > _SHOWN:
         lines.append(f"   and {len(choices) - _SHOWN} that the goal likes less (--json lists all)")
     return lines

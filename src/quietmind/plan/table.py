@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from quietmind.base.units import format_bytes
 from quietmind.plan.interval import Interval
 
+_MOST_COLUMNS = 4
+
 
 def align(rows: Sequence[Sequence[str]], left: set[int]) -> list[str]:
     """Return rows of equal length as lines: cells of the columns numbered in ``left`` begin in line, others end so."""
@@ -18,6 +20,17 @@ def align(rows: Sequence[Sequence[str]], left: set[int]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def device_columns(keys: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return columns of devices by their headings: each its own, but many alike (``cuda0`` to ``cuda7``) in one."""
+    if len(keys) <= _MOST_COLUMNS:
+        return {key: (key,) for key in keys}
+    stems: dict[str, tuple[str, ...]] = {}
+    for key in keys:
+        stem = key.rstrip("0123456789")
+        stems[stem] = (*stems.get(stem, ()), key)
+    return {stem if len(alike) == 1 else f"{len(alike)} x {stem}": alike for stem, alike in stems.items()}
 
 
 def signed_bytes(difference: int) -> str:
