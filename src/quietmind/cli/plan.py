@@ -39,8 +39,11 @@ class _Demands:
 @click.option("--micro-batch", type=click.IntRange(min=1), help="Tokens computed together (default: 512).")
 @click.option("--sequences", "--batch", type=click.IntRange(min=1), help="Requests answered at once (default: 1).")
 @click.option("--experts", type=click.IntRange(min=1), help="Experts at work in each layer (default: as trained).")
-@click.option("--quant", help="Quantization, for a model of the catalogue: Q4_K_M, Q8_0, F16, ...")
+@click.option("--quant", help="Quantization, for a model of the catalogue: Q4_K_M, Q8_0, F16, FP8, GPTQ-INT4, ...")
 @click.option("--machine", help="A machine of the catalogue, or a TOML file (default: this one).")
+@click.option("--engine", default="llama.cpp", help="llama.cpp, llama-server, vllm, sglang or transformers.")
+@click.option("--gpus", type=click.IntRange(min=1), help="With vllm and sglang: GPUs of a machine to use at most.")
+@click.option("--nodes", type=click.IntRange(min=1), default=1, help="With vllm and sglang: machines alike.")
 @click.option("--goal", help="Choose quantization, KV type and context by quality, context or speed.")
 @click.option("--min-decode", type=float, help="With a goal: tokens a second that must be met with the context full.")
 @click.option("--min-context", type=TOKENS, help="With a goal: context that must be held, in tokens.")
@@ -62,6 +65,9 @@ def plan(
     experts: int | None,
     quant: str | None,
     machine: str | None,
+    engine: str,
+    gpus: int | None,
+    nodes: int,
     goal: str | None,
     min_decode: float | None,
     min_context: int | None,
@@ -77,9 +83,20 @@ def plan(
     models stand side by side on one machine.
     """
     from quietmind.plan import Ask
+    from quietmind.plan.engines import default_kv_type, engine_kind
     from quietmind.workspace.lineup import machine_named, planner_for
 
+    if engine_kind(engine).placing != "offload" and (
+        len(models) > 1 or compare or plot or goal is not None or min_decode is not None or min_context is not None
+    ):
+        raise UsageError(
+            f"--engine {engine} plans one model as it is asked; --goal, --min-decode, --min-context, --compare, --plot "
+            "and a second model go with llama.cpp"
+        )
+    if ctx.get_parameter_source("kv") is not ParameterSource.COMMANDLINE:
+        kv = default_kv_type(engine, kv)
     ask = Ask(context=context, kv_type=kv, threads=threads, experts_used=experts, sequences=sequences or 1)
+    ask = replace(ask, engine=engine, gpus=gpus, nodes=nodes)
     if micro_batch is not None:
         ask = replace(ask, micro_batch=micro_batch, batch=max(ask.batch, micro_batch))
     demands = None
@@ -207,7 +224,7 @@ def _draw(file: Path, subject: _Subject, card: ModelCard, planned: Plan) -> None
 
 def _print_flags(planned: Plan, as_json: bool) -> None:
     if as_json:
-        print_json({"engine": planned.engine, "flags": list(planned.flags)})
+        print_json({"engine": planned.engine, "engine_key": planned.engine_key, "flags": list(planned.flags)})
     else:
         click.echo(shlex.join(planned.flags))
 

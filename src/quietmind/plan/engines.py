@@ -123,11 +123,20 @@ def kv_word(kind: EngineKind, asked: str) -> str:
     if not able:
         known = ", ".join(dict.fromkeys(("f16", *kind.kv_types) if "auto" in kind.kv_types else kind.kv_types))
         raise UsageError(f"{asked!r} is not a KV cache type; choose one of {known}")
-    eight_bits = "; 8 bits are fp8 there" if "fp8" in kind.kv_types and asked == "q8_0" else ""
+    eight_bits = " (8 bits are fp8 there)" if "fp8" in kind.kv_types and asked == "q8_0" else ""
     raise UsageError(
-        f"{kind.key} has no KV cache type {asked!r}{eight_bits}, {' and '.join(able)} have; "
-        f"{kind.key} has {', '.join(kind.kv_types)}"
+        f"{kind.key} has no KV cache type {asked!r}{eight_bits}, only {' and '.join(able)} "
+        f"{'have' if len(able) > 1 else 'has'}; give one of {', '.join(kind.kv_types)}"
     )
+
+
+def default_kv_type(engine: str, setting: str) -> str:
+    """Return the KV type to ask for where the person named none: their ``setting``, or the plan's own choice ("auto").
+
+    A setting speaks llama.cpp's words; engines that shard choose by what the cache costs. Raises UsageError for an
+    unknown engine.
+    """
+    return setting if engine_kind(engine).placing == "offload" else "auto"
 
 
 def formats_of(card: ModelCard) -> frozenset[FileFormat]:

@@ -39,8 +39,8 @@ def _past_native(card: ModelCard, run: ShardedRun, kind: EngineKind) -> Iterator
     yarn, promised = run.yarn, documented_context(card)
     if yarn is None and promised < min(run.sharding.context, card.native_context):
         yield (
-            f"context {run.sharding.context:,} is within the native {card.native_context:,} of the model's file, but past "
-            f"the {promised:,} that its makers document"
+            f"context {run.sharding.context:,} is within the native {card.native_context:,} of the model's file, but "
+            f"past the {promised:,} that its makers document"
         )
     if yarn is None:
         return

@@ -160,7 +160,7 @@ def _planned(placed: Placed, measured: Sequence[Measurement], engine: str) -> Pl
         model=card.name,
         arch=card.arch,
         machine=machine.name,
-        engine=ENGINE,
+        engine=ENGINE if engine == "llama.cpp" else engine_kind(engine).title,
         verdict=_verdict(machine, placed.needs.weights, placement, held),
         context=run.context,
         kv_type=run.kind.name,

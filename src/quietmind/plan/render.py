@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from quietmind.base.units import format_bytes
+from quietmind.plan.alike import joined, who_shares
+from quietmind.plan.engines import engine_kind
 from quietmind.plan.interval import Interval
 from quietmind.plan.ledger import Row
 from quietmind.plan.placement import DISK, Placement
@@ -47,19 +50,25 @@ def render(plan: Plan, width: int = BAR_WIDTH) -> str:
             f"{plan.title} ({plan.arch}) on {plan.machine}, {plan.engine}",
             f"context {plan.context:,}{native}, KV {plan.kv_type}, micro-batch {plan.micro_batch:,}"
             f"{threads}{sequences}",
-            *([_where(plan.placement)] if plan.placement else []),
+            *([_where(plan.placement)] if plan.placement else [who_shares(plan)] if plan.split else []),
             "",
-            *_table(plan),
+            *_table(joined(plan)),
             "",
-            *(memory_bar(use, plan.ledger.rows, width, _lent(plan, use)) for use in plan.devices if use.device != DISK),
+            *_bars(joined(plan), width),
             f"  {_LEGEND}",
             "",
             *_speed_lines(plan),
-            *([f"flags: llama-server {shlex.join(plan.flags)}"] if plan.flags else []),
+            *([f"flags: {shlex.join((*engine_kind(plan.engine_key).program, *plan.flags))}"] if plan.flags else []),
             f"verdict: {_verdict(plan)}",
             *(f"warning: {warning}" for warning in plan.warnings),
         ]
     )
+
+
+def _bars(plan: Plan, width: int) -> Iterator[str]:
+    for use in plan.devices:
+        if use.device != DISK:
+            yield memory_bar(use, plan.ledger.rows, width, _lent(plan, use))
 
 
 def _verdict(plan: Plan) -> str:
@@ -193,6 +202,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "arch": plan.arch,
         "machine": plan.machine,
         "engine": plan.engine,
+        "engine_key": plan.engine_key,
         "verdict": plan.verdict,
         "context": plan.context,
         "native_context": plan.native_context,
@@ -224,6 +234,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             for row in plan.ledger.rows
         ],
         "placement": _placement_to_json(plan.placement) if plan.placement else None,
+        "split": asdict(plan.split) if plan.split else None,
         "flags": list(plan.flags),
         "speed": _speed_to_json(plan.speed) if plan.speed and plan.verdict != "does not fit" else None,
         "companions": [

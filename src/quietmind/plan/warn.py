@@ -43,6 +43,7 @@ def _past_native(card: ModelCard, run: Run) -> Iterator[str]:
 
 
 def unsure(card: ModelCard) -> Iterator[str]:
+    """Yield where the numbers of a model are from, if not from its own file."""
     if card.basis:
         yield f"the numbers of {card.name} are {card.basis}, not of its own file; plan the file itself to be sure"
 
