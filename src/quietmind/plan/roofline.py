@@ -14,6 +14,7 @@ from typing import Literal
 
 from quietmind.machine.machine import DeviceKind
 from quietmind.plan.interval import Interval
+from quietmind.plan.waits import times
 
 # Reading memory ------------------------------------------------------------------------------------------------
 # Share of the stated bandwidth that a pass over weights reaches. A datasheet's number is never reached whole.
@@ -211,8 +212,8 @@ def gpu_share(
     geforce = kind == "cuda" and _GEFORCE.search(name) is not None
     if component == "kv":
         wide = min(1.0, head / FULL_HEAD) if head else 1.0
-        return _times(rates.attention, wide * (GEFORCE_ATTENTION if geforce else 1.0))
-    share = _times(rates.matrices, GEFORCE if geforce else 1.0)
+        return times(rates.attention, wide * (GEFORCE_ATTENTION if geforce else 1.0))
+    share = times(rates.matrices, GEFORCE if geforce else 1.0)
     if component != "experts":
         return share
     filled = (
@@ -262,7 +263,3 @@ def host_rate(
         rate * 1e9 * by_instructions.mid,
         rate * 1e9 * spread.high * by_instructions.high,
     )
-
-
-def _times(interval: Interval, factor: float) -> Interval:
-    return Interval(interval.low * factor, interval.mid * factor, interval.high * factor)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
 
 from quietmind.base.units import format_bytes
 from quietmind.machine.machine import Device, Machine
@@ -20,6 +19,7 @@ from quietmind.plan.interval import Interval
 from quietmind.plan.measured import Measurement, What, corrected, correction, machine_id, run_id, seen
 from quietmind.plan.placement import DISK, Placement
 from quietmind.plan.traffic import HOST, Part, Traffic, prefill_traffic, traffic
+from quietmind.plan.waits import Wait, longest, over, rate, slower, times
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def predict(  # noqa: PLR0913 - the settings of a run, each given by its name
     if not roof.knows(filter(None, (*placement.dense, *placement.experts, *placement.kv, placement.output))):
         return _measured_alone(measured, run, depth)
 
-    def decode_at(at: int) -> _Time:
+    def decode_at(at: int) -> list[Wait]:
         return roof.decode(traffic(card, placement, kv_type=kv_type, depth=at, experts_used=experts_used))
 
-    def prefill_at(at: int) -> _Time:
+    def prefill_at(at: int) -> list[Wait]:
         work = prefill_traffic(
             card,
             placement,
@@ -85,13 +85,13 @@ def predict(  # noqa: PLR0913 - the settings of a run, each given by its name
         return roof.prefill(work, micro_batch)
 
     decoding = decode_at(depth)
-    decode, prefill = decoding.rate(1), prefill_at(depth).rate(micro_batch)
+    decode, prefill = rate(decoding, 1), rate(prefill_at(depth), micro_batch)
     notes = list(roof.assumed)
     if measured:
         correct = _Correction(measured, run, machine_id(machine), depth, notes)
-        decode = correct("decode", decode, lambda at: decode_at(at).rate(1).mid)
-        prefill = correct("prefill", prefill, lambda at: prefill_at(at).rate(micro_batch).mid)
-    return Speed(depth, prefill, decode, decoding.limit, tuple(dict.fromkeys(notes)))
+        decode = correct("decode", decode, lambda at: rate(decode_at(at), 1).mid)
+        prefill = correct("prefill", prefill, lambda at: rate(prefill_at(at), micro_batch).mid)
+    return Speed(depth, prefill, decode, longest(decoding), tuple(dict.fromkeys(notes)))
 
 
 def _measured_alone(measured: Sequence[Measurement], run: str, depth: int) -> Speed | None:
@@ -125,56 +125,6 @@ class _Correction:
         return corrected(prediction, factor, off)
 
 
-@dataclass(frozen=True)
-class _Term:
-    """One wait. ``what`` names it for people; terms of one ``source`` are wrong together, of others apart."""
-
-    what: str
-    source: str
-    seconds: Interval
-
-
-@dataclass(frozen=True)
-class _Time:
-    """Waits one after another."""
-
-    terms: tuple[_Term, ...]
-
-    @property
-    def limit(self) -> str:
-        """What most of the time goes to."""
-        return max(self.terms, key=lambda term: term.seconds.mid).what
-
-    def rate(self, tokens: int) -> Interval:
-        """Return tokens a second.
-
-        The middles add up. Of the deviations, those of one source add up too, and those of different sources, which
-        know nothing of each other, as the root of their squares: all of them at their worst at once is no nine in ten.
-        """
-        middle = sum(term.seconds.mid for term in self.terms)
-        quicker: dict[str, float] = {}
-        slower: dict[str, float] = {}
-        for term in self.terms:
-            quicker[term.source] = quicker.get(term.source, 0.0) + term.seconds.mid - term.seconds.low
-            slower[term.source] = slower.get(term.source, 0.0) + term.seconds.high - term.seconds.mid
-        low = middle - sqrt(sum(value * value for value in quicker.values()))
-        high = middle + sqrt(sum(value * value for value in slower.values()))
-        return Interval(tokens / high, tokens / middle, tokens / low)
-
-
-def _over(amount: float, rate: Interval) -> Interval:
-    """Return the seconds that ``amount`` takes at ``rate`` a second."""
-    return Interval(amount / rate.high, amount / rate.mid, amount / rate.low)
-
-
-def _times(interval: Interval, factor: float) -> Interval:
-    return Interval(interval.low * factor, interval.mid * factor, interval.high * factor)
-
-
-def _slower(one: Interval, other: Interval) -> Interval:
-    return Interval(max(one.low, other.low), max(one.mid, other.mid), max(one.high, other.high))
-
-
 def _joined(intervals: Iterable[Interval]) -> Interval:
     low = mid = high = 0.0
     for interval in intervals:
@@ -195,20 +145,20 @@ class _Roof:
         """Say whether the bandwidth of every one of these devices is known."""
         return all(self._bandwidth(key) is not None for key in keys)
 
-    def decode(self, work: Mapping[str, Traffic]) -> _Time:
+    def decode(self, work: Mapping[str, Traffic]) -> list[Wait]:
         """Return what one token waits for."""
         return self._time(work, None)
 
-    def prefill(self, work: Mapping[str, Traffic], tokens: int) -> _Time:
+    def prefill(self, work: Mapping[str, Traffic], tokens: int) -> list[Wait]:
         """Return what one micro-batch of ``tokens`` waits for."""
         return self._time(work, tokens)
 
-    def _time(self, work: Mapping[str, Traffic], tokens: int | None) -> _Time:
+    def _time(self, work: Mapping[str, Traffic], tokens: int | None) -> list[Wait]:
         """``tokens`` are prefilled at once, None: one is decoded."""
         split = any(done.handovers for done in work.values())
-        return _Time(tuple(term for key, done in work.items() for term in self._terms(key, done, tokens, split=split)))
+        return [wait for key, done in work.items() for wait in self._device_waits(key, done, tokens, split=split)]
 
-    def _terms(self, key: str, done: Traffic, tokens: int | None, *, split: bool) -> Iterator[_Term]:
+    def _device_waits(self, key: str, done: Traffic, tokens: int | None, *, split: bool) -> Iterator[Wait]:
         for component in dict.fromkeys(part.component for part in done.parts):
             if component == "embedding" and self._bandwidth(key) is None:
                 continue  # a row of some kilobytes
@@ -219,16 +169,16 @@ class _Roof:
         if done.uploaded_bytes:
             size = format_bytes(int(done.uploaded_bytes))
             what = f"the link to {key}: {size} of weights a micro-batch"
-            yield _Term(what, f"link {key}", _over(done.uploaded_bytes, self._link(key)))
+            yield Wait(what, f"link {key}", over(done.uploaded_bytes, self._link(key)))
 
-    def _part(self, key: str, parts: Sequence[Part], *, prefill: bool) -> _Term:
+    def _part(self, key: str, parts: Sequence[Part], *, prefill: bool) -> Wait:
         """Return the wait for one component on one device: for memory or for arithmetic, whichever is slower."""
         component = parts[0].component
         size = sum(part.bytes for part in parts)
-        reading = _over(size, self._reading(key, component))
+        reading = over(size, self._reading(key, component))
         if key == DISK:
-            return _Term(f"disk: {format_bytes(int(size))} of {component}", "disk", reading)
-        multiplying = _joined(_over(part.products, self._multiplying(key, part, prefill=prefill)) for part in parts)
+            return Wait(f"disk: {format_bytes(int(size))} of {component}", "disk", reading)
+        multiplying = _joined(over(part.products, self._multiplying(key, part, prefill=prefill)) for part in parts)
         place = "host" if key == HOST else key
         if multiplying.mid > reading.mid:
             types = ", ".join(dict.fromkeys(part.type for part in parts if part.products))
@@ -236,24 +186,24 @@ class _Roof:
         else:
             what = f"{place} memory: {format_bytes(int(size))} of {component} a token"
             source = f"{place} memory {component == 'kv'}"
-        return _Term(what, source, _slower(reading, multiplying))
+        return Wait(what, source, slower(reading, multiplying))
 
-    def _waits(self, key: str, done: Traffic, tokens: int | None, *, split: bool) -> list[_Term]:
+    def _waits(self, key: str, done: Traffic, tokens: int | None, *, split: bool) -> list[Wait]:
         layer, mixture, recurrent = self._starting(key, tokens, split=split)
         waits = []
         if done.layers:
-            start = _joined((_times(layer, done.layers), _times(mixture, done.mixtures)))
-            waits.append(_Term(f"{key}: starting {done.layers} layers", f"start {key}", start))
+            start = _joined((times(layer, done.layers), times(mixture, done.mixtures)))
+            waits.append(Wait(f"{key}: starting {done.layers} layers", f"start {key}", start))
         if done.recurrent:
             what = f"{key}: the recurrent states of {done.recurrent} layers"
-            waits.append(_Term(what, f"recurrent {key}", _times(recurrent, done.recurrent)))
+            waits.append(Wait(what, f"recurrent {key}", times(recurrent, done.recurrent)))
         if done.handovers:
             what = f"handing {done.handovers} layers over to {key} and back"
-            waits.append(_Term(what, "handover", _times(roofline.HANDOVER_S, done.handovers)))
-            waits.append(_Term(what, "handover", _times(layer, done.handovers * roofline.EXPERTS_OF_LAYER)))
+            waits.append(Wait(what, "handover", times(roofline.HANDOVER_S, done.handovers)))
+            waits.append(Wait(what, "handover", times(layer, done.handovers * roofline.EXPERTS_OF_LAYER)))
         if done.uploaded_bytes and done.layers:
             what = f"bringing {done.layers} layers to {key}"
-            waits.append(_Term(what, "handover", _times(roofline.UPLOAD_LAYER_S, done.layers)))
+            waits.append(Wait(what, "handover", times(roofline.UPLOAD_LAYER_S, done.layers)))
         return waits
 
     def _starting(self, key: str, tokens: int | None, *, split: bool) -> tuple[Interval, Interval, Interval]:
@@ -268,7 +218,7 @@ class _Roof:
             layer, mixture, once, each = rates.layer_s, rates.mixture_s, rates.recurrent_s, rates.recurrent_token_s
             if split and self._device(key).kind != "metal":
                 layer = roofline.SPLIT_LAYER_S
-        return layer, mixture, once if tokens is None else _times(each, tokens)
+        return layer, mixture, once if tokens is None else times(each, tokens)
 
     def _device(self, key: str) -> Device:
         return next(device for device in self.machine.devices if device.key == key)
@@ -283,11 +233,11 @@ class _Roof:
         stated = self._bandwidth(key)
         assert stated is not None, "predict() has asked knows()"
         if key == DISK:
-            return _times(roofline.DISK_READING, stated)
+            return times(roofline.DISK_READING, stated)
         if key == HOST:
-            return _least(_times(self._host_reading(), stated), _times(roofline.CORE_READING, self._cores().high))
+            return _least(times(self._host_reading(), stated), times(roofline.CORE_READING, self._cores().high))
         device = self._device(key)
-        return _times(roofline.gpu_reading(device.kind, device.name, component), stated)
+        return times(roofline.gpu_reading(device.kind, device.name, component), stated)
 
     def _host_reading(self) -> Interval:
         if self.machine.cpu.measured:
@@ -298,7 +248,7 @@ class _Roof:
         """Return multiplications with addition a second."""
         if key == HOST:
             cores = self._cores()
-            rate = roofline.host_rate(
+            each = roofline.host_rate(
                 part.type,
                 part.component,
                 prefill=prefill,
@@ -307,19 +257,19 @@ class _Roof:
                 processor=self.machine.host.cpu,
                 engine=self.engine,
             )
-            return Interval(rate.low * cores.low, rate.mid * cores.mid, rate.high * cores.high)
+            return Interval(each.low * cores.low, each.mid * cores.mid, each.high * cores.high)
         device = self._device(key)
         share = roofline.gpu_share(device.name, part.component, part.rows, device.kind, part.head)
         if device.flops is not None:
-            return _times(share, device.flops / 2)
+            return times(share, device.flops / 2)
         self._assume(f"the flops of {device.name}: from its bandwidth")
-        guess = _times(roofline.GPU_RATES[device.kind].flops_per_byte, (device.bandwidth_bytes_per_s or 0.0) / 2)
+        guess = times(roofline.GPU_RATES[device.kind].flops_per_byte, (device.bandwidth_bytes_per_s or 0.0) / 2)
         return Interval(share.low * guess.low, share.mid * guess.mid, share.high * guess.high)
 
     def _link(self, key: str) -> Interval:
         link = self.machine.link(HOST, key)
         if link is not None and link.bandwidth_bytes_per_s is not None:
-            return _times(roofline.UPLOADING, link.bandwidth_bytes_per_s)
+            return times(roofline.UPLOADING, link.bandwidth_bytes_per_s)
         self._assume(f"the link to {key}: PCIe 3 to 5, 16 lanes")
         return roofline.ASSUMED_LINK
 
@@ -334,7 +284,7 @@ class _Roof:
             return Interval(self.threads, self.threads, self.threads)
         self._assume("the host's cores: from its bandwidth")
         stated = self._bandwidth(HOST) or 0.0
-        return _over(stated, roofline.BANDWIDTH_OF_CORE)
+        return over(stated, roofline.BANDWIDTH_OF_CORE)
 
     def _assume(self, what: str) -> None:
         self.assumed.append(f"assumed: {what}")
