@@ -100,7 +100,8 @@ class FakeEngine:
     def tokenize(self, text: str) -> list[int]:
         """Return a number for each word, mark and leftover white space, the same for the same piece everywhere."""
         self._require_alive()
-        return [zlib.crc32(piece.encode("utf-8", "replace")) for piece in pieces(text)]
+        texts = [segment.text for segment in text.segments] if isinstance(text, Prompt) else [text]
+        return [zlib.crc32(piece.encode("utf-8", "replace")) for part in texts for piece in pieces(part)]
 
     def render(self, messages: Sequence[Message]) -> Prompt:
         """Return the messages one after the other, each under its role, and the assistant's mark."""

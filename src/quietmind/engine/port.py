@@ -29,10 +29,14 @@ class Message:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a prompt. Only in a ``trusted`` one, which the chat template wrote, are control tokens parsed."""
+    """A stretch of a prompt. Only in a ``trusted`` one, which the chat template wrote, are control tokens parsed.
+
+    ``tokens`` are those of ``text``, from this very engine, where the caller has them from an earlier run.
+    """
 
     text: str
     trusted: bool
+    tokens: tuple[int, ...] | None = None
 
 
 class Prompt(str):

@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import secrets
+import shutil
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,8 @@ SUFFIX = ".snapshot"
 _PIN = ".pin"
 _PARTIAL = ".partial"
 _LOCK = "lock"
+_SCRATCH = ".scratch-"
+_HELD = "held"
 
 DEFAULT_CODEC = "exact-1"
 
@@ -180,6 +183,22 @@ class Store:
         finally:
             partial.unlink(missing_ok=True)
 
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give a folder on the store's own disk for an engine's file, and remove it afterwards with all it holds."""
+        path = self._folder / f"{_SCRATCH}{secrets.token_hex(8)}"
+        with self._translated():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self._locked():  # else another writer might sweep it away before it is held
+                path.mkdir(mode=0o700)
+                held = (path / _HELD).open("xb")
+                try_hold(held.fileno())
+        with held:
+            try:
+                yield path
+            finally:
+                shutil.rmtree(path, ignore_errors=True)
+
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Return all that can be used, in the order of their labels."""
         return tuple(each for each in self._listed() if isinstance(each, Snapshot))
@@ -284,6 +303,10 @@ class Store:
             with suppress(FileNotFoundError), partial.open("rb") as left:
                 if try_hold(left.fileno()):
                     partial.unlink(missing_ok=True)
+        for scratch in self._folder.glob(f"{_SCRATCH}*"):
+            with suppress(FileNotFoundError), (scratch / _HELD).open("rb") as left:
+                if try_hold(left.fileno()):
+                    shutil.rmtree(scratch, ignore_errors=True)
         for mark in self._folder.glob(f"*{_PIN}"):
             if not mark.with_suffix(SUFFIX).exists():
                 mark.unlink(missing_ok=True)

@@ -42,8 +42,8 @@ class Version:
 class Reading:
     """What was read of a notebook, and when.
 
-    ``fingerprint`` is the digest of the run that read it, ``content`` of the blocks that it was made of. ``tokens`` were
-    read, which takes ``seconds`` from nothing.
+    ``fingerprint`` is the digest of the run that read it, ``content`` of the blocks that it was made of. Reading its
+    ``tokens`` from nothing takes ``seconds``.
     """
 
     fingerprint: str

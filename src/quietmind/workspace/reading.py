@@ -1,0 +1,166 @@
+"""Reading a notebook: what of it is cached is restored, the rest is prefilled, and what is held then is stored.
+
+The store is told only of what an engine has really saved. Killed at any moment, the next reading begins at the last
+point that was stored.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+
+from quietmind.base.errors import EngineRefused, SnapshotDamaged, SnapshotError, SnapshotForeign
+from quietmind.base.progress import SILENT, Progress
+from quietmind.engine.port import Engine, Finished, Request, saving
+from quietmind.kvstore.fingerprint import Fingerprint
+from quietmind.kvstore.store import Snapshot, Store
+from quietmind.workspace.layout import Layout
+
+# What is read between two points that are stored: a kill costs at most so much. Seconds, since speeds differ a
+# thousandfold between machines; the first stretch is so many tokens, from which the speed is known.
+STRETCH_SECONDS = 120.0
+FIRST_STRETCH_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What the engine holds before it reads: ``tokens`` of a snapshot begin as the notebook does.
+
+    ``seconds`` is what reading those took once, ``refused`` why better snapshots were not used.
+    """
+
+    tokens: int = 0
+    seconds: float = 0.0
+    milliseconds: float = 0.0
+    snapshot: Snapshot | None = None
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReadReport:
+    """What a reading did. ``seconds`` is what the whole notebook costs from nothing, ``spent`` what this took."""
+
+    tokens: int
+    restored: int
+    prefilled: int
+    seconds: float
+    spent: float
+    snapshot: Snapshot | None
+    finished: bool
+    refused: tuple[str, ...] = ()
+
+
+def restore(engine: Engine, store: Store, fingerprint: Fingerprint, tokens: list[int]) -> Restored:
+    """Have ``engine`` hold the longest stored beginning of ``tokens``. Snapshots that are damaged are passed over."""
+    began = time.monotonic()
+    refused: list[str] = []
+    while (match := store.find(fingerprint, tokens)) is not None:
+        with store.scratch() as folder:
+            file = folder / "cache"
+            try:
+                store.restore(match.snapshot, fingerprint, file)
+                saving(engine).restore(file)
+            except SnapshotForeign as error:
+                refused.append(str(error))
+                store.remove(match.snapshot)
+            except SnapshotDamaged as error:
+                refused.append(str(error))  # the store has removed it
+            except EngineRefused as error:
+                refused.append(f"{match.snapshot.path.name}: {error}")
+                store.remove(match.snapshot)
+            except SnapshotError as error:  # removed by another process, or no room to unpack it
+                return Restored(refused=(*refused, str(error)))
+            else:
+                header = match.snapshot.header
+                return Restored(
+                    match.common,
+                    header.seconds * match.common / header.tokens,
+                    (time.monotonic() - began) * 1000,
+                    match.snapshot,
+                    tuple(refused),
+                )
+    return Restored(refused=tuple(refused))
+
+
+def read(
+    engine: Engine,
+    store: Store,
+    fingerprint: Fingerprint,
+    layout: Layout,
+    *,
+    label: str,
+    cut: bool,
+    progress: Progress = SILENT,
+    until: float | None = None,
+) -> ReadReport:
+    """Read a notebook that is laid out for ``engine`` and store what it holds then, and at points along the way.
+
+    ``cut`` says whether the engine can go back to a shorter prefix of what it holds. Ends early, at a point that is
+    stored, once the monotonic clock has passed ``until``. Raises EngineError, SnapshotError, DiskFull.
+    """
+    began = time.monotonic()
+    tokens = layout.prefix_tokens()
+    held = restore(engine, store, fingerprint, tokens)
+    progress.begin(f"{label}: reading", len(tokens))
+    progress.advance(held.tokens)
+    run = _Run(held.tokens, held.seconds, held.snapshot)
+    for blocks in _stretches(layout, held, run):
+        if until is not None and time.monotonic() >= until:
+            break
+        before = run.tokens
+        run.seconds += _prefill(engine, layout, blocks)
+        run.tokens = len(layout.prefix_tokens(blocks))
+        with store.scratch() as folder:
+            file = folder / "cache"
+            _require_whole(engine, saving(engine).save(file), run.tokens)
+            run.snapshot = store.save(
+                file, fingerprint, tokens[: run.tokens], label=label, seconds=run.seconds, cut=cut
+            )
+        progress.advance(run.tokens - before)
+    return ReadReport(
+        tokens=len(tokens),
+        restored=held.tokens,
+        prefilled=run.tokens - held.tokens,
+        seconds=run.seconds,
+        spent=time.monotonic() - began,
+        snapshot=run.snapshot,
+        finished=run.tokens == len(tokens),
+        refused=held.refused,
+    )
+
+
+@dataclass
+class _Run:
+    """How far a reading has come: so many tokens, which took so many seconds, the earlier ones included."""
+
+    tokens: int
+    seconds: float
+    snapshot: Snapshot | None
+
+
+def _require_whole(engine: Engine, saved: int, tokens: int) -> None:
+    if saved != tokens:
+        raise EngineRefused(
+            f"{engine.model}: the engine saved {saved:,} tokens where {tokens:,} were read; nothing of it is kept"
+        )
+
+
+def _prefill(engine: Engine, layout: Layout, blocks: int) -> float:
+    """Have the engine hold the prefix of so many blocks; return the seconds that its prefill took."""
+    # One token has to be asked for; it is sampled and not computed, so that it is not in the cache.
+    for event in engine.generate(Request(layout.prefix(blocks), max_tokens=1)):
+        if isinstance(event, Finished):
+            return event.timings.prompt_ms / 1000
+    raise AssertionError("a generation ends with Finished or an error")
+
+
+def _stretches(layout: Layout, held: Restored, run: _Run) -> Iterator[int]:
+    """Yield after how many blocks to store, so that a stretch of what is not held yet takes about STRETCH_SECONDS."""
+    ends = list(accumulate(map(len, layout.tokens)))  # of each number of blocks, the tokens
+    while run.tokens < ends[-1]:
+        seconds, tokens = run.seconds - held.seconds, run.tokens - held.tokens
+        stretch = int(STRETCH_SECONDS * tokens / max(seconds, 1e-9)) if tokens else FIRST_STRETCH_TOKENS
+        wanted = run.tokens + max(1, stretch)
+        yield next((number for number, end in enumerate(ends) if end >= wanted), len(ends) - 1)
