@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quietmind.machine.machine import Device, Disk, Host, Link, Machine
-from quietmind.model.card import ModelCard, Tensor
+from quietmind.model.card import LayerKind, ModelCard, Recurrent, Tensor
 from quietmind.plan import roofline
 from quietmind.plan.interval import Interval
 from quietmind.plan.placement import DISK, Placement, everything_on
@@ -152,3 +152,71 @@ def test_fewer_threads_are_never_faster(card_of: Card) -> None:
     on_host = everything_on("cpu", LAYERS, frozenset(range(LAYERS)))
     rates = [told(speed(card, server(), on_host, threads=count).prefill).mid for count in (1, 8, 32)]
     assert rates == sorted(rates)
+
+
+EVERYTHING = everything_on("cuda0", LAYERS, frozenset(range(LAYERS)))
+
+
+def test_a_short_prompt_prefills_a_mixture_slower_a_token(card_of: Card) -> None:
+    card = mixture(card_of)
+    rates = [told(speed(card, server(), EVERYTHING, micro_batch=size).prefill).mid for size in (64, 512, 2048)]
+    assert rates == sorted(rates)  # every expert that any token visits costs a whole tile
+    assert rates[-1] > 2 * rates[0]
+
+
+def test_experts_on_the_host_cut_the_graph_of_the_gpu(card_of: Card) -> None:
+    card, machine = mixture(card_of), server(host=1e15, cores=1)  # a host that answers at once
+    free = replace(machine, host=replace(machine.host, physical_cores=100_000))
+    whole = 1 / told(speed(card, free, EVERYTHING).decode).mid
+    split = 1 / told(speed(card, free, threads=1).decode).mid
+    assert split - whole > LAYERS * (roofline.SPLIT_LAYER_S.mid - roofline.GPU_LAYER_S.mid)
+
+
+def test_memory_over_several_numa_nodes_is_not_read_at_the_sum(card_of: Card) -> None:
+    card = mixture(card_of)
+    on_host = everything_on("cpu", LAYERS, frozenset(range(LAYERS)))
+    one = server(host=5e9)
+    two = replace(one, host=replace(one.host, numa_nodes=2))
+    assert told(speed(card, two, on_host).decode).mid < 0.6 * told(speed(card, one, on_host).decode).mid
+    seen = replace(two, devices=(replace(two.cpu, measured=True), *two.accelerators))
+    assert told(speed(card, seen, on_host).decode).mid > told(speed(card, one, on_host).decode).mid
+
+
+def test_a_recurrent_layer_costs_more_than_its_bytes(card_of: Card) -> None:
+    plain = card_of(layer_kinds=(LayerKind.FULL,) * LAYERS)
+    recurrent = card_of(layer_kinds=(LayerKind.LINEAR,) * LAYERS, recurrent=Recurrent(1, 1))
+    for place in ("cpu", "cuda0"):
+        placement = everything_on(place, LAYERS)
+        slow, fast = (speed(card, server(), placement, depth=0) for card in (recurrent, plain))
+        assert told(slow.decode).mid < told(fast.decode).mid
+        assert told(slow.prefill).mid < told(fast.prefill).mid
+    assert "recurrent states of 4 layers" in speed(recurrent, server(host=1e12), everything_on("cpu", LAYERS)).limit
+
+
+def test_short_heads_attend_slower(card_of: Card) -> None:
+    short, long = (card_of(heads=2048 // head, key_length=head, value_length=head) for head in (64, 128))
+    placement = everything_on("cuda0", LAYERS)
+    rates = [told(speed(card, server(), placement, depth=100_000).prefill).mid for card in (short, long)]
+    assert rates[0] < 0.6 * rates[1]
+
+
+def test_apples_gpus_of_unknown_flops_are_not_taken_for_nvidias(card_of: Card) -> None:
+    machine, placement = server(), everything_on("metal", LAYERS)
+    gpu = Device("metal", "Apple M2 Ultra", bandwidth_bytes_per_s=800e9, key="metal", unified=True)
+    apple = replace(machine, devices=(machine.cpu, gpu), links=())
+    stated = replace(apple, devices=(machine.cpu, replace(gpu, flops=27.2e12)))
+    guessed, known = (told(speed(card_of(), mac, placement).prefill) for mac in (apple, stated))
+    assert guessed.mid == pytest.approx(known.mid, rel=0.15)
+    assert width(guessed) > width(known)
+
+
+def test_stacked_memory_is_read_at_a_smaller_share() -> None:
+    hbm, gddr = (roofline.gpu_reading("cuda", name, "dense") for name in ("NVIDIA A100 80GB PCIe", "RTX A6000"))
+    assert hbm.mid < gddr.mid
+
+
+@given(st.integers(1, 4096), st.integers(0, 200_000), st.sampled_from(["cpu", "cuda0"]))
+def test_any_batch_at_any_depth_has_an_interval(card_of: Card, tokens: int, depth: int, place: str) -> None:
+    placement = everything_on(place, LAYERS, frozenset(range(LAYERS)))
+    found = speed(mixture(card_of), server(), placement, micro_batch=tokens, depth=depth)
+    assert 0 < told(found.prefill).low <= told(found.prefill).mid <= told(found.prefill).high

@@ -127,6 +127,35 @@ def test_a_sliding_window_bounds_what_is_read(card_of: Card) -> None:
     assert far - near == 2 * 10_000 * 8 * 256 * 2  # only the two layers that attend in full grow
 
 
+def test_a_prefill_multiplies_the_whole_of_a_window_and_its_batch(card_of: Card) -> None:
+    card = card_of(layer_kinds=(LayerKind.SLIDING,) * 4, sliding_window=1024)
+    done = prefill_traffic(card, everything_on("cpu", 4), kv_type="f16", depth=10_000, micro_batch=512)["cpu"]
+    cells = 1024 + 511  # what lies outside a token's own window is masked, not left out
+    assert products(done, "kv") == 4 * 512 * cells * 16 * (128 + 128)
+    assert {part.head for part in done.parts if part.component == "kv"} == {128}
+
+
+def test_an_expert_multiplies_the_tokens_that_chose_it(card_of: Card) -> None:
+    on_gpu = everything_on("cuda0", 4, frozenset(range(4)))
+    done = prefill_traffic(mixture(card_of), on_gpu, kv_type="f16", depth=0, micro_batch=512)["cuda0"]
+    rows = {part.component: part.rows for part in done.parts}
+    assert rows["dense"] == 512
+    assert rows["experts"] == pytest.approx(512 * 8 / distinct_experts(EXPERTS, 8, 512))
+    one = traffic(mixture(card_of), on_gpu, kv_type="f16", depth=0)["cuda0"]
+    assert {part.rows for part in one.parts if part.component == "experts"} == {1.0}
+
+
+def test_layers_are_counted_where_their_parts_are_computed(card_of: Card) -> None:
+    card = mixture(card_of)
+    decoding = traffic(card, split(), kv_type="f16", depth=0)
+    assert (decoding["cuda0"].layers, decoding["cuda0"].mixtures) == (4, 0)
+    assert (decoding["cpu"].layers, decoding["cpu"].mixtures, decoding["cpu"].handovers) == (0, 4, 4)
+    prefilling = prefill_traffic(card, split(), kv_type="f16", depth=0, micro_batch=512)
+    assert (prefilling["cuda0"].mixtures, prefilling["cpu"].handovers) == (4, 0)  # brought there
+    recurrent = card_of(layer_kinds=(LayerKind.LINEAR, LayerKind.FULL) * 2, recurrent=Recurrent(8, 8))
+    assert traffic(recurrent, everything_on("cpu", 4), kv_type="f16", depth=0)["cpu"].recurrent == 2
+
+
 def test_a_recurrent_state_costs_the_same_at_any_depth(card_of: Card) -> None:
     card = card_of(layer_kinds=(LayerKind.LINEAR,) * 4, recurrent=Recurrent(1 << 19, 1 << 13))
     reads = {
