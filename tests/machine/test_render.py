@@ -25,6 +25,16 @@ def test_equal_links_are_one_line() -> None:
     ]
 
 
+def test_where_numbers_are_from_is_shown_and_what_they_take_for_granted() -> None:
+    lines = render(load_machine("rtx-pro-6000-192")).splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("source"))
+    assert lines[first] == (
+        "source        AMD Ryzen 9 9950X product page (16 cores, base 4.3 GHz, 2 channels of DDR5-5600)"
+    )
+    assert lines[first + 1].strip().startswith("four dual-rank modules are specified for DDR5-3600 only")
+    assert lines[-1].endswith("(memory 1792 GB/s; FP16 tensor with FP32 accumulation, dense)")
+
+
 def test_unified_and_measured_memory_are_marked() -> None:
     machine = load_machine("mac-studio-m2-ultra-192")
     shown = render(replace(machine, devices=(replace(machine.cpu, measured=True), *machine.accelerators)))

@@ -221,7 +221,7 @@ def test_a_tensor_that_lies_about_its_place_is_damage(tmp_path: Path, name: str)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "too short"),
+        (b"", "ends after .* the download is incomplete"),
         (struct.pack("<Q", 1 << 63), "claims 9,223,372,036,854,775,808 bytes"),
         (struct.pack("<Q", 2) + b"[]", "not a JSON object"),
         (struct.pack("<Q", 2) + b"{}x", "its data has 1"),

@@ -91,7 +91,8 @@ def parse_machine(given: Mapping[str, object], where: str, default_name: str) ->
     if "disk" in top:
         on = _table(f"{where}: [disk]", top["disk"], _DISK, required=("path",))
         disk = Disk(on["path"], on.get("free"), on.get("read"), on.get("assumed", False))
-    return Machine(top.get("name", default_name), devices, links, Host(cpu=cpu.name, **host), disk)
+    name, source = top.get("name", default_name), top.get("source", "")
+    return Machine(name, devices, links, Host(cpu=cpu.name, **host), disk, source)
 
 
 def _toml(file: Path) -> dict[str, object]:

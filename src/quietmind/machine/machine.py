@@ -74,13 +74,17 @@ class Disk:
 
 @dataclass(frozen=True)
 class Machine:
-    """A computer. ``devices`` always holds exactly one of kind ``cpu``."""
+    """A computer. ``devices`` always holds exactly one of kind ``cpu``.
+
+    ``source`` says where the numbers of a described one are from, and what they take for granted.
+    """
 
     name: str
     devices: tuple[Device, ...]
     links: tuple[Link, ...]
     host: Host
     disk: Disk | None = None
+    source: str = ""
 
     @property
     def cpu(self) -> Device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -35,6 +36,7 @@ def render(machine: Machine) -> str:
             f"disk          {machine.disk.path}: {_size(machine.disk.free_bytes)} free, "
             f"read {rate(machine.disk.read_bytes_per_s)}{', assumed' if machine.disk.assumed else ''}"
         )
+    facts += [f"{'' if number else 'source':<14}{said}" for number, said in enumerate(_sources(machine))]
     if machine.cpu.bandwidth_bytes_per_s is None:
         facts.append("the bandwidth of its memory is unknown: `quietmind machine --measure` finds out")
     return "\n".join([machine.name, "", *lines, "", *facts])
@@ -90,6 +92,11 @@ def _shown_links(machine: Machine) -> list[str]:
         + (", measured" if measured else "")
         for (_, _, bandwidth, measured), pairs in groups.items()
     ]
+
+
+def _sources(machine: Machine) -> list[str]:
+    """Return where the numbers are from, one document a line; what stands in brackets stays together."""
+    return [said.strip() for said in re.split(r";(?![^(]*\))", machine.source) if said.strip()]
 
 
 def _size(count: int | None) -> str:

@@ -201,6 +201,11 @@ def _head_lengths(facts: Facts, family: Family, hidden: int, heads: int, latent:
 def _head_length(facts: Facts, family: Family, hidden: int, heads: int) -> int:
     """Return head_dim. Hidden size / heads is wrong for families that chose their own, so there it must be given."""
     default = hidden // heads if family.head_from_hidden and hidden % heads == 0 else None
+    if default is None and "head_dim" not in facts:
+        raise facts.damaged(
+            f"lacks the key head_dim, which does not follow from hidden_size {hidden:,} and num_attention_heads "
+            f"{heads:,} here; give a config.json that has it"
+        )
     return facts.count("head_dim") if default is None else facts.count("head_dim", default=default) or default
 
 

@@ -128,7 +128,9 @@ def header_length(first: bytes, file_bytes: int, source: Path) -> int:
     ``source`` is what messages call the file. Raises ModelFileDamaged where the file cannot hold so many.
     """
     if len(first) < LENGTH_BYTES:
-        raise ModelFileDamaged(f"{shown_path(source)}: is too short for a safetensors file; fetch it again")
+        raise ModelFileDamaged(
+            f"{shown_path(source)}: ends after {file_bytes:,} bytes; the download is incomplete, fetch it again"
+        )
     length: int = struct.unpack_from("<Q", first)[0]
     if length > file_bytes - LENGTH_BYTES:
         raise ModelFileDamaged(
