@@ -82,15 +82,15 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
             missing = [name for name in REQUIRED if name not in columns]
             if missing:
                 raise UsageError(f"{table}: the columns {', '.join(missing)} are missing; the first line names them")
-            return [
-                (
-                    reader.line_num,
-                    {str(key).strip(): value.strip() for key, value in row.items() if isinstance(value, str)},
-                )
-                for row in reader
-            ]
+            return [(reader.line_num, _cells(row)) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{table}: cannot be read as a table of speeds ({error}); give a CSV file in UTF-8") from error
+
+
+def _cells(row: Mapping[str | None, object]) -> dict[str, str]:
+    """Return the cells by their columns: those of required columns always, without what stands past the last one."""
+    found = {str(name).strip(): value.strip() for name, value in row.items() if isinstance(value, str)}
+    return dict.fromkeys(REQUIRED, "") | found
 
 
 def _case(row: Mapping[str, str]) -> Case:
