@@ -237,6 +237,32 @@ def test_usage_errors_read_as_sentences(call: Call) -> None:
     assert "'many' is not a whole number. See" in call("plan", MODEL, "--threads", "many")[2]
 
 
+ABSURD = ["-1", "0", "many", "1e999", "99999999999999999999", "nan", "inf", ""]
+NUMBERS = {
+    "plan": ["--context", "--threads", "--micro-batch", "--sequences", "--experts", "--min-decode", "--min-context"],
+    "hardware": ["--context", "--min-decode", "--experts"],
+    "bench": ["--context", "--threads"],
+}
+
+
+REFUSED = [
+    (command, option, value)
+    for command, options in NUMBERS.items()
+    for option in options
+    for value in ABSURD
+    if (command, option, value) != ("bench", "--threads", "99999999999999999999")  # refused once the model is found
+]
+
+
+@pytest.mark.parametrize(("command", "option", "value"), REFUSED)
+def test_every_number_refuses_absurd_values_in_one_line(call: Call, command: str, option: str, value: str) -> None:
+    beside = {"plan": [MODEL], "hardware": [MODEL, "--context", "4k"], "bench": [MODEL]}[command]
+    code, out, err = call(command, *beside, option, value)
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1, err
+    assert err.startswith("quietmind: ")
+
+
 def test_two_contexts_that_contradict_each_other_are_refused(call: Call) -> None:
     code, _, err = call("plan", MODEL, "--context", "4k", "--min-context", "128k")
     assert code == 2
