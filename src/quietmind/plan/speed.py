@@ -209,8 +209,7 @@ class _Roof:
     def _starting(self, key: str, tokens: int | None, *, split: bool) -> tuple[Interval, Interval, Interval]:
         """Return the seconds that a layer takes to start on a device, its experts, and its recurrent state."""
         if key in (HOST, DISK):
-            cores, core = self._cores(), roofline.HOST_LAYER_CORE_S
-            layer = Interval(core.low * cores.low, core.mid * cores.mid, core.high * cores.high)
+            layer = roofline.product(roofline.HOST_LAYER_CORE_S, self._cores())
             once, each = roofline.HOST_RECURRENT_S, roofline.HOST_RECURRENT_TOKEN_S
             mixture = Interval(0.0, 0.0, 0.0)
         else:
@@ -257,14 +256,14 @@ class _Roof:
                 processor=self.machine.host.cpu,
                 engine=self.engine,
             )
-            return Interval(each.low * cores.low, each.mid * cores.mid, each.high * cores.high)
+            return roofline.product(each, cores)
         device = self._device(key)
         share = roofline.gpu_share(device.name, part.component, part.rows, device.kind, part.head)
         if device.flops is not None:
             return times(share, device.flops / 2)
         self._assume(f"the flops of {device.name}: from its bandwidth")
         guess = times(roofline.GPU_RATES[device.kind].flops_per_byte, (device.bandwidth_bytes_per_s or 0.0) / 2)
-        return Interval(share.low * guess.low, share.mid * guess.mid, share.high * guess.high)
+        return roofline.product(share, guess)
 
     def _link(self, key: str) -> Interval:
         link = self.machine.link(HOST, key)
