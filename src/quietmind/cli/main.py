@@ -25,7 +25,12 @@ _COMMANDS = {
     "search": ("quietmind.cli.search", "Find passages in the indexed notes."),
     "ask": ("quietmind.cli.ask", "Answer a question from the notes, with checked citations."),
     "plan": ("quietmind.cli.plan", "Say what a model takes in memory on this machine, before loading it."),
-    "launch": ("quietmind.cli.launch", "Write a file that starts a model as planned: a script, a unit, a compose file."),
+    "launch": (
+        "quietmind.cli.launch",
+        "Write a file that starts a model as planned: a script, a unit, a compose file.",
+    ),
+    "up": ("quietmind.cli.up", "Keep models running behind one OpenAI-compatible address of this machine."),
+    "down": ("quietmind.cli.down", "End what `quietmind up` keeps running."),
     "experts": ("quietmind.cli.experts", "Say what a mixture of experts holds, and what a token reads of it."),
     "hardware": ("quietmind.cli.hardware", "Say which machines, and which upgrade of this one, would run a model."),
     "models": ("quietmind.cli.models", "List the models that can be planned by name, and those that are here."),

@@ -28,15 +28,24 @@ _Answer = TypeVar("_Answer")
 class Lane:
     """A model by its name, and by what the person called it on the command line.
 
-    ``width`` requests are answered at once. Used from one event loop; the engine has threads of its own.
+    ``width`` requests are answered at once. ``last_words`` returns what the supervisor last told the person of this
+    engine. Used from one event loop; the engine has threads of its own.
     """
 
-    def __init__(self, name: str, supervised: Supervised, *, called: str = "", width: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        supervised: Supervised,
+        *,
+        called: str = "",
+        width: int = 1,
+        last_words: Callable[[], str] = lambda: "",
+    ) -> None:
         self.name = name
         self.names = frozenset({name, called or name})
         self.supervised = supervised
         self.turns = Turns(width)
-        self.last_words = ""  # what the supervisor last told the person of this engine
+        self._last_words = last_words
         self._client: tuple[Endpoint, httpx2.AsyncClient] | None = None
 
     async def engine(self) -> Engine | Refusal:
@@ -53,7 +62,7 @@ class Lane:
             return refuse(503, f"{self.name}: {self.supervised.trouble}", code="engine_given_up")
         if state == "stopped":
             return refuse(503, f"{self.name} has been stopped", code="engine_stopped")
-        return self._again(self.last_words or "the engine ended")
+        return self._again(self._last_words() or "the engine ended")
 
     async def failed(self, engine: Engine) -> Refusal:
         """Return what a broken exchange with ``engine`` means, and have it started again if it has ended."""

@@ -24,13 +24,18 @@ _GRACE_SECONDS = 2
 _LOOK_EVERY = 0.05
 
 
+def require_loopback(host: str) -> None:
+    """Raise UsageError for an address that others can reach, or that is none."""
+    if not is_loopback(host):
+        raise UsageError(f"{host}: only a loopback address can be served, such as {HOST}; nothing is to leave here")
+
+
 def bind(host: str = HOST, port: int = PORT) -> socket.socket:
     """Take the address and return its socket, which does not listen yet. ``port`` 0 is any free one.
 
     Raises UsageError for an address that is not this machine's loopback, AddressInUse.
     """
-    if not is_loopback(host):
-        raise UsageError(f"{host}: only a loopback address can be served, such as {HOST}; nothing is to leave here")
+    require_loopback(host)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         # Connections of a run that has just ended linger, and must not keep the next one from the address.

@@ -1,0 +1,144 @@
+"""``quietmind up``: models kept running behind one address."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quietmind.base.paths import shown_path
+from quietmind.base.units import format_bytes
+from quietmind.cli.options import AnyPath, debug_option, json_option, model_options, workspace_option
+from quietmind.cli.output import print_json
+
+if TYPE_CHECKING:
+    from quietmind.plan.plan import Plan
+    from quietmind.serve.up import Serving
+    from quietmind.workspace.launch import Start
+    from quietmind.workspace.running import Running
+
+_END = "end it with Ctrl-C here or `quietmind down`"
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True)
+@click.option("--engine", default="llama.cpp", help="What runs them (default: llama.cpp, in a child of ours).")
+@model_options
+@click.option("--experts", type=click.IntRange(min=1), help="Experts at work for each token (default: as trained).")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to serve on (default: 4874; 0: any free one).")
+@click.option("--host", default="127.0.0.1", help="Loopback address to serve on (default: 127.0.0.1).")
+@click.option("--key-file", type=AnyPath(dir_okay=False), help="Demand the key in this file; made if it is not there.")
+@json_option
+@workspace_option
+@debug_option
+def up(
+    models: tuple[str, ...],
+    engine: str,
+    context: int | None,
+    kv: str,
+    threads: int | None,
+    experts: int | None,
+    port: int | None,
+    host: str,
+    key_file: Path | None,
+    as_json: bool,
+    workspace: Path,
+) -> None:
+    """Keep MODELS running, and serve them at one OpenAI-compatible address of this machine until Ctrl-C.
+
+    They are planned under one memory budget; the first has what the others leave. A crash, a hang or a lack of memory
+    is told, and the engine is started again.
+    """
+    from quietmind.plan.ask import Ask
+    from quietmind.serve.up import Wanted
+    from quietmind.serve.up import up as keep_up
+
+    wanted = Wanted(
+        names=models,
+        ask=Ask(context, kv, threads=threads, experts_used=experts, engine=engine),
+        workspace=Path(os.path.abspath(workspace)),  # noqa: PTH100 - resolve() would follow links
+        host=host,
+        port=port,
+        key_file=key_file,
+    )
+
+    def planned(start: Start) -> None:
+        for line in _planned(start.plan):
+            _tell(line)
+
+    def ready(serving: Serving) -> None:
+        if as_json:
+            print_json(_as_json(serving, key_file))
+        else:
+            click.echo(f"serving {', '.join(serving.names)} at {serving.url}/v1{_key_words(key_file)}; {_END}")
+        sys.stdout.flush()
+
+    found = keep_up(wanted, _tell, planned, ready)
+    if found is None:
+        _tell("ended")
+    elif as_json:
+        print_json(_found_json(found))
+    else:
+        state = "runs already" if found.state == "serving" else "is being started by another `quietmind up`"
+        click.echo(f"{', '.join(found.models)} {state} at {found.url}/v1; end it with `quietmind down`")
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _planned(plan: Plan) -> list[str]:
+    """Return what will run, in a few lines: where it takes how much memory, how fast it is, what to know of it."""
+    held = ", ".join(f"{format_bytes(use.needed_bytes)} on {use.device}" for use in plan.devices if use.needed_bytes)
+    lines = [f"{plan.title}: {plan.engine}, context {plan.context:,}, KV {plan.kv_type}, {held}"]
+    if plan.speed is not None:
+        from quietmind.plan.table import shown
+
+        decode, prefill = shown(plan.speed.decode), shown(plan.speed.prefill)
+        lines.append(f"  with its context full it decodes {decode} and prefills {prefill} tokens/s")
+    else:
+        lines.append("  its speed is unknown; `quietmind machine --measure` finds out")
+    if plan.verdict == "tight":
+        lines.append("  warning: memory is tight; see `quietmind plan`")
+    return [*lines, *(f"  warning: {warning}" for warning in plan.warnings)]
+
+
+def _key_words(key_file: Path | None) -> str:
+    return "" if key_file is None else f", for those who know the key in {shown_path(key_file)}"
+
+
+def _as_json(serving: Serving, key_file: Path | None) -> dict[str, Any]:
+    from quietmind.plan.table import interval_to_json
+
+    return {
+        "url": serving.url,
+        "pid": os.getpid(),
+        "found": False,
+        "key_file": None if key_file is None else str(key_file.absolute()),
+        "models": [
+            {
+                "name": name,
+                "engine": start.plan.engine,
+                "context": start.plan.context,
+                "kv_type": start.plan.kv_type,
+                "bytes": {use.device: use.needed_bytes for use in start.plan.devices},
+                "decode": interval_to_json(start.plan.speed.decode if start.plan.speed else None),
+                "prefill": interval_to_json(start.plan.speed.prefill if start.plan.speed else None),
+            }
+            for name, start in zip(serving.names, serving.starts, strict=True)
+        ],
+    }
+
+
+def _found_json(found: Running) -> dict[str, Any]:
+    return {
+        "url": found.url,
+        "pid": found.pid,
+        "found": True,
+        "state": found.state,
+        "key_file": found.key_file,
+        "models": [{"name": name} for name in found.models],
+    }

@@ -1,0 +1,211 @@
+"""``quietmind up`` and ``down`` as a person runs them: real processes, the real engine, the small real model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+import pytest
+
+Quietmind = Callable[..., subprocess.CompletedProcess[str]]
+
+pytest.importorskip("uvicorn", reason="serving takes uvicorn: pip install 'quietmind[serve]'")
+pytest.importorskip("xllamacpp", reason="the engine is not installed: pip install 'quietmind[llamacpp]'")
+
+
+@contextmanager
+def started(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run ``quietmind up`` in the workspace that the fixture ``quietmind`` uses; killed at the end at the latest."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "quietmind", "up", *arguments, "--context", "512", "--threads", "1", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env=os.environ | {"QUIETMIND_WORKSPACE": str(tmp_path / "workspace")},
+        cwd=tmp_path,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def address(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+", line)
+    assert found is not None, line or process.communicate()[1]
+    return found[0]
+
+
+def chat(url: str, **more: Any) -> httpx2.Response:
+    body = {"model": "tiny", "max_tokens": 4, "messages": [{"role": "user", "content": "Hello"}], **more}
+    return httpx2.post(f"{url}/v1/chat/completions", json=body, timeout=60, trust_env=False)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    return not alive
+
+
+def refuses(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) != 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_model_is_served_until_it_is_ended(tiny: Path, tmp_path: Path, number: signal.Signals) -> None:
+    with started(tmp_path, "tiny") as process:
+        url = address(process)
+        assert chat(url).json()["usage"]["completion_tokens"] == 4
+        engines = psutil.Process(process.pid).children(recursive=True)
+        assert engines
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 0, said
+        assert said.endswith("ended\n")
+        assert "Traceback" not in said
+        assert gone(engines)
+        assert refuses(url)
+
+
+def test_a_second_up_finds_the_first_and_down_ends_it(quietmind: Quietmind, tiny: Path, tmp_path: Path) -> None:
+    same = ("up", "tiny", "--context", "512", "--threads", "1")
+    with started(tmp_path, "tiny") as process:
+        url = address(process)
+        engines = psutil.Process(process.pid).children(recursive=True)
+        again = quietmind(*same)
+        assert (again.returncode, again.stderr) == (0, "")
+        assert url in again.stdout
+        assert json.loads(quietmind(*same, "--json").stdout)["found"] is True
+        assert quietmind("up", str(tiny), *same[2:]).returncode == 0  # by its path, the same
+        for other in (
+            ("up", "tiny", "--context", "1k"),
+            (*same, "--port", "1024"),
+            (*same, "--key-file", str(tmp_path / "key")),
+        ):
+            refused = quietmind(*other)
+            assert refused.returncode == 1
+            assert refused.stderr.count("\n") == 1
+            assert "quietmind down" in refused.stderr
+        ended = quietmind("down")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert gone(engines)
+        assert process.wait(5) == 0
+        assert refuses(url)
+    assert quietmind("down").stdout == "nothing was running\n"
+
+
+def test_a_killed_up_leaves_no_engine_no_port_and_no_record(quietmind: Quietmind, tiny: Path, tmp_path: Path) -> None:
+    with started(tmp_path, "tiny") as process:
+        url = address(process)
+        engines = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait()
+        assert gone(engines)
+        assert refuses(url)
+        assert quietmind("down").stdout == "nothing was running\n"
+    with started(tmp_path, "tiny", "--json") as process:
+        assert process.stdout is not None
+        document = json.JSONDecoder().raw_decode(_document(process.stdout))[0]
+        assert document["found"] is False
+        assert document["models"][0]["bytes"]["cpu"] > 100 << 20
+        assert chat(document["url"]).status_code == 200
+
+
+def _document(lines: Any) -> str:
+    text = ""
+    for line in lines:
+        text += line
+        if line == "}\n":
+            break
+    return text
+
+
+def test_it_can_be_ended_while_it_loads(tiny: Path, tmp_path: Path) -> None:
+    with started(tmp_path, "tiny") as process:
+        record = tmp_path / "workspace" / "up.json"
+        while not (record.exists() and "127.0.0.1" in record.read_text(encoding="utf-8")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        engines = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+        assert process.returncode in (0, 130)
+        assert "Traceback" not in said
+        assert gone(engines)
+
+
+def test_an_engine_that_is_killed_comes_back(tiny: Path, tmp_path: Path) -> None:
+    with started(tmp_path, "tiny") as process:
+        url = address(process)
+        for engine in psutil.Process(process.pid).children(recursive=True):
+            engine.kill()
+        failed = chat(url)
+        assert failed.status_code == 503
+        assert "started again" in failed.json()["error"]["message"]
+        deadline = time.monotonic() + 60
+        while (answer := chat(url)).status_code != 200:
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.1)
+
+
+def test_clients_need_the_key_of_the_file(tiny: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    with started(tmp_path, "tiny", "--key-file", str(key)) as process:
+        url = address(process)
+        assert chat(url).status_code == 401
+        right = {"Authorization": f"Bearer {key.read_text(encoding='ascii').strip()}"}
+        assert httpx2.get(f"{url}/v1/models", headers=right, trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["tiny", "--host", "0.0.0.0"], 2, "only a loopback address"),
+        (["tiny", "tiny"], 2, "named twice"),
+        (["tiny", "no-such-model"], 1, "quietmind pull"),
+        (["tiny", "--engine", "steam"], 2, "llama-server"),
+        (["tiny", "--context", "4M"], 1, "choose a smaller model"),
+        (["tiny", "--key-file", "none/key"], 2, "name another --key-file"),
+        ([], 2, "MODELS"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_one_line(
+    quietmind: Quietmind, tiny: Path, arguments: list[str], code: int, words: str
+) -> None:
+    refused = quietmind("up", *arguments)
+    assert refused.returncode == code, refused.stderr
+    assert words in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
+
+
+def test_an_address_in_use_is_refused_with_its_user(quietmind: Quietmind, tiny: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        refused = quietmind("up", "tiny", "--context", "512", "--port", str(other.getsockname()[1]))
+    assert refused.returncode == 1
+    assert f"process {os.getpid()}" in refused.stderr
+    assert "--port" in refused.stderr
+
+
+def test_an_open_key_file_is_refused_with_the_command(quietmind: Quietmind, tiny: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("a" * 32, encoding="ascii")
+    key.chmod(0o644)
+    refused = quietmind("up", "tiny", "--key-file", str(key))
+    assert refused.returncode == 2
+    assert "chmod 600" in refused.stderr
