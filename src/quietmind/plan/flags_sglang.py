@@ -11,7 +11,8 @@ from math import ceil
 
 from quietmind.model.card import LayerKind, ModelCard
 from quietmind.plan.engines import ENGINES, kv_word
-from quietmind.plan.parallel_run import ShardedRun, config_overrides, served_path
+from quietmind.plan.overrides import config_overrides, served_path
+from quietmind.plan.parallel_run import ShardedRun
 
 _STEPS = 1000
 _GIGABYTE = 10**9  # --hicache-size counts decimal ones (mem_cache/pool_host/base.py)
@@ -22,7 +23,7 @@ _PERCENT = 100
 def sglang_flags(card: ModelCard, run: ShardedRun) -> tuple[str, ...]:
     """Return the words after ``python -m sglang.launch_server``. Each word is one argument."""
     sharding, split = run.sharding, run.sharding.split
-    overrides = config_overrides(card, run)
+    overrides = config_overrides(card, run.sharding.context, run.experts_used, run.yarn)
     return (
         *("--model-path", served_path(card)),
         *("--context-length", str(sharding.context)),

@@ -12,7 +12,8 @@ from math import ceil, floor
 from quietmind.base.units import GIB
 from quietmind.model.card import ModelCard
 from quietmind.plan.engines import ENGINES, kv_word
-from quietmind.plan.parallel_run import ShardedRun, config_overrides, served_path
+from quietmind.plan.overrides import config_overrides, served_path
+from quietmind.plan.parallel_run import ShardedRun
 
 _STEPS = 1000  # a share of memory is given to a thousandth
 LARGEST_SHARE = 0.98  # what a display and the driver leave; more is refused at the start
@@ -72,6 +73,6 @@ def _offloads(card: ModelCard, run: ShardedRun) -> Iterator[str]:
 
 
 def _overrides(card: ModelCard, run: ShardedRun) -> Iterator[str]:
-    overrides = config_overrides(card, run)
+    overrides = config_overrides(card, run.sharding.context, run.experts_used, run.yarn)
     if overrides is not None:
         yield from ("--hf-overrides", overrides)

@@ -13,6 +13,7 @@ from quietmind.machine.machine import Machine
 from quietmind.model.card import ModelCard
 from quietmind.plan.ask import LARGEST_CONTEXT, Ask, Run, refuse_nonsense
 from quietmind.plan.compute import compute_bytes
+from quietmind.plan.device_map import plan_mapped
 from quietmind.plan.engines import engine_kind
 from quietmind.plan.flags import engine_flags
 from quietmind.plan.kv import CELL_STEP, KvGroup, kv_groups, kv_type, padded
@@ -59,8 +60,11 @@ def plan(machine: Machine, card: ModelCard, ask: Ask | None = None, measured: Se
     ask = ask or Ask()
     refuse_nonsense(ask, card)
     refuse_no_memory(machine)
-    if engine_kind(ask.engine).placing == "parallel":
+    placing = engine_kind(ask.engine).placing
+    if placing == "parallel":
         return plan_parallel(machine, card, ask)
+    if placing == "device map":
+        return plan_mapped(machine, card, ask)
     sized = _Sized(card, weights_of(card))
     tokens = ask.context if ask.context is not None else _largest_context(machine, sized, ask)
     return _planned(_placed(machine, sized, ask, tokens), measured, ask.engine)
