@@ -12,13 +12,11 @@ from typing import Self
 
 import psutil
 
-from quietmind.base.sqlite import Migration, connect, database_exists, transaction, translated
+from quietmind.base.sqlite import connect, database_exists, transaction, translated
 from quietmind.engine.port import Delta, Endpoint, Engine, Finished, Message, Prompt, Request, Timings, saving
-from quietmind.notes.schema import MIGRATIONS as NOTES
 from quietmind.plan.engines import Capabilities
 from quietmind.plan.measured import Measurement, What
-
-DATABASE = "archive.db"
+from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 
 # Shorter stretches say more about starting and stopping than about speed.
 LEAST_PREFILLED = 128
@@ -26,30 +24,6 @@ LEAST_DECODED = 16
 
 # Of one run (plan_id, what and depth), so many last measurements count: a machine changes.
 KEPT = 20
-
-# machine and plan_id are fingerprints (quietmind.plan.measured); at is ISO 8601 in UTC; predicted is in the same unit.
-MIGRATIONS = (
-    Migration(
-        "measurements-1",
-        (
-            """
-            CREATE TABLE measurements (
-                id INTEGER PRIMARY KEY,
-                plan_id TEXT NOT NULL,
-                machine TEXT NOT NULL,
-                what TEXT NOT NULL,
-                depth INTEGER NOT NULL,
-                value REAL NOT NULL,
-                unit TEXT NOT NULL,
-                predicted REAL,
-                at TEXT NOT NULL
-            )
-            """,
-            "CREATE INDEX measurements_of_machine ON measurements (machine)",
-        ),
-    ),
-)
-ALL_MIGRATIONS = (*NOTES, *MIGRATIONS)  # of the one database that the rooms of a workspace share
 
 
 def remembered(folder: Path, machine: str) -> tuple[Measurement, ...]:

@@ -14,7 +14,8 @@ from quietmind.base.progress import SILENT, Progress
 from quietmind.base.sqlite import connect, database_exists
 from quietmind.notes.index import Forgotten, Index, Report
 from quietmind.notes.search import search
-from quietmind.workspace.measurements import ALL_MIGRATIONS, DATABASE
+from quietmind.workspace.notebooks import Notebooks
+from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 
 if TYPE_CHECKING:
     from quietmind.notes.document import Hit
@@ -59,6 +60,11 @@ class Workspace:
         logs = self.folder / "logs"
         _make(logs)
         return logs
+
+    @property
+    def notebooks(self) -> Notebooks:
+        """The notebooks of this workspace."""
+        return Notebooks(self._connection, self.folder / DATABASE)
 
     def roots(self) -> list[Path]:
         """Return the folders of notes that are indexed here."""

@@ -1,0 +1,85 @@
+"""Choosing notes of the index otherwise than by a question: below a folder, by a tag, by their names."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quietmind.notes.document import Passage
+
+_ALL = "SELECT path, sha256, mtime_ns, size, title FROM documents ORDER BY path"
+_BELOW = (
+    "SELECT path, sha256, mtime_ns, size, title FROM documents WHERE path = ? OR substr(path, 1, ?) = ? ORDER BY path"
+)
+_NUMBERED = (
+    "SELECT path, sha256, mtime_ns, size, title FROM documents"
+    " WHERE id IN (SELECT value FROM json_each(?)) ORDER BY path"
+)
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """A note of the index: where it is, the SHA-256 of its bytes, when it was written, its size and its title."""
+
+    path: Path
+    sha256: str
+    mtime_ns: int
+    size: int
+    title: str
+
+
+def notes_below(connection: sqlite3.Connection, path: Path) -> list[Indexed]:
+    """Return the note at ``path``, or all below it, in the order of their paths."""
+    whole = os.fsencode(path)
+    below = whole.rstrip(b"/") + b"/"
+    return _indexed(connection, _BELOW, (whole, len(below), below))
+
+
+def notes_named(connection: sqlite3.Connection, paths: Sequence[Path]) -> list[Indexed]:
+    """Return those of ``paths`` that the index has, in the order of their paths."""
+    wanted = {os.fsencode(path) for path in paths}
+    return [note for note in _indexed(connection, _ALL, ()) if os.fsencode(note.path) in wanted]
+
+
+def notes_tagged(connection: sqlite3.Connection, tag: str) -> list[Indexed]:
+    """Return the notes that bear ``tag``: as #tag in their text, or in the ``tags`` of their front matter."""
+    name = tag.removeprefix("#")
+    hashed = re.compile(rf"(?<![\w#/&]){re.escape('#' + name)}(?![\w/-])", re.IGNORECASE)
+    listed = re.compile(
+        rf"\A---\s*\n(?:.*\n)*?tags:(?:.*[\[,\s]|\s*\n(?:\s*-.*\n)*?\s*-\s*)[\"']?{re.escape(name)}[\"']?\s*(?:[,\]\n]|$)",
+        re.IGNORECASE,
+    )
+    rows = connection.execute(
+        "SELECT document, first_line, text FROM passages WHERE text LIKE ? ESCAPE '\\'", (f"%{_escaped(name)}%",)
+    )
+    found = {document for document, first, text in rows if hashed.search(text) or (first == 1 and listed.match(text))}
+    return _indexed(connection, _NUMBERED, (json.dumps(sorted(found)),))
+
+
+def passages_of(
+    connection: sqlite3.Connection, path: Path, first_line: int | None = None, last_line: int | None = None
+) -> list[Passage]:
+    """Return the passages of a note, in order; of a stretch of lines, those that begin there."""
+    rows = connection.execute(
+        "SELECT path, first_line, last_line, text, title, heading, speaker, said_at"
+        " FROM passages JOIN documents ON documents.id = document"
+        " WHERE path = ? AND first_line BETWEEN ? AND ? ORDER BY first_line",
+        (os.fsencode(path), first_line or 0, last_line or 1 << 62),
+    )
+    return [
+        Passage(Path(os.fsdecode(at)), first, last, text, title, tuple(json.loads(heading)), speaker, when)
+        for at, first, last, text, title, heading, speaker, when in rows
+    ]
+
+
+def _indexed(connection: sqlite3.Connection, query: str, given: tuple[object, ...]) -> list[Indexed]:
+    return [Indexed(Path(os.fsdecode(path)), *others) for path, *others in connection.execute(query, given)]
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", text)

@@ -1,0 +1,211 @@
+"""The notebooks of a workspace, kept in its database: what they are made of, and what was read of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sqlite3
+from array import array
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from quietmind.base.errors import UsageError, WorkspaceError
+from quietmind.base.sqlite import transaction, translated
+from quietmind.notes.document import Passage
+from quietmind.notes.search import search
+from quietmind.notes.selecting import Indexed, notes_below, notes_named, notes_tagged, passages_of
+from quietmind.workspace.notebook import Member, Notebook, Reading, Source, SourceKind, Version, arranged
+
+# Of what a query finds, so many passages make a notebook at most.
+LARGEST_QUERY = 500
+
+_NAME = re.compile(r"\w[\w .+-]{0,79}")
+
+
+class Notebooks:
+    """The notebooks in an open database whose schema is up to date."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    def all(self) -> list[Notebook]:
+        """Return every notebook, in the order of their names."""
+        with translated(self._path):
+            rows = self._connection.execute(
+                "SELECT id, name, source_kind, source_value, made FROM notebooks ORDER BY name"
+            ).fetchall()
+            return [self._notebook(*row) for row in rows]
+
+    def named(self, name: str) -> Notebook:
+        """Return the notebook of this name. Raises UsageError with the names that there are."""
+        found = {notebook.name: notebook for notebook in self.all()}
+        if name not in found:
+            names = ", ".join(found) or "none yet; make one with `quietmind notebook make`"
+            raise UsageError(f"there is no notebook {name!r}; there are: {names}")
+        return found[name]
+
+    def make(self, name: str, source: Source, members: Sequence[Member] = ()) -> Notebook:
+        """Make a notebook, in the first order of its notes. ``members`` are those of a division.
+
+        Raises UsageError for a name that is taken or no name, and where the source holds no notes.
+        """
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{name!r} cannot name a notebook; use up to 80 letters, digits, spaces and . + - _")
+        with translated(self._path), transaction(self._connection):
+            now = self._current(source, members)
+            if not now:
+                raise UsageError(f"{_described(source)} holds no indexed notes; run `quietmind index` on them first")
+            if self._connection.execute("SELECT 1 FROM notebooks WHERE name = ?", (name,)).fetchone():
+                raise UsageError(f"there is a notebook {name!r} already; drop it first, or choose another name")
+            made = datetime.now(UTC).isoformat(timespec="seconds")
+            key = self._connection.execute(
+                "INSERT INTO notebooks (name, source_kind, source_value, made) VALUES (?, ?, ?, ?)",
+                (name, source.kind, source.value, made),
+            ).lastrowid
+            assert key is not None
+            self._write_members(key, arranged((), now), now)
+        return self.named(name)
+
+    def drop(self, name: str) -> None:
+        """Forget a notebook. What was stored of it is for the caller to remove. Raises UsageError."""
+        self.named(name)
+        with translated(self._path), transaction(self._connection):
+            self._connection.execute("DELETE FROM notebooks WHERE name = ?", (name,))
+
+    def refresh(self, name: str) -> Notebook:
+        """Bring a notebook's members into step with the index, in the order that makes reading it again cheapest."""
+        notebook = self.named(name)
+        with translated(self._path), transaction(self._connection):
+            key = self._key(name)
+            before = [
+                (Member(Path(os.fsdecode(path)), first, last), sha256)
+                for path, first, last, sha256 in self._connection.execute(
+                    "SELECT path, first_line, last_line, sha256 FROM notebook_members WHERE notebook = ?"
+                    " ORDER BY position",
+                    (key,),
+                )
+            ]
+            now = self._current(notebook.source, [member for member, _ in before])
+            self._write_members(key, arranged(before, now), now)
+        return self.named(name)
+
+    def passages(self, notebook: Notebook) -> list[Passage]:
+        """Return the passages of a notebook, in the order in which they are read."""
+        with translated(self._path):
+            return [
+                passage
+                for member in notebook.members
+                for passage in passages_of(self._connection, member.path, member.first_line, member.last_line)
+            ]
+
+    def note_reading(self, name: str, reading: Reading) -> None:
+        """Keep what was read of a notebook, in the place of what was read before."""
+        with translated(self._path), transaction(self._connection):
+            self._connection.execute(
+                "INSERT OR REPLACE INTO notebook_readings VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    self._key(name),
+                    reading.fingerprint,
+                    reading.content,
+                    reading.tokens,
+                    reading.seconds,
+                    reading.when,
+                ),
+            )
+
+    def forget_reading(self, name: str) -> None:
+        """Say that nothing of a notebook is stored any more."""
+        with translated(self._path), transaction(self._connection):
+            self._connection.execute("DELETE FROM notebook_readings WHERE notebook = ?", (self._key(name),))
+
+    def note_tokens(self, name: str, tokenizer: str, tokens: Mapping[str, Sequence[int]]) -> None:
+        """Keep the tokens of a notebook's texts, in the place of those kept before."""
+        with translated(self._path), transaction(self._connection):
+            key = self._key(name)
+            self._connection.execute("DELETE FROM notebook_tokens WHERE notebook = ?", (key,))
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO notebook_tokens VALUES (?, ?, ?, ?)",
+                [(key, tokenizer, text_digest(text), array("I", ids).tobytes()) for text, ids in tokens.items()],
+            )
+
+    def tokens(self, name: str, tokenizer: str) -> dict[str, tuple[int, ...]]:
+        """Return the tokens that are kept of a notebook, by the digests of their texts."""
+        with translated(self._path):
+            rows = self._connection.execute(
+                "SELECT text, tokens FROM notebook_tokens WHERE notebook = ? AND tokenizer = ?",
+                (self._key(name), tokenizer),
+            )
+            return {digest: tuple(array("I", ids)) for digest, ids in rows}
+
+    def _current(self, source: Source, members: Sequence[Member]) -> dict[Member, Version]:
+        """Return what belongs to a notebook now, and the state of each."""
+        if source.kind == "query":
+            return self._of_query(source.value, members)
+        found = {
+            "path": lambda: notes_below(self._connection, Path(source.value)),
+            "tag": lambda: notes_tagged(self._connection, source.value),
+            "auto": lambda: notes_named(self._connection, [member.path for member in members]),
+        }[source.kind]()
+        return {Member(note.path): Version(note.sha256, note.mtime_ns) for note in found}
+
+    def _of_query(self, query: str, members: Sequence[Member]) -> dict[Member, Version]:
+        """Return what a query found once, as far as it is still there, and what it finds now."""
+        hits = [hit.passage for hit in search(self._connection, query, LARGEST_QUERY)]
+        wanted = [Member(each.path, each.first_line, each.last_line) for each in hits]
+        notes: Mapping[Path, Indexed] = {
+            note.path: note for note in notes_named(self._connection, [member.path for member in (*members, *wanted)])
+        }
+        current: dict[Member, Version] = {}
+        for member in (*members, *wanted):
+            text = "\n".join(
+                passage.text
+                for passage in passages_of(self._connection, member.path, member.first_line, member.last_line)
+            )
+            if text and member.path in notes:
+                current[member] = Version(text_digest(text), notes[member.path].mtime_ns)
+        return current
+
+    def _write_members(self, key: int, members: Sequence[Member], now: Mapping[Member, Version]) -> None:
+        self._connection.execute("DELETE FROM notebook_members WHERE notebook = ?", (key,))
+        self._connection.executemany(
+            "INSERT INTO notebook_members VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (key, position, os.fsencode(member.path), member.first_line, member.last_line, now[member].sha256)
+                for position, member in enumerate(members)
+            ],
+        )
+
+    def _notebook(self, key: int, name: str, kind: SourceKind, value: str, made: str) -> Notebook:
+        members = tuple(
+            Member(Path(os.fsdecode(path)), first, last)
+            for path, first, last in self._connection.execute(
+                "SELECT path, first_line, last_line FROM notebook_members WHERE notebook = ? ORDER BY position", (key,)
+            )
+        )
+        row = self._connection.execute(
+            "SELECT fingerprint, content, tokens, seconds, read_at FROM notebook_readings WHERE notebook = ?", (key,)
+        ).fetchone()
+        return Notebook(name, Source(kind, value), members, made, Reading(*row) if row else None)
+
+    def _key(self, name: str) -> int:
+        row = self._connection.execute("SELECT id FROM notebooks WHERE name = ?", (name,)).fetchone()
+        if row is None:  # dropped by another process meanwhile
+            raise WorkspaceError(f"the notebook {name!r} is gone; list them with `quietmind notebook list`")
+        return int(row[0])
+
+
+def text_digest(text: str) -> str:
+    """Return the digest under which a text's tokens are kept."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _described(source: Source) -> str:
+    return {
+        "path": f"the path {source.value}",
+        "query": f"the query {source.value!r}",
+        "tag": f"the tag {source.value!r}",
+        "auto": "the division",
+    }[source.kind]
