@@ -68,7 +68,7 @@ PLATFORMS = (
 )
 
 DESKTOP_CORES = 16  # a desktop that somebody put 100 GB and more into
-CHANNEL_GB_PER_S = {"ddr4": 25.6, "ddr5": 44.8}  # 3,200 and 5,600 million transfers of 8 bytes
+CHANNEL_GB_PER_S = {"ddr4": 25.6, "ddr5": 48.0}  # 3,200 and 6,000 million transfers of 8 bytes
 
 # Accelerators that the datasheets of the program lack: dense half-precision TFLOPS with f32 accumulation, by NVIDIA's
 # and AMD's architecture papers. GB10: a quarter of its FP4 without sparsity.

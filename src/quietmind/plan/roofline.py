@@ -19,7 +19,7 @@ from quietmind.plan.waits import times
 
 # Reading memory ------------------------------------------------------------------------------------------------
 # Share of the stated bandwidth that a pass over weights reaches. A datasheet's number is never reached whole.
-HOST_READING = Interval(0.5, 0.8, 1.08)
+HOST_READING = Interval(0.5, 0.85, 1.08)
 MEASURED_READING = Interval(0.7, 0.95, 1.15)  # of what threads were seen to read on this very machine
 # Of the sum over several NUMA nodes: pages are dealt to the nodes in turn or all to one, and most reads cross over.
 # Two sockets of Xeon 6138 with 256 GB/s together reach 57 to 90 GB/s (ik_llama.cpp, discussions 258 and 385).
@@ -28,7 +28,7 @@ DISK_READING = Interval(0.4, 0.7, 0.95)  # scattered experts, read through a map
 
 # Copying weights to a GPU: share of the link's stated bandwidth. An A6000 reached 0.88 of it, an RTX 4080 0.7 with one
 # build and a third with another (ik_llama.cpp, issue 437 and discussion 357): pages mapped from a file are not pinned.
-UPLOADING = Interval(0.32, 0.72, 1.0)
+UPLOADING = Interval(0.32, 0.82, 1.0)
 ASSUMED_LINK = Interval(10e9, 25e9, 55e9)  # bytes a second where the machine does not say: PCIe 3 to PCIe 5, 16 lanes
 
 
@@ -128,7 +128,7 @@ HOST_LAYER_CORE_S = Interval(1e-6, 4e-6, 10e-6)  # two dozen barriers, which tak
 EXPERTS_OF_LAYER = 0.2  # of those, the share that a layer's experts alone cost
 # With experts on the host a GPU's graph is cut at every one of these layers, and its kernels are started one by one: an
 # RTX 4080 with 14 of 48 layers' experts on the host needs a tenth of a millisecond more for each layer.
-SPLIT_LAYER_S = Interval(40e-6, 105e-6, 190e-6)
+SPLIT_LAYER_S = Interval(40e-6, 85e-6, 190e-6)
 HANDOVER_S = Interval(30e-6, 90e-6, 220e-6)  # activations there and back, synchronized
 UPLOAD_LAYER_S = Interval(50e-6, 150e-6, 600e-6)
 # A recurrent layer on the host: many small operations, each with its barriers. Builds before the fused kernel took
@@ -149,7 +149,7 @@ HOST_PRODUCTS: dict[str, tuple[float, float]] = {
     "f32": (3.0, 12.0),
     "f16": (6.0, 17.0),  # its decode, and that of bf16 and q8_0, waited for memory: at least so many
     "bf16": (6.0, 21.0),
-    "q8_0": (12.0, 32.0),
+    "q8_0": (13.0, 32.0),
     "q6_k": (6.9, 33.0),
     "q5_k": (10.0, 50.0),
     "q5_0": (8.0, 17.0),
@@ -166,11 +166,11 @@ HOST_PRODUCTS: dict[str, tuple[float, float]] = {
     "q2_k": (16.0, 42.0),
     "iq2_xs": (9.8, 50.0),
     # Of ik_llama.cpp; decode fitted on a published run of IQ3_K with an EPYC 9355, whose cores are quicker.
-    "iq2_k": (18.0, 50.0),
-    "iq3_k": (18.0, 50.0),
-    "iq4_k": (18.0, 50.0),
-    "iq5_k": (18.0, 50.0),
-    "iq6_k": (18.0, 50.0),
+    "iq2_k": (20.0, 50.0),
+    "iq3_k": (20.0, 50.0),
+    "iq4_k": (20.0, 50.0),
+    "iq5_k": (20.0, 50.0),
+    "iq6_k": (20.0, 50.0),
 }
 OTHER_PRODUCTS = (6.0, 8.0)  # a type that nobody measured: like the slower ones
 HOST_SPREAD = Interval(0.45, 1.0, 1.6)  # from one processor of a generation to another
@@ -190,13 +190,13 @@ INSTRUCTIONS: tuple[tuple[str, float], ...] = (
     ("avx2", 0.6),
     ("neon", 0.6),
 )
-UNKNOWN_INSTRUCTIONS = Interval(0.5, 0.8, 1.0)
+UNKNOWN_INSTRUCTIONS = Interval(0.5, 0.85, 1.0)
 
 # How an engine prefills with weights that the host holds: llama.cpp brings them to a GPU, ik_llama.cpp with weights
 # repacked for the processor multiplies them where they are, by tiles of its own (iqk_mul_mat).
 Engine = Literal["llama.cpp", "ik_llama.cpp"]
 # 1e9 products a second and core, whatever the type.
-IK_TILES = 150.0
+IK_TILES = 160.0
 IK_SPREAD = Interval(0.25, 1.0, 1.6)
 IK_ATTENTION = (24.0, 85.0)  # a cache of any type (ik_llama.cpp, discussion 357: a Ryzen 7950X at 8 and 16 thousand)
 
