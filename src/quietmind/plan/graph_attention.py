@@ -55,21 +55,21 @@ def _vectors(build: Build, layer: LayerShape, normed: int) -> tuple[int, int, in
         projected = build.project(queries + keys + values, normed)
     else:
         projected = build.project(queries * (2 if layer.gated else 1), normed)
-    turn = build.rotation(layer.kind, shape.key_length, "key")
+    key_turn = build.rotation(layer.kind, shape.key_length, "key")
     query = build.project(queries, projected, build.positions(), *build.query_scales())
-    query = build.rotated(query, queries, turn)
+    query = build.rotated(query, queries, key_turn)
     key = value = projected
     # With sliding windows anywhere in the model the engine computes keys first.
     for part in ("key", "value") if shape.window is not None else ("value", "key"):
         if part == "key":
             source = projected if layer.fused_qkv else build.project(keys, normed)
-            key = build.rotated(build.project(keys, source, build.positions()), keys, turn)
+            key = build.rotated(build.project(keys, source, build.positions()), keys, key_turn)
         else:
             value = projected if layer.fused_qkv else build.project(values, normed)
-            turn_value = build.rotation(layer.kind, shape.value_length, "value")
-            if layer.fused_qkv and turn_value is not None:
+            value_turn = build.rotation(layer.kind, shape.value_length, "value")
+            if layer.fused_qkv and value_turn is not None:
                 value = build.project(values, value)  # cut out of the joined projection
-            value = build.rotated(value, values, turn_value)
+            value = build.rotated(value, values, value_turn)
     return projected, query, key, value
 
 
@@ -79,16 +79,16 @@ def _unpacked(build: Build, layer: LayerShape, normed: int) -> tuple[int, int, i
     queries, keys = shape.heads * shape.key_length, layer.kv_heads * shape.key_length
     values, rope = layer.kv_heads * shape.value_length, shape.rope_length
     projected = build.project(queries, build.project(shape.query_rank, normed) if shape.query_rank else normed)
-    turn = build.rotation(layer.kind, shape.key_length, "key")
+    key_turn = build.rotation(layer.kind, shape.key_length, "key")
     query = build.project(queries, projected, build.positions(), *build.query_scales())
-    query = build.rotated(query, queries, turn)
+    query = build.rotated(query, queries, key_turn)
     compressed = build.project(shape.kv_rank + rope, normed)
     latent = build.project(shape.kv_rank, compressed)
     unpacked = build.project(keys - layer.kv_heads * rope + values, latent)
     value = build.project(values, unpacked)
     value = build.rotated(value, values, build.rotation(layer.kind, shape.value_length, "value"))
     position = build.project(layer.kv_heads * rope, build.project(rope, compressed, build.positions()))
-    key = build.rotated(build.project(keys, unpacked, position), keys, turn)
+    key = build.rotated(build.project(keys, unpacked, position), keys, key_turn)
     return projected, query, key, value
 
 
