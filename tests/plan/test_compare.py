@@ -166,3 +166,12 @@ def test_two_models_stand_side_by_side_and_are_planned_at_once(machine_of: Machi
     assert "at once: does not fit" in render_side_by_side(crowded)
     with pytest.raises(UsageError):
         side_by_side(machine_of(), [])
+
+
+def test_models_that_do_not_fit_together_are_given_no_speed(machine_of: Machines, card_of: Cards) -> None:
+    cards = [card_of(), replace(card_of(), name="Other")]
+    known = machine_of(memory=300 << 20, free=300 << 20)
+    machine = replace(known, devices=(replace(known.cpu, bandwidth_bytes_per_s=8e10, flops=1e12),))
+    both = side_by_side(machine, cards, Ask(context=4096))
+    assert both.together.verdict == "does not fit"
+    assert "while the others rest" not in render_side_by_side(both)

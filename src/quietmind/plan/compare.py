@@ -13,7 +13,7 @@ from quietmind.model.card import ModelCard
 from quietmind.plan.coresident import Resident, plan_together
 from quietmind.plan.plan import Ask, Plan, plan
 from quietmind.plan.search import Planner
-from quietmind.plan.table import align, device_columns, interval_to_json, shown, signed_bytes
+from quietmind.plan.table import align, device_columns, rates_to_json, shown_rates, signed_bytes
 from quietmind.plan.upgrades import with_memory, with_one_more_gpu
 
 _COMPARED_KV_TYPES = ("f16", "q8_0", "q4_0")
@@ -173,15 +173,12 @@ def _needed(planned: Plan) -> dict[str, int]:
 
 def _speeds(planned: Plan, base: Plan) -> list[str]:
     """Return decode, its ratio to the plan's, prefill and the verdict."""
-    if planned.verdict == "does not fit":  # its speed was computed as if it did
-        return ["-", "", "-", planned.verdict]
-    if planned.speed is None:
-        return ["unknown", "", "unknown", planned.verdict]
+    decode, prefill = shown_rates(planned)
+    after, before = (each.attainable.decode if each.attainable else None for each in (planned, base))
     ratio = ""
-    before = base.speed.decode if base.speed and base.verdict != "does not fit" else None
-    if planned is not base and planned.speed.decode is not None and before is not None and before.mid:
-        ratio = f"x{planned.speed.decode.mid / before.mid:.2f}"
-    return [shown(planned.speed.decode), ratio, shown(planned.speed.prefill), planned.verdict]
+    if planned is not base and after is not None and before is not None and before.mid:
+        ratio = f"x{after.mid / before.mid:.2f}"
+    return [decode, ratio, prefill, planned.verdict]
 
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
@@ -212,8 +209,7 @@ def summary_to_json(planned: Plan) -> dict[str, Any]:
         "kv_type": planned.kv_type,
         "verdict": planned.verdict,
         "devices": _needed(planned),
-        "decode": interval_to_json(planned.speed.decode if planned.speed else None),
-        "prefill": interval_to_json(planned.speed.prefill if planned.speed else None),
+        **rates_to_json(planned),
     }
 
 
@@ -227,8 +223,8 @@ def render_side_by_side(both: SideBySide) -> str:
             rows.append([f"{device}  {key[1]}", *(_cell(each, *key) for each in plans)])
         rows.append([f"{device}  total", *(format_bytes(each.ledger.total(device)) for each in plans)])
     rows.append(["context", *(f"{each.context:,}" for each in plans)])
-    rows.append(["decode tokens/s", *(shown(each.speed.decode if each.speed else None) for each in plans)])
-    rows.append(["prefill tokens/s", *(shown(each.speed.prefill if each.speed else None) for each in plans)])
+    rows.append(["decode tokens/s", *(shown_rates(each)[0] for each in plans)])
+    rows.append(["prefill tokens/s", *(shown_rates(each)[1] for each in plans)])
     rows.append(["verdict", *(each.verdict for each in plans)])
     return "\n".join(
         [
@@ -243,8 +239,9 @@ def render_side_by_side(both: SideBySide) -> str:
                 for use in both.together.devices
             ),
             *(
-                f"  {each.model}: {shown(each.speed.decode if each.speed else None)} tokens/s while the others rest"
+                f"  {each.model}: {shown_rates(each)[0]} tokens/s while the others rest"
                 for each in (both.together, *both.together.companions)
+                if both.together.verdict != "does not fit"
             ),
         ]
     )

@@ -16,7 +16,7 @@ from quietmind.plan.placement import DISK
 from quietmind.plan.plan import Ask, Plan, plan
 from quietmind.plan.search import Planner, paged_from_disk, refuse_absurd, shortfall
 from quietmind.plan.speed import Speed
-from quietmind.plan.table import align, interval_to_json, shown
+from quietmind.plan.table import align, rates_to_json, shown_rates
 from quietmind.plan.upgrades import with_gpu, with_memory, with_one_more_gpu
 from quietmind.plan.yarn import yarn_for
 
@@ -46,7 +46,7 @@ class Candidate:
     @property
     def speed(self) -> Speed | None:
         """How fast it is; None where that is not known, or where the model is not held at all."""
-        return self.plan.speed if self.plan is not None and self.plan.verdict != "does not fit" else None
+        return self.plan.attainable if self.plan is not None else None
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,14 @@ def render_hardware(answer: Hardware) -> str:
     lines = [f"{name}: {wanted}", ""]
     rows = [["", "", "machine", "decode tokens/s", "prefill tokens/s", "on GPUs", "in RAM", ""]]
     for candidate in answer.candidates:
-        speed, held = candidate.speed, candidate.plan is not None and candidate.plan.verdict != "does not fit"
+        decode, prefill = shown_rates(candidate.plan) if candidate.plan else ("-", "-")
         rows.append(
             [
                 "yes" if candidate.enough else "no",
                 {"here": "here", "upgrade": "here with", "machine": ""}[candidate.kind],
                 candidate.name,
-                shown(speed.decode if speed else None) if held else "-",
-                shown(speed.prefill if speed else None) if held else "-",
+                decode,
+                prefill,
                 *_where(candidate.plan),
                 candidate.lacks or candidate.remark,
             ]
@@ -210,8 +210,7 @@ def hardware_to_json(answer: Hardware) -> dict[str, Any]:
                 "lacks": candidate.lacks,
                 "verdict": candidate.plan.verdict if candidate.plan else None,
                 "remark": candidate.remark,
-                "decode": interval_to_json(candidate.speed.decode if candidate.speed else None),
-                "prefill": interval_to_json(candidate.speed.prefill if candidate.speed else None),
+                **rates_to_json(candidate.plan),
                 "devices": {use.device: use.needed_bytes for use in candidate.plan.devices} if candidate.plan else {},
             }
             for candidate in answer.candidates

@@ -68,6 +68,11 @@ class Plan:
     native_context: int | None = None
 
     @property
+    def attainable(self) -> Speed | None:
+        """The speed; None where the model does not fit, since ``speed`` was computed as if it did."""
+        return None if self.verdict == "does not fit" else self.speed
+
+    @property
     def title(self) -> str:
         """The model with its quantization, which a name of the catalogue leaves to the plan."""
         known = self.quantization is None or self.quantization.casefold() in self.model.casefold()

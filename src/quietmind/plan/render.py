@@ -236,7 +236,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "placement": _placement_to_json(plan.placement) if plan.placement else None,
         "split": asdict(plan.split) if plan.split else None,
         "flags": list(plan.flags),
-        "speed": _speed_to_json(plan.speed) if plan.speed and plan.verdict != "does not fit" else None,
+        "speed": _speed_to_json(plan.attainable) if plan.attainable else None,
         "companions": [
             {"model": other.model, "context": other.context, "verdict": other.verdict} for other in plan.companions
         ],

@@ -16,7 +16,7 @@ from quietmind.model.card import ModelCard
 from quietmind.plan.interval import Interval
 from quietmind.plan.plan import Ask, DeviceUse, Plan, plan
 from quietmind.plan.search import Planner
-from quietmind.plan.table import shown
+from quietmind.plan.table import shown_rates
 
 WIDTH = 880
 _MARGIN = 24
@@ -84,8 +84,8 @@ def decode_curves(
                 tried = planner(machine, card, asked)
             except QuietmindError:
                 continue
-            if tried.speed is not None and tried.speed.decode is not None and tried.verdict != "does not fit":
-                points.append((context, tried.speed.decode))
+            if tried.attainable is not None and tried.attainable.decode is not None:
+                points.append((context, tried.attainable.decode))
         if points:
             label = "" if count is None else f"{count} expert{'s' if count > 1 else ''}"
             curves.append(Curve(label, tuple(points)))
@@ -136,8 +136,9 @@ def _colours(planned: Plan) -> dict[str, str]:
 
 def _settings(planned: Plan) -> str:
     said = f"context {planned.context:,}, KV {planned.kv_type}, micro-batch {planned.micro_batch:,}: {planned.verdict}"
-    if planned.speed is not None:
-        said += f"; decode {shown(planned.speed.decode)}, prefill {shown(planned.speed.prefill)} tokens/s"
+    if planned.attainable is not None:
+        decode, prefill = shown_rates(planned)
+        said += f"; decode {decode}, prefill {prefill} tokens/s"
     return said
 
 

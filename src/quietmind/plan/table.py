@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from quietmind.base.units import format_bytes
 from quietmind.plan.interval import Interval
+from quietmind.plan.record import Plan
 
 _MOST_COLUMNS = 4
 
@@ -43,6 +44,23 @@ def signed_bytes(difference: int) -> str:
 def shown(interval: Interval | None) -> str:
     """Return ``mid (low-high)``, "unknown" for a speed that nobody knows."""
     return "unknown" if interval is None else str(interval)
+
+
+def shown_rates(plan: Plan) -> tuple[str, str]:
+    """Return decode and prefill as ``mid (low-high)``: "unknown" where nobody knows, "-" where it does not fit."""
+    if plan.verdict == "does not fit":
+        return "-", "-"
+    speed = plan.attainable
+    return shown(speed.decode if speed else None), shown(speed.prefill if speed else None)
+
+
+def rates_to_json(plan: Plan | None) -> dict[str, dict[str, float] | None]:
+    """Return ``decode`` and ``prefill`` of a plan, None for what is unknown or does not fit."""
+    speed = plan.attainable if plan is not None else None
+    return {
+        "decode": interval_to_json(speed.decode if speed else None),
+        "prefill": interval_to_json(speed.prefill if speed else None),
+    }
 
 
 def interval_to_json(interval: Interval | None) -> dict[str, float] | None:
