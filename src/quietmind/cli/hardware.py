@@ -17,7 +17,7 @@ from quietmind.cli.output import print_json
 @click.option("--kv", default="f16", show_default=True, help="Type of the KV cache: f16, q8_0, q4_0, ...")
 @click.option("--quant", help="Quantization, for a model of the catalogue: Q4_K_M, Q8_0, F16, ...")
 @click.option("--experts", type=click.IntRange(min=1), help="Experts at work in each layer (default: as trained).")
-@click.option("--machine", help="Machine to upgrade: a name of the catalogue or a TOML file (default: this one).")
+@click.option("--machine", help="To upgrade: a name of `quietmind machine --list` or a TOML file (default: this one).")
 @workspace_option
 @json_option
 @debug_option

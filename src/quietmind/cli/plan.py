@@ -40,7 +40,7 @@ class _Demands:
 @click.option("--sequences", "--batch", type=click.IntRange(min=1), help="Requests answered at once (default: 1).")
 @click.option("--experts", type=click.IntRange(min=1), help="Experts at work in each layer (default: as trained).")
 @click.option("--quant", help="Quantization, for a model of the catalogue: Q4_K_M, Q8_0, F16, FP8, GPTQ-INT4, ...")
-@click.option("--machine", help="A machine of the catalogue, or a TOML file (default: this one).")
+@click.option("--machine", help="A name of `quietmind machine --list`, or a TOML file (default: this one).")
 @click.option("--engine", default="llama.cpp", help="llama.cpp, llama-server, vllm, sglang or transformers.")
 @click.option("--gpus", type=click.IntRange(min=1), help="With vllm and sglang: GPUs of a machine to use at most.")
 @click.option("--nodes", type=click.IntRange(min=1), default=1, help="With vllm and sglang: machines alike.")
