@@ -40,9 +40,7 @@ def planned(machine: str, **asked: object) -> tuple[Plan, ModelCard]:
 def launch_of(path: str | Path = "/models/m.gguf", machine: str = "rtx-pro-6000-128", **asked: object) -> Launch:
     made, card = planned(machine, **asked)
     flags = tuple(str(Path(path)) if word == "/PATH" else word for word in made.flags)
-    return Launch(
-        replace(made, flags=flags), replace(card, path=Path(path)), "llama-server", ("/opt/llama-server",), "11434"
-    )
+    return Launch(replace(made, flags=flags), replace(card, path=Path(path)), ("/opt/llama-server",), "11434")
 
 
 def words_of(launch: Launch, port: str = "8087", key: str = "KEY") -> list[str]:
@@ -95,7 +93,7 @@ def test_no_name_in_a_model_ends_the_comment_that_it_stands_in(form: str, name: 
 @example(HARD)
 @settings(max_examples=30, deadline=None)
 def test_a_shell_reads_exactly_the_words(path: str) -> None:
-    from quietmind.engine.launch_files.shell import command
+    from quietmind.engine.launch_files.posix import command
 
     launch = launch_of(path)
     script = f'MODEL={shlex.quote(path)} PORT=8087 key=KEY; set -- {command(serving(launch))}; printf "%s\\0" "$@"'

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from quietmind.base.errors import DoesNotFit, UsageError
 from quietmind.base.files import write_whole
@@ -26,20 +28,24 @@ _PORTS = click.IntRange(1024, 65535)
 @click.command()
 @click.argument("model")
 @click.option("--as", "form", type=click.Choice(_FORMS), default="shell", show_default=True, help="What to write.")
-@click.option("--engine", help="Engine that is to run it: llama.cpp, llama-server, ... (default: what is here).")
+@click.option("--engine", help="llama.cpp, llama-server, vllm or sglang (default: the llama.cpp that is here).")
 @click.option("--program", type=AnyPath(dir_okay=False), help="Path of the engine's program, where it will run.")
 @click.option("--weights", type=AnyPath(), help="Path of the model's weights, where it will run (default: as found).")
 @click.option("--machine", help="A machine of the catalogue, or a TOML file (default: this one).")
-@click.option("--quant", help="Quantization, for a model of the catalogue: Q4_K_M, Q8_0, F16, ...")
+@click.option("--quant", help="Quantization, for a model of the catalogue: Q4_K_M, Q8_0, F16, FP8, GPTQ-INT4, ...")
 @model_options
 @click.option("--experts", type=click.IntRange(min=1), help="Experts at work in each layer (default: as trained).")
 @click.option("--sequences", type=click.IntRange(min=1), help="Requests answered at once (default: 1).")
+@click.option("--gpus", type=click.IntRange(min=1), help="With vllm and sglang: GPUs of a machine to use at most.")
+@click.option("--nodes", type=click.IntRange(min=1), default=1, help="With vllm and sglang: machines alike.")
 @click.option("--port", type=_PORTS, help="Port of the loopback to listen on (default: 8087).")
 @click.option("--output", type=AnyPath(dir_okay=False), help="File to write (default: print it).")
 @click.option("--force", is_flag=True, help="Write over a file that is there already.")
 @workspace_option
 @debug_option
+@click.pass_context
 def launch(
+    ctx: click.Context,
     model: str,
     form: str,
     engine: str | None,
@@ -52,6 +58,8 @@ def launch(
     threads: int | None,
     experts: int | None,
     sequences: int | None,
+    gpus: int | None,
+    nodes: int,
     port: int | None,
     output: Path | None,
     force: bool,
@@ -65,22 +73,25 @@ def launch(
     from quietmind.engine.launch_files.launch import PORT
     from quietmind.model.open import open_card
     from quietmind.plan import Ask
+    from quietmind.plan.engines import default_kv_type, engine_kind
     from quietmind.workspace.lineup import machine_named, planner_for
 
     on = machine_named(machine)
+    key = engine or _here(machine)
     card = open_card(model, quant)
     if weights is not None:
         card = replace(card, path=weights)
     elif card.path.exists():
         card = replace(card, path=card.path.absolute())
+    if ctx.get_parameter_source("kv") is not ParameterSource.COMMANDLINE:
+        kv = default_kv_type(key, kv)
     ask = Ask(context=context, kv_type=kv, threads=threads, experts_used=experts, sequences=sequences or 1)
-    planned = planner_for(on, workspace)(on, card, ask)
+    planned = planner_for(on, workspace)(on, card, replace(ask, engine=key, gpus=gpus, nodes=nodes))
     _refuse_too_large(planned)
     found = launch_files.Launch(
         plan=planned,
         card=card,
-        engine=engine or "llama-server",
-        program=(str(program or "llama-server"),),
+        program=(str(program),) if program is not None else engine_kind(key).program,
         command=shlex.join(["quietmind", *sys.argv[1:]]),
         port=port or PORT,
     )
@@ -90,6 +101,11 @@ def launch(
     else:
         _write(output, text, force=force, executable=form in _RUN_DIRECTLY)
         click.echo(shown_path(output))
+
+
+def _here(machine: str | None) -> str:
+    """Return the engine to write for where none was named: a llama-server where there is one, or may be."""
+    return "llama-server" if machine is not None or shutil.which("llama-server") else "llama.cpp"
 
 
 def _refuse_too_large(planned: Plan) -> None:

@@ -22,7 +22,7 @@ from quietmind.engine.launch_files.launch import (
     refuse_unwritable,
     serving,
 )
-from quietmind.engine.launch_files.shell import MAKE_KEY
+from quietmind.engine.launch_files.posix import MAKE_KEY
 
 # The versions whose flags benchmarks/flags_accepted.py has checked; used where none is installed to go by.
 VLLM_VERSION = "0.33.0"

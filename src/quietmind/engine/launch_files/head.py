@@ -32,8 +32,10 @@ def _lines(launch: Launch, stop: str) -> Iterator[str]:
     yield f"engine:   {engine_kind(launch.engine).title}{version}"
     yield f"context:  {plan.context:,} tokens" + (f" for each of {plan.sequences}" if plan.sequences > 1 else "")
     yield f"KV cache: {plan.kv_type}"
-    for number, use in enumerate(plan.devices):
-        yield f"{'memory:' if not number else '':<9} {_use(use)}"
+    if plan.split is not None:
+        yield f"divided:  {plan.split}"
+    for number, use in enumerate(_alike(plan.devices)):
+        yield f"{'memory:' if not number else '':<9} {use}"
     yield f"speed:    {_speed(launch)}"
     for warning in plan.warnings:
         yield f"warning:  {warning}"
@@ -45,11 +47,21 @@ def _lines(launch: Launch, stop: str) -> Iterator[str]:
     yield f"          (quietmind {quietmind.__version__})"
 
 
-def _use(use: DeviceUse) -> str:
+def _alike(uses: tuple[DeviceUse, ...]) -> Iterator[str]:
+    """Yield a line for each device, or for several that hold the same."""
+    groups: dict[object, list[DeviceUse]] = {}
+    for use in uses:
+        groups.setdefault((use.name, use.capacity_bytes, use.needed_bytes), []).append(use)
+    for first, *others in groups.values():
+        keys = f"{first.device} to {others[-1].device}, each" if others else first.device
+        yield f"{keys}: {_held(first)}"
+
+
+def _held(use: DeviceUse) -> str:
     if use.device == DISK:
-        return f"disk: {format_bytes(use.needed_bytes)}, mapped from the model's file"
+        return f"{format_bytes(use.needed_bytes)}, mapped from the model's file"
     capacity = "an unknown amount" if use.capacity_bytes is None else format_bytes(use.capacity_bytes)
-    return f"{use.device}: {format_bytes(use.needed_bytes)} of {capacity} ({use.name})"
+    return f"{format_bytes(use.needed_bytes)} of {capacity} ({use.name})"
 
 
 def _speed(launch: Launch) -> str:

@@ -9,25 +9,19 @@ from enum import Enum
 
 from quietmind.base.errors import UsageError
 from quietmind.base.units import GIB
+from quietmind.engine.sealed import SWITCHES
 from quietmind.model.card import ModelCard
 from quietmind.plan.plan import Plan
 
 PORT = 8087  # of no well-known server, so that a launch file and another engine can run side by side
 
-# Every hub and telemetry switch that the engines know, off. Sources: huggingface_hub and transformers (environment
-# variables of their documentation), vllm/envs.py, ray (usage_lib), and the informal DO_NOT_TRACK.
-OFFLINE: Mapping[str, str] = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-}
 OFFLOADING = ("llama.cpp", "llama-server")  # the engines that take llama-server's words
-_VLLM_OFFLINE = {"VLLM_NO_USAGE_STATS": "1", "VLLM_DO_NOT_TRACK": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+_MODEL_OPTIONS = {"llama.cpp": "-m", "llama-server": "-m", "sglang": "--model-path"}  # vLLM's stands first, bare
 # Left alone, the processes of one engine meet each other at the machine's address in the network.
-_NCCL_LOOPBACK = {"NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo"}
-_VLLM_LOOPBACK = {"VLLM_HOST_IP": "127.0.0.1", **_NCCL_LOOPBACK}
+_MEET_ON_LOOPBACK = {"NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo"}
+
+# The processes of an engine that shards are estimated in the ledger; twice that has to be enough.
+_ESTIMATES_DOUBLED = 2
 
 
 class Slot(Enum):
@@ -49,19 +43,42 @@ _OPTION = re.compile(r"--?[a-zA-Z]")  # a negative number is a value
 class Launch:
     """A planned run that is to become a file.
 
-    ``engine`` is a key of ``plan.engines.ENGINES``. ``program`` are the words before the plan's flags: the path of
-    ``llama-server``, ``vllm serve``. ``version`` is the installed engine's, None where none was found. ``command`` is
-    the command line that the file is written by. ``nodes`` machines run it together.
+    ``program`` are the words before the plan's flags: the path of ``llama-server``, ``vllm serve``. ``version`` is the
+    installed engine's, None where none was found. ``command`` is the command line that the file is written by.
     """
 
     plan: Plan
     card: ModelCard
-    engine: str
     program: tuple[str, ...]
     version: str | None = None
     command: str = "quietmind launch"
     port: int = PORT
-    nodes: int = 1
+
+    @property
+    def engine(self) -> str:
+        """The engine's key in ``plan.engines.ENGINES``."""
+        return self.plan.engine_key
+
+    @property
+    def nodes(self) -> int:
+        """The machines that run it together."""
+        return self.plan.split.nodes if self.plan.split else 1
+
+    @property
+    def model(self) -> str:
+        """What the plan points the engine to: a file, or the folder of a checkpoint."""
+        return self.plan.flags[self._model_at]
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The plan's flags, the model's path left open."""
+        flags, at = self.plan.flags, self._model_at
+        return (*flags[:at], Slot.MODEL, *flags[at + 1 :])
+
+    @property
+    def _model_at(self) -> int:
+        option = _MODEL_OPTIONS.get(self.engine)
+        return self.plan.flags.index(option) + 1 if option else 0
 
 
 @dataclass(frozen=True)
@@ -78,25 +95,27 @@ class Serving:
     key_variable: str | None = None
 
 
-def serving(launch: Launch) -> Serving:
+def serving(launch: Launch, *, several: bool = False) -> Serving:
     """Return how the engine of ``launch`` is started, on the loopback, without a hub, with a key.
 
-    Raises UsageError for an engine that no file can start, and for words that no file can hold.
+    Raises UsageError for an engine that no file can start, for words that no file can hold, and for several machines
+    unless the form is for ``several``.
     """
-    refuse_unwritable(str(launch.card.path))
-    planned = tuple(Slot.MODEL if word == str(launch.card.path) else word for word in launch.plan.flags)
+    if launch.nodes > 1 and not several:
+        raise UsageError("only --as shell can be told which of several machines it runs on; use that")
+    if launch.engine not in (*OFFLOADING, "vllm", "sglang"):
+        raise UsageError(f"no launch file can be written for {launch.engine}; `quietmind up` starts it")
+    refuse_unwritable(launch.model)
+    planned = launch.words
     listen = ("--host", Slot.HOST, "--port", Slot.PORT)
     if launch.engine in OFFLOADING:
         # The web page and the list of slots, which shows prompts, are for nobody here.
         quiet = ("--offline", "--no-ui", "--no-slots")
-        return _checked(Serving(launch.program, (*planned, *listen, "--api-key-file", Slot.KEY_FILE, *quiet), OFFLINE))
+        return _checked(Serving(launch.program, (*planned, *listen, "--api-key-file", Slot.KEY_FILE, *quiet), SWITCHES))
+    environment = dict(SWITCHES) if launch.nodes > 1 else {**SWITCHES, **_MEET_ON_LOOPBACK}
     if launch.engine == "vllm":
-        environment = {**OFFLINE, **_VLLM_OFFLINE, **({} if launch.nodes > 1 else _VLLM_LOOPBACK)}
         return _checked(Serving(launch.program, (*planned, *listen), environment, key_variable="VLLM_API_KEY"))
-    if launch.engine == "sglang":
-        words = (*planned, *listen, "--config", Slot.KEY_CONFIG)
-        return _checked(Serving(launch.program, words, {**OFFLINE, **_NCCL_LOOPBACK}))
-    raise UsageError(f"no launch file can be written for {launch.engine}; use `quietmind up`")
+    return _checked(Serving(launch.program, (*planned, *listen, "--config", Slot.KEY_CONFIG), environment))
 
 
 def _checked(found: Serving) -> Serving:
@@ -140,7 +159,7 @@ def memory_limit(launch: Launch) -> int | None:
     That is the host's part of the ledger, with an eighth or 2 GiB beside it for what a driver maps and for reading the
     file; what else is read of the file lies in the page cache, which gives way.
     """
-    if launch.engine not in OFFLOADING:
-        return None  # a process for each accelerator, and pinned buffers of their transfers: in no ledger
     held = next((use.needed_bytes for use in launch.plan.devices if use.device == "cpu"), None)
-    return None if held is None else held + max(2 * GIB, held // 8)
+    if held is None:
+        return None
+    return held + max(2 * GIB, held // 8) if launch.engine in OFFLOADING else _ESTIMATES_DOUBLED * held

@@ -36,7 +36,7 @@ def render_python(launch: Launch) -> str:
 def _settings(launch: Launch, started: Serving) -> str:
     key_config = Slot.KEY_CONFIG in started.words
     return (
-        f"MODEL = {str(launch.card.path)!r}\n"
+        f"MODEL = {launch.model!r}\n"
         + f"PORT = {launch.port}\n"
         + f"PROGRAM = {_pretty(list(started.program))}\n"
         + "# {model}, {host}, {port}, {key_file} and {key_config} are filled in; braces of other words are doubled.\n"

@@ -2,91 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
-
 from quietmind.engine.launch_files.head import head
-from quietmind.engine.launch_files.launch import Launch, Serving, Slot, Word, arguments, serving
+from quietmind.engine.launch_files.launch import Launch, serving
+from quietmind.engine.launch_files.nodes import render_nodes
+from quietmind.engine.launch_files.posix import command, environment, opening, requirements, settings
 
-_SLOTS = {
-    Slot.MODEL: '"$MODEL"',
-    Slot.HOST: "127.0.0.1",
-    Slot.PORT: '"$PORT"',
-    Slot.KEY_FILE: '"$key"',
-    Slot.KEY_CONFIG: '"$folder/launch.yaml"',
-}
-
-# Makes the file $key once, readable by its owner alone; the move lets it appear whole or not at all.
-MAKE_KEY = (
-    """[ -s "$key" ] || { od -An -v -tx1 -N32 /dev/urandom | tr -d ' \\n' >"$key.new" && mv "$key.new" "$key"; }"""
-)
-
-_OPENING = f"""\
-set -eu
-umask 077
-ulimit -c 0 # a core file would keep on the disk what the model has read
-
-fail() {{
-    printf '%s: %s\\n' "$0" "$1" >&2
-    exit 1
-}}
-
-folder=${{XDG_STATE_HOME:-"$HOME/.local/state"}}/quietmind
-key=$folder/launch.key
-mkdir -p "$folder"
-{MAKE_KEY}
-case $(ls -ldL "$key") in
--r[w-]-------*) ;;
-*) fail "$key: others may read this key; make it yours alone with chmod 600" ;;
-esac
+_ADDRESS = """\
+printf 'http://127.0.0.1:%s/v1, key in %s\\n' "$PORT" "$key"
 """
 
 
 def render_shell(launch: Launch) -> str:
     """Return the script. It becomes the engine (``exec``), so that its end is the engine's end."""
+    if launch.nodes > 1:
+        return render_nodes(launch)
     started = serving(launch)
-    model = shlex.quote(str(launch.card.path))
     return (
         "#!/bin/sh\n"
         + head(launch, "Ctrl-C, or end the process; PORT=... and MODEL=... before the script change these")
-        + f"\n{opening()}"
-        + f"PORT=${{PORT:-{launch.port}}}\n"
-        + f'[ -n "${{MODEL:-}}" ] || MODEL={model}\n'
-        + requirements(started)
-        + environment(started)
-        + '\nprintf \'http://127.0.0.1:%s/v1, key in %s\\n\' "$PORT" "$key"\n'
-        + f"exec {command(started)}\n"
+        + f"\n{opening()}{settings(launch)}{requirements(started)}{environment(started)}"
+        + f"\n{_ADDRESS}exec {command(started)}\n"
     )
-
-
-def opening() -> str:
-    """Return the lines that every script begins with: strictness, ``fail``, and the key."""
-    return _OPENING
-
-
-def requirements(started: Serving) -> str:
-    """Return the lines that refuse to start without the model or the engine, in one line each."""
-    program = started.program[0]
-    return (
-        '[ -e "$MODEL" ] || fail "$MODEL: there is no such model here; set MODEL to its path"\n'
-        f"command -v {shlex.quote(program)} >/dev/null || fail {shlex.quote(f'{program}: there is no such program here; install the engine')}\n"
-    )
-
-
-def environment(started: Serving) -> str:
-    """Return the lines that switch hubs and telemetry off, and hand over the key where no file can."""
-    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in started.environment.items()]
-    if started.key_variable:
-        lines += [f'{started.key_variable}=$(cat "$key")\n', f"export {started.key_variable}\n"]
-    if Slot.KEY_CONFIG in started.words:
-        lines.append('printf \'api-key: "%s"\\n\' "$(cat "$key")" >"$folder/launch.yaml"\n')
-    return "".join(lines)
-
-
-def command(started: Serving) -> str:
-    """Return the command, an option a line."""
-    groups = (started.program, *arguments(started.words))
-    return " \\\n    ".join(" ".join(_word(word) for word in group) for group in groups)
-
-
-def _word(word: Word) -> str:
-    return _SLOTS[word] if isinstance(word, Slot) else shlex.quote(word)

@@ -6,7 +6,7 @@ import re
 
 from quietmind.engine.launch_files.head import head
 from quietmind.engine.launch_files.launch import Launch, Serving, Slot, Word, memory_limit, refuse_unwritable, serving
-from quietmind.engine.launch_files.shell import MAKE_KEY
+from quietmind.engine.launch_files.posix import MAKE_KEY
 
 UNIT = "quietmind-engine.service"
 
@@ -59,7 +59,7 @@ def _prepare(started: Serving) -> str:
 
 def _command(launch: Launch, started: Serving) -> str:
     slots = {
-        Slot.MODEL: systemd_command(str(launch.card.path)),
+        Slot.MODEL: systemd_command(launch.model),
         Slot.HOST: "127.0.0.1",
         Slot.PORT: str(launch.port),
         Slot.KEY_FILE: _KEY,
