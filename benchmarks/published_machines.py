@@ -70,21 +70,6 @@ PLATFORMS = (
 DESKTOP_CORES = 16  # a desktop that somebody put 100 GB and more into
 CHANNEL_GB_PER_S = {"ddr4": 25.6, "ddr5": 48.0}  # 3,200 and 6,000 million transfers of 8 bytes
 
-# Accelerators that the datasheets of the program lack: dense half-precision TFLOPS with f32 accumulation, by NVIDIA's
-# and AMD's architecture papers. GB10: a quarter of its FP4 without sparsity.
-MORE_TFLOPS = {
-    "5060 ti": 47.4,
-    "4070 ti": 80.2,
-    "4060 ti": 44.1,
-    "3080 ti": 68.0,
-    "3080": 59.5,
-    "3070": 40.6,
-    "2080 ti": 53.8,
-    "2080": 40.3,
-    "gb10": 125.0,
-    "w7800": 90.4,
-    "9060 xt": 102.6,
-}
 # GB/s of the link, 16 lanes: PCI Express 5, 4 and 3.
 LINKS = (
     (re.compile(r"\b(?:rtx )?50[5-9]0\b|pro 6000|h[12]00|b[23]00"), 63.0),
@@ -155,13 +140,12 @@ def host_of(host: str) -> Host:
 def accelerator_of(kind: DeviceKind, name: str, index: int, memory: float | None, stated: float | None) -> Device:
     """Return one GPU. ``memory`` in GB, ``stated`` bandwidth in GB/s."""
     sheet = datasheet_like(re.sub(r"\(.*\)", "", name))
-    more = next((tflops for known, tflops in MORE_TFLOPS.items() if known in name.lower()), None)
     return Device(
         kind,
         name,
         memory_bytes=None if memory is None else int(memory * 2**30),
         bandwidth_bytes_per_s=sheet.bandwidth_bytes_per_s if stated is None else stated * 1e9,
-        flops=_apple_flops(name.lower()) if kind == "metal" else sheet.flops if more is None else more * 1e12,
+        flops=_apple_flops(name.lower()) if kind == "metal" else sheet.flops,
         key="metal" if kind == "metal" else f"{kind}{index}",
         unified=kind == "metal",
     )
