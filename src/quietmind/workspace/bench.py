@@ -76,6 +76,11 @@ def bench(
 def _refuse_unrunnable(start: Start, model: str) -> None:
     """Raise for what the engine that we start cannot do, before anything is predicted of it."""
     context, native, cores = start.plan.context, start.card.native_context, start.machine.host.logical_cores
+    if native < SMALLEST_CONTEXT:
+        raise UsageError(
+            f"the native {native:,} of {start.card.name} are too short to measure in, which takes "
+            f"{SMALLEST_CONTEXT:,} tokens; name another model"
+        )
     if context > padded(native):
         raise UsageError(
             f"a context of {context:,} is past the native {native:,} of {start.card.name}, where no speed can be taken "
