@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from quietmind.base.errors import EngineError, EngineRefused, EngineUnreachable, UsageError
 from quietmind.base.paths import shown_path
 from quietmind.engine.chat_only import ChatOnly
+from quietmind.engine.markers import Markers
 from quietmind.engine.openai_engine import Elsewhere, Identity, OpenAIEngine, Prompts
 from quietmind.engine.openai_http import OpenAIHttp, Patience
 from quietmind.engine.port import Endpoint
@@ -243,7 +244,7 @@ def _context_of_ollama(http: OpenAIHttp, model: str) -> int | None:
 
 def _prompts(http: OpenAIHttp, model: str) -> Prompts:
     """Return how to tell the server of a prompt: by tokens, if it has a tokenizer that renders chats and goes back."""
-    served = ServedTokens(http, model)
+    served = ServedTokens(http, model, Markers(None))
     with suppress(EngineError, KeyError, TypeError, ValueError):
         if served.plain("one two") and served.works():
             return served

@@ -142,6 +142,10 @@ class OpenAIEngine:
         """Continue ``request.prompt``; see the port."""
         if not request.prompt:
             raise UsageError("the prompt is empty; there is nothing to continue")
+        if request.schema is not None and not self.capabilities.schema:
+            raise EngineRefused(
+                f"{self._identity.who} cannot hold its output to a schema; choose another engine for this"
+            )
         with self._alive():
             tokens = self._prompts.tokens(request.prompt)
         if not self.counts_estimated or request.max_tokens < 1:

@@ -22,11 +22,12 @@ from quietmind.base.errors import (
     EngineUnreachable,
 )
 from quietmind.engine.child import Child
+from quietmind.engine.markers import markers_of
 from quietmind.engine.openai_engine import Identity, OpenAIEngine
 from quietmind.engine.openai_http import OpenAIHttp, Patience
 from quietmind.engine.port import Endpoint
 from quietmind.engine.program import Program
-from quietmind.engine.served_tokens import ServedTokens, markers_of
+from quietmind.engine.served_tokens import ServedTokens
 from quietmind.plan.engines import Capabilities
 
 # The time that a process may take to disappear after its socket has closed.
@@ -44,14 +45,15 @@ class Way:
     """How a server of one kind is started.
 
     ``words(socket, port, secret_file)`` are its arguments after the plan's, ``environment(key)`` what it is told beside
-    them. ``listens`` says whether it can listen on a Unix socket; else it gets a port, and the keeper passes the
-    socket on. ``secrets(key)`` is what a file that only we may read must hold for it.
+    them, ``stdin(key)`` what it reads, and ``secrets(key)`` what the file holds that only we may read. ``listens`` says
+    whether it can listen on a Unix socket; else it gets a port, and the keeper passes the socket on.
     """
 
     title: str
     words: Callable[[Path, int | None, Path], tuple[str, ...]]
     environment: Callable[[str], Mapping[str, str]] = lambda _: {}
     secrets: Callable[[str], str] = lambda _: ""
+    stdin: Callable[[str], str] = lambda _: ""
     listens: bool = True
     health: str = "/health"
     health_seconds: float = 2.0
@@ -90,6 +92,7 @@ def start_server(way: Way, serving: Serving) -> OpenAIEngine:
         socket=path,
         port=port,
         memory_limit=serving.memory_limit,
+        stdin=way.stdin(key),
     )
     try:
         host = ChildHost(Child.run(program, serving.log), way.title, serving.name, folder)

@@ -6,38 +6,26 @@ cannot read it as one.
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from quietmind.engine.markers import Markers
 from quietmind.engine.openai_http import OpenAIHttp
 from quietmind.engine.port import Message, Prompt, Segment
 
-# Every control token of a published model looks like one of these; used where the tokenizer itself is out of sight.
-_ANY_MARKER = r"<[^\s<>]{1,64}>|\[[^\s\[\]]{1,64}\]"
-
-_LARGEST_TOKENIZER_BYTES = 64 << 20
-
 
 class ServedTokens:
-    """The tokenizer of a server, for the model that it calls ``model``.
-
-    ``markers`` are the texts that its tokenizer turns into one token whatever stands around them; None when they are
-    not known, and then everything in pointed or square brackets is taken for one.
-    """
+    """The tokenizer of a server, for the model that it calls ``model``."""
 
     path = "/v1/completions"
     estimated = False
 
-    def __init__(self, http: OpenAIHttp, model: str, markers: Iterable[str] | None = None) -> None:
+    def __init__(self, http: OpenAIHttp, model: str, markers: Markers) -> None:
         self._http = http
         self._model = model
-        known = sorted((re.escape(each) for each in markers or () if len(each) > 1), key=len, reverse=True)
-        # Looked for at every place: two markers may overlap.
-        self._markers = re.compile(f"(?=(?:{_ANY_MARKER if markers is None else '|'.join(known) or '(?!)'}))")
+        self._markers = markers
 
     def tokens(self, prompt: str) -> list[int]:
         """Return the tokens to send; control tokens only from what the template wrote.
@@ -55,7 +43,7 @@ class ServedTokens:
         """Return the tokens of ``text`` alone, none of which is a control token."""
         tokens: list[int] = []
         known: dict[str, list[int]] = {}
-        for piece in self._inert(text):
+        for piece in self._markers.cut(text):
             if piece not in known:
                 known[piece] = self._encode(piece, start=False)
             tokens += known[piece]
@@ -88,15 +76,6 @@ class ServedTokens:
         """Return the piece of text that an event's choice brings."""
         return str(choice.get("text") or "")
 
-    def _inert(self, text: str) -> Iterator[str]:
-        """Yield ``text`` in pieces none of which holds a marker: each is cut after its first character."""
-        start = 0
-        for found in self._markers.finditer(text):
-            yield text[start : found.start() + 1]
-            start = found.start() + 1
-        if start < len(text):
-            yield text[start:]
-
     def _encode(self, text: str, *, start: bool) -> list[int]:
         if not text and not start:
             return []
@@ -109,21 +88,6 @@ class ServedTokens:
         body = {"model": self._model, "tokens": tokens, "skip_special_tokens": False}
         answer = self._http.post("/detokenize", body)
         return str(answer["prompt"] if "prompt" in answer else answer["text"])
-
-
-def markers_of(folder: Path) -> frozenset[str] | None:
-    """Return the texts that the tokenizer in a model's ``folder`` always reads as one token; None if it cannot be read.
-
-    Hugging Face's ``tokenizer.json`` lists them under ``added_tokens``.
-    """
-    file = folder / "tokenizer.json"
-    try:
-        if file.stat().st_size > _LARGEST_TOKENIZER_BYTES:
-            return None
-        added = json.loads(file.read_bytes())["added_tokens"]
-        return frozenset(str(each["content"]) for each in added)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
 
 
 def _numbers(answer: Any) -> list[int]:
