@@ -133,7 +133,9 @@ def _placed(machine: Machine, sized: _Sized, ask: Ask, tokens: int) -> Placed:
 
 def _needs(card: ModelCard, weights: Weights, groups: tuple[KvGroup, ...], run: Run) -> Needs:
     tokens = -(-run.micro_batch // run.sequences) * run.sequences  # the engine gives every sequence equally many
-    compute = compute_bytes(card, run.context, tokens, run.kind, flash_attention=run.flash_attention)
+    compute = compute_bytes(
+        card, run.context, tokens, run.kind, flash_attention=run.flash_attention, sequences=run.sequences
+    )
     cache = [kv_group_of(groups, card, layer) for layer in range(card.layers)]
     inputs = (
         (2 if run.flash_attention else F32)  # a mask, in half precision for flash attention
