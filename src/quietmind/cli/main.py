@@ -31,6 +31,10 @@ _COMMANDS = {
     ),
     "up": ("quietmind.cli.up", "Keep models running behind one OpenAI-compatible address of this machine."),
     "down": ("quietmind.cli.down", "End what `quietmind up` keeps running."),
+    "doctor": (
+        "quietmind.cli.doctor",
+        "Say what hinders here, and what would be faster, with the command that mends it.",
+    ),
     "experts": ("quietmind.cli.experts", "Say what a mixture of experts holds, and what a token reads of it."),
     "hardware": ("quietmind.cli.hardware", "Say which machines, and which upgrade of this one, would run a model."),
     "models": ("quietmind.cli.models", "List the models that can be planned by name, and those that are here."),
