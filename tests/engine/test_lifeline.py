@@ -83,13 +83,15 @@ def loads_forever(tmp_path: Path) -> Path:
 def child_that_loads(of: int) -> int:
     """Wait until the process ``of`` has a child inside the extension's loading code, and return its process id."""
 
-    def loading() -> list[int]:
+    def loads(process: psutil.Process) -> bool:
         # While open(2) waits for a writer, the pipe is no open file yet; the extension's library is.
-        return [
-            child.pid
-            for child in psutil.Process(of).children()
-            if any("xllamacpp" in region.path for region in child.memory_maps())
-        ]
+        try:
+            return any("xllamacpp" in region.path for region in process.memory_maps())
+        except psutil.Error:  # processes come and go while the keeper tries what the kernel allows
+            return False
+
+    def loading() -> list[int]:
+        return [child.pid for child in psutil.Process(of).children(recursive=True) if loads(child)]
 
     assert eventually(loading, 10)
     time.sleep(0.3)

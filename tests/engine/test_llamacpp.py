@@ -7,7 +7,7 @@ import json
 import os
 import resource
 import signal
-import socket
+import stat
 import sys
 import threading
 import time
@@ -272,31 +272,33 @@ def test_the_key_is_needed_and_is_not_to_be_seen(engine: LlamaCpp) -> None:
     import httpx2
 
     child = psutil.Process(engine.pid)
-    (port,) = {c.laddr.port for c in child.net_connections() if c.status == psutil.CONN_LISTEN}
-    key = engine._http._client.headers["Authorization"].removeprefix("Bearer ")
+    key = engine.endpoint.key
     assert len(key) == 64
-    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as stranger:
+    transport = httpx2.HTTPTransport(uds=str(engine.endpoint.socket))
+    with httpx2.Client(base_url=engine.endpoint.url, transport=transport) as stranger:
         assert stranger.post("/tokenize", json={"content": "a"}).status_code == 401
         assert stranger.get("/slots", headers={"Authorization": f"Bearer {key}"}).status_code != 200
     assert key not in " ".join(child.cmdline())
     assert key not in " ".join(child.environ().values())
 
 
-def test_it_listens_on_loopback_only(engine: LlamaCpp) -> None:
+def test_it_listens_at_a_socket_that_only_we_reach_and_on_no_port(engine: LlamaCpp) -> None:
     listening = [c for c in psutil.Process(engine.pid).net_connections() if c.status == psutil.CONN_LISTEN]
-    assert [c.laddr.ip for c in listening] == ["127.0.0.1"]
+    assert not listening
+    assert engine.endpoint.socket is not None
+    for folder in (engine.endpoint.socket.parent, engine.endpoint.socket.parent.parent):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-def test_starting_and_stopping_leaves_no_process_port_or_file(options: LlamaCppOptions) -> None:
+def test_starting_and_stopping_leaves_no_process_socket_or_file(options: LlamaCppOptions) -> None:
     LlamaCpp.start(options).stop()  # what is imported once is opened once
     before = psutil.Process().num_fds()
     for _ in range(5):
         with LlamaCpp.start(options) as engine:
-            (listening,) = [c for c in psutil.Process(engine.pid).net_connections() if c.status == psutil.CONN_LISTEN]
             said(engine, Request("One", 1))
         assert not psutil.pid_exists(engine.pid)  # a zombie would still exist
-        with socket.socket() as probe:
-            assert probe.connect_ex(listening.laddr) != 0
+        assert engine.endpoint.socket is not None
+        assert not engine.endpoint.socket.parent.exists()
     assert psutil.Process().num_fds() == before
 
 

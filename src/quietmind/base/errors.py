@@ -128,6 +128,10 @@ class EngineGivenUp(EngineError):
         self.log = log
 
 
+class OutOfMemoryAtStart(EngineStartFailed, EngineOutOfMemory):
+    """Memory ran out before the first request: a failed start to whoever waits, whoever can plan smaller does."""
+
+
 class EngineHung(EngineError):
     """The child lives but has produced nothing for longer than the limit; it has been ended."""
 

@@ -6,6 +6,7 @@ import json
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quietmind.base.errors import ContextOverflow, EngineError, EngineRefused
@@ -24,7 +25,7 @@ Broken = Callable[[Exception], EngineError]
 
 
 class LlamaHttp:
-    """A client of one server.
+    """A client of one server, at the Unix socket ``socket`` where one is given.
 
     ``silence`` is how many seconds an answer, or the next piece of it, may take. ``broken`` is told of every
     failure that is not an answer of the server (silence, a lost connection, an answer that cannot be read) and
@@ -38,9 +39,14 @@ class LlamaHttp:
         *,
         silence: float,
         broken: Broken,
+        socket: Path | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         import httpx2
+
+        limits = httpx2.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS)
+        if socket is not None:
+            transport = httpx2.HTTPTransport(uds=str(socket), limits=limits, trust_env=False)
 
         self._broken = broken
         self._failures = (
@@ -51,7 +57,7 @@ class LlamaHttp:
             base_url=address,
             headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
             timeout=httpx2.Timeout(silence, connect=_CONNECT_SECONDS),
-            limits=httpx2.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS),
+            limits=limits,
             trust_env=False,  # a proxy in the environment is no business of the loopback
             transport=transport,
         )

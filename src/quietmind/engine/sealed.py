@@ -49,7 +49,6 @@ SWITCHES: Mapping[str, str] = {
     "OTEL_SDK_DISABLED": "true",
     "GRADIO_ANALYTICS_ENABLED": "False",
     "ANONYMIZED_TELEMETRY": "False",
-    "LLAMA_ARG_OFFLINE": "1",
     "NO_PROXY": "*",
 }
 # What a sealed child has no use for: ways out, and keys to what is out there.
