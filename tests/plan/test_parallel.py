@@ -12,6 +12,7 @@ from quietmind.machine.machine import Device, Host, Machine
 from quietmind.model.card import ModelCard
 from quietmind.model.open import open_card
 from quietmind.plan import Ask, Plan, plan, render, to_json
+from quietmind.plan.ladder import next_rung
 
 GIB = 1 << 30
 EIGHT = load_machine("8x-rtx-pro-6000")
@@ -230,3 +231,16 @@ def test_equal_gpus_are_shown_once_and_listed_in_json() -> None:
     assert len(document["devices"]) == 9
     assert document["split"]["tensor"] == 8
     assert document["engine_key"] == "vllm"
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_after_running_out_of_memory_a_sharded_plan_has_smaller_ones(engine: str) -> None:
+    card, machine = open_card("Qwen3-32B", "BF16"), gpus(2, 48)
+    ask = Ask(engine=engine, kv_type="bf16", context=32_768, gpus=2)
+    found, changes = planned(card, machine, engine=engine, kv_type="bf16", gpus=2), list[str]()
+    while (rung := next_rung(machine, card, ask, found, "accelerator")) and len(changes) < 20:
+        ask, found = rung.ask, plan(machine, card, rung.ask)
+        changes.append(rung.change)
+    assert any(change.startswith("KV type fp8 in place of bf16") for change in changes)
+    assert any(change.startswith("context") for change in changes)
+    assert len(changes) < 20

@@ -32,7 +32,8 @@ LEAST_FREED = 1 / 200
 # So many of the layers' experts move to the host with one rung.
 _EXPERT_STEP = 1 / 8
 
-_EIGHT_BITS = {"f32": "q8_0", "f16": "q8_0", "bf16": "q8_0", "auto": "fp8"}
+_EIGHT_BITS = {"f32": "q8_0", "f16": "q8_0", "bf16": "q8_0"}
+_EIGHT_BITS_SHARDED = {"f16": "fp8", "bf16": "fp8"}
 _FOUR_BITS = {"q8_0": "q4_0", "q5_1": "q4_0", "q5_0": "q4_0"}
 
 
@@ -72,7 +73,7 @@ def _candidates(machine: Machine, ask: Ask, planned: Plan) -> Iterator[tuple[Ask
             replace(ask, micro_batch=micro_batch, batch=max(micro_batch, min(ask.batch, planned.batch))),
             f"micro-batch {micro_batch} in place of {planned.micro_batch}",
         )
-    yield from _with_kv(ask, planned, _EIGHT_BITS)
+    yield from _with_kv(ask, planned, _EIGHT_BITS_SHARDED if planned.split else _EIGHT_BITS)
     yield from _with_experts_on_host(machine, ask, planned)
     yield from _with_kv(ask, planned, _FOUR_BITS)
     context = planned.context // 2
@@ -82,7 +83,7 @@ def _candidates(machine: Machine, ask: Ask, planned: Plan) -> Iterator[tuple[Ask
 
 def _with_kv(ask: Ask, planned: Plan, smaller: dict[str, str]) -> Iterator[tuple[Ask, str]]:
     kind = smaller.get(planned.kv_type)
-    if kind in ENGINES[ask.engine].kv_types and ask.flash_attention:
+    if kind is not None and (kind in ENGINES[ask.engine].kv_types or planned.split) and ask.flash_attention:
         yield replace(ask, kv_type=kind), f"KV type {kind} in place of {planned.kv_type}"
 
 
