@@ -25,6 +25,7 @@ from quietmind.base.errors import (
     EngineOutOfMemory,
     EngineRefused,
     EngineStartFailed,
+    OutOfMemoryAtStart,
     UsageError,
 )
 from quietmind.engine import sglang, vllm
@@ -177,7 +178,7 @@ def test_its_socket_is_in_a_folder_that_nobody_else_may_enter(engine: OpenAIEngi
     socket_ = engine.endpoint.socket
     assert socket_ is not None
     assert socket_.parent.stat().st_mode & 0o077 == 0
-    assert [each.name for each in socket_.parent.iterdir()] == ["socket"]
+    assert [each.name for each in socket_.parent.iterdir()] == ["engine.sock"]
 
 
 def test_closing_a_generation_closes_the_connection() -> None:
@@ -261,8 +262,8 @@ def test_the_first_real_cause_is_found_in_a_log(log: str, cause: str) -> None:
 @pytest.mark.parametrize(
     ("log", "error", "words"),
     [
-        (VLLM_OUT_OF_MEMORY, EngineOutOfMemory, "larger than the available KV cache memory"),
-        (SGLANG_OUT_OF_MEMORY, EngineOutOfMemory, "Not enough memory"),
+        (VLLM_OUT_OF_MEMORY, OutOfMemoryAtStart, "larger than the available KV cache memory"),
+        (SGLANG_OUT_OF_MEMORY, OutOfMemoryAtStart, "Not enough memory"),
         (BUSY_GPU, EngineStartFailed, "in use by something else"),
         (VLLM_FLAG, EngineStartFailed, "--no-such-flag"),
         ("", EngineStartFailed, "its log says nothing"),

@@ -95,7 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def serving(folder: Path, *words: str, **more: Any) -> Serving:
-    given = {"dtype": "float32", "context": "256", "threads": "1", "chunk": "8"}
+    given = {"dtype": "float32", "context": "256", "threads": "1", "batch": "8"}
     given |= dict(each.split("=", 1) for each in words)
     options: dict[str, Any] = {
         "command": (PYTHON, *transformers.PROGRAM[1:], f"model={folder}", *(f"{k}={v}" for k, v in given.items())),
@@ -105,6 +105,11 @@ def serving(folder: Path, *words: str, **more: Any) -> Serving:
         "start_timeout_s": 300.0,
     }
     return Serving(**options | more)
+
+
+def layout(*devices: str) -> str:
+    ends = dict.fromkeys(("model.embed_tokens", "model.rotary_emb", "model.norm", "lm_head"), "cpu")
+    return f"device_map={json.dumps(ends | {f'model.layers.{n}': device for n, device in enumerate(devices)})}"
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +192,7 @@ def test_closing_a_generation_ends_it_within_a_token(engine: OpenAIEngine) -> No
 
 def test_a_client_that_leaves_during_the_prefill_ends_it(folder: Path) -> None:
     """The next request is answered although the first would take 256 steps of a token and 100 more."""
-    with transformers.start(serving(folder, "chunk=1")) as engine:
+    with transformers.start(serving(folder, "batch=1")) as engine:
         items = engine.generate(Request("the cat sat on the mat " * 10, max_tokens=100))
         thread = threading.Thread(target=lambda: next(items, None))
         thread.start()
@@ -225,7 +230,7 @@ def test_a_request_that_makes_no_sense_is_refused_and_the_engine_goes_on(
 
 def test_layers_on_the_disk_give_the_same_answer(engine: OpenAIEngine, folder: Path, tmp_path: Path) -> None:
     request = Request(engine.render(HELLO), max_tokens=8)
-    with transformers.start(serving(folder, "layers=cpu:2,disk:2", "ends=cpu", log=tmp_path / "log")) as offloaded:
+    with transformers.start(serving(folder, layout("cpu", "cpu", "disk", "disk"), log=tmp_path / "log")) as offloaded:
         assert run(offloaded, request)[0] == run(engine, request)[0]
 
 
@@ -233,7 +238,7 @@ def test_more_experts_are_used_when_the_plan_says_so(tmp_path: Path) -> None:
     python(MAKE.format(config="Qwen3MoeConfig", fields=MIXTURE), str(tmp_path))
     request = Request("the cat sat on", max_tokens=24)
     texts = set()
-    for words in ((), ('overrides={"num_experts_per_tok":4}',)):
+    for words in ((), ('config={"num_experts_per_tok":4}',)):
         with transformers.start(serving(tmp_path, *words)) as engine:
             texts.add(run(engine, request)[0])
     assert len(texts) == 2
@@ -241,8 +246,8 @@ def test_more_experts_are_used_when_the_plan_says_so(tmp_path: Path) -> None:
 
 def test_yarn_reaches_past_the_native_context(folder: Path) -> None:
     yarn = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 256, "rope_theta": 10000.0}
-    overrides = json.dumps({"rope_parameters": yarn, "max_position_embeddings": 512})
-    with transformers.start(serving(folder, f"overrides={overrides}", "context=512")) as engine:
+    overrides = {"rope_parameters": yarn, "max_position_embeddings": 512}
+    with transformers.start(serving(folder, f"config={json.dumps(overrides)}", "context=512")) as engine:
         assert engine.context == 512
         assert run(engine, Request("the cat sat on the mat " * 50, max_tokens=4))[1].timings.prompt > 256
 
@@ -260,7 +265,11 @@ def test_it_runs_sealed_and_is_gone_after_stop(engine: OpenAIEngine, folder: Pat
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(("nonsense=1",), "no option"), (("layers=cpu:9,disk:9",), "18 layers"), (("dtype=float99",), r"torch\.dtype")],
+    [
+        (("nonsense=1",), "no option"),
+        ((layout(*["cpu"] * 9, *["disk"] * 9),), "18 layers"),
+        (("dtype=float99",), r"torch\.dtype"),
+    ],
 )
 def test_words_that_make_no_sense_end_the_start_with_their_reason(
     folder: Path, words: tuple[str, ...], said: str

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-import shutil
 import socket
-import tempfile
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +17,11 @@ from quietmind.base.errors import (
     EngineOutOfMemory,
     EngineStartFailed,
     EngineUnreachable,
+    OutOfMemoryAtStart,
 )
 from quietmind.engine.child import Child
 from quietmind.engine.markers import markers_of
+from quietmind.engine.meeting_place import MeetingPlace
 from quietmind.engine.openai_engine import Identity, OpenAIEngine
 from quietmind.engine.openai_http import OpenAIHttp, Patience
 from quietmind.engine.port import Endpoint
@@ -36,8 +35,6 @@ _LOOK_SECONDS = 0.1
 _READY_SECONDS = 30.0  # SGLang answers /health after it has generated a token
 
 _LOG_LINES = 4000
-_PREFIX_OF_PLACES = "quietmind-"
-_LONGEST_FOLDER = 90  # a socket's path has 104 bytes on macOS, 108 on Linux
 
 
 @dataclass(frozen=True)
@@ -77,31 +74,30 @@ class Serving:
 def start_server(way: Way, serving: Serving) -> OpenAIEngine:
     """Start the server and wait until it serves.
 
-    Raises EngineStartFailed, EngineOutOfMemory when its memory did not suffice, EngineRefused for a server that
+    Raises EngineStartFailed, of it OutOfMemoryAtStart when memory did not suffice, EngineRefused for a server that
     behaves oddly.
     """
-    key = secrets.token_hex(32)
-    folder = _place()
-    path, port, secret_file = folder / "socket", None if way.listens else _free_port(), folder / "secret.yaml"
-    secret_file.touch(mode=0o600)
-    secret_file.write_text(way.secrets(key), encoding="utf-8")
+    key, place = secrets.token_hex(32), MeetingPlace()
+    port = None if way.listens else _free_port()
+    secret_file = place.secret("secret.yaml", way.secrets(key))
     program = Program(
-        words=(*serving.command, *way.words(path, port, secret_file)),
+        words=(*serving.command, *way.words(place.socket, port, secret_file)),
         environment=way.environment(key),
         sealed=serving.sealed,
-        socket=path,
+        socket=place.socket,
         port=port,
         memory_limit=serving.memory_limit,
         stdin=way.stdin(key),
     )
     try:
-        host = ChildHost(Child.run(program, serving.log), way.title, serving.name, folder)
+        child = Child.run(program, serving.log)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        place.close()
         raise
+    host = ChildHost(child, place, way.title, serving.name)
     http: OpenAIHttp | None = None
     try:
-        endpoint = Endpoint("http://localhost", key, serving.name, path)
+        endpoint = Endpoint("http://localhost", key, serving.name, place.socket)
         engines: list[OpenAIEngine] = []
         http = client = OpenAIHttp(
             endpoint,
@@ -109,7 +105,7 @@ def start_server(way: Way, serving: Serving) -> OpenAIEngine:
             patience=serving.patience,
             broken=lambda error: engines[0].broken(error) if engines else (host.failure(error) or error),
         )
-        _wait(lambda: _listens(path) and client.answers(way.health, _READY_SECONDS), host, way, serving)
+        _wait(lambda: _listens(place.socket) and client.answers(way.health, _READY_SECONDS), host, way, serving)
         secret_file.unlink()  # it has been read
         engines.append(_engine(way, serving, endpoint, http, host))
         return engines[0]
@@ -121,14 +117,13 @@ def start_server(way: Way, serving: Serving) -> OpenAIEngine:
 
 
 class ChildHost:
-    """A server in a child of ours. ``place`` is the folder of its socket, which goes with it."""
+    """A server in a child of ours. ``place`` holds its socket and goes with it."""
 
-    def __init__(self, child: Child, title: str, name: str, place: Path) -> None:
+    def __init__(self, child: Child, place: MeetingPlace, title: str, name: str) -> None:
         self._child = child
         self._title = title
         self._name = name
-        # Runs once: from end(), when the last reference goes, or when the interpreter exits.
-        self._clear = weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
+        self._place = place
         self._ended: EngineError | None = None
 
     @property
@@ -163,7 +158,8 @@ class ChildHost:
         lines = self._child.log_tail(_LOG_LINES)
         cause = first_cause(lines) or (lines[-1].strip() if lines else "its log says nothing")
         if self._child.out_of_memory() or TOO_LARGE.search(cause):
-            return EngineOutOfMemory(
+            kind = OutOfMemoryAtStart if starting else EngineOutOfMemory
+            return kind(
                 f"{self._name}: {self._title} ran out of memory ({cause}); choose a smaller context, an 8-bit KV cache "
                 "or a smaller model"
             )
@@ -180,7 +176,7 @@ class ChildHost:
     def end(self) -> None:
         """End the server and wait until it is gone."""
         self._child.end()
-        self._clear()
+        self._place.close()
 
 
 def _wait(ready: Callable[[], bool], host: ChildHost, way: Way, serving: Serving) -> None:
@@ -225,15 +221,6 @@ def _engine(way: Way, serving: Serving, endpoint: Endpoint, http: OpenAIHttp, ho
         health=lambda each: each.answers(way.health, way.health_seconds),
     )
     return OpenAIEngine(identity, http, ServedTokens(http, serving.name, markers_of(serving.folder)), host)
-
-
-def _place() -> Path:
-    """Return a new folder that nobody else may look into, with a path short enough for a socket in it (unix(7))."""
-    folder = tempfile.mkdtemp(prefix=_PREFIX_OF_PLACES)
-    if len(folder) > _LONGEST_FOLDER:
-        Path(folder).rmdir()
-        folder = tempfile.mkdtemp(prefix=_PREFIX_OF_PLACES, dir="/tmp")
-    return Path(folder)
 
 
 def _free_port() -> int:

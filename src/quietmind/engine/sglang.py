@@ -7,6 +7,9 @@ from quietmind.engine.openai_server import Serving, Way, start_server
 
 LOG_NAME = "sglang.log"
 
+# Without these it could not be reached, or its key would be on the command line.
+NEEDED = ("--host", "--port", "--config", "--served-model-name")
+
 # Left out where the installed version does not know it: counts of cached tokens in each answer.
 _WELCOME = ("--enable-cache-report",)
 

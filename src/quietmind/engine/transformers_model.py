@@ -21,21 +21,21 @@ from quietmind.engine.markers import markers_of
 class ModelOptions:
     """How to load a model; the words are those of ``plan.flags_transformers``.
 
-    ``layers`` names a device for each layer, ``ends`` one for all the rest: ``cpu``, ``disk``, ``mps`` or a GPU's
-    number; both empty: on the CPU whole. ``chunk`` tokens of a prompt are computed at once. ``overrides`` are merged
-    into the model's configuration: experts used, positions past the native context. ``max_memory`` in bytes a device;
-    ``offload_folder`` takes what is on ``disk`` and is not stored the way that it is used.
+    ``device_map`` is ``cpu`` for all on the host, or names a device for each module: a GPU's number, ``mps``, ``cpu``
+    or ``disk``; layers are ``model.layers.N`` there, whatever the architecture calls them. ``batch`` tokens of a prompt
+    are computed at once. ``config`` is merged into the model's configuration: experts used, positions past the native
+    context. ``max_memory`` in bytes a device; ``offload_folder`` takes what is on ``disk`` and is not stored the way
+    that it is used.
     """
 
     model: Path
     context: int
-    chunk: int = 512
+    batch: int = 512
     dtype: str = "auto"
-    layers: tuple[str, ...] = ()
-    ends: str = "cpu"
+    device_map: str | Mapping[str, int | str] = "cpu"
     max_memory: Mapping[str, int] = field(default_factory=dict)
     threads: int | None = None
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
     offload_folder: Path | None = None
 
     @classmethod
@@ -50,21 +50,16 @@ class ModelOptions:
         return cls(**given)
 
 
-def _counted(value: str) -> Iterator[tuple[str, int]]:
-    """Read ``0:30,cpu:10``."""
-    for each in filter(None, value.split(",")):
-        name, _, count = each.rpartition(":")
-        yield name, int(count)
-
+_LAYER = re.compile(r"model\.layers\.(\d+)$")
 
 _READ: Mapping[str, Callable[[str], Any]] = {
     "model": Path,
     "context": int,
-    "chunk": int,
-    "layers": lambda value: tuple(name for name, count in _counted(value) for _ in range(count)),
-    "max_memory": lambda value: dict(_counted(value)),
+    "batch": int,
+    "device_map": lambda value: json.loads(value) if value.startswith("{") else value,
+    "max_memory": json.loads,
     "threads": int,
-    "overrides": json.loads,
+    "config": json.loads,
     "offload_folder": Path,
 }
 
@@ -118,7 +113,7 @@ class TransformersModel:
         self.options = options
         self.tokenizer = AutoTokenizer.from_pretrained(options.model, local_files_only=True)
         config = AutoConfig.from_pretrained(options.model, local_files_only=True)
-        _override(config, options.overrides)
+        _override(config, options.config)
         self._model = AutoModelForCausalLM.from_pretrained(
             options.model,
             config=config,
@@ -181,8 +176,8 @@ class TransformersModel:
         said: list[int] = []
         with torch.inference_mode():
             logits: Any = None
-            for start in range(cached, len(tokens), self.options.chunk):
-                piece = list(tokens[start : start + self.options.chunk])
+            for start in range(cached, len(tokens), self.options.batch):
+                piece = list(tokens[start : start + self.options.batch])
                 logits = self._forward(piece)
                 yield Progress(start + len(piece))
             prefilled = time.monotonic()
@@ -313,27 +308,36 @@ def _override(config: Any, overrides: Mapping[str, Any]) -> None:
 
 
 def _device_map(config: Any, options: ModelOptions) -> dict[str, Any] | None:
-    """Return the device of each module; None for all on the CPU, which is no matter for Accelerate."""
-    if {*options.layers, options.ends} == {"cpu"}:
-        return None
+    """Return the device of each module, by the architecture's own names; None for all on the CPU.
+
+    Raises ValueError for a map that is not of this model.
+    """
+    if isinstance(options.device_map, str):
+        if options.device_map != "cpu":
+            raise ValueError(f"device_map={options.device_map!r} names no devices; plan it again")
+        return None  # one device is no matter for Accelerate
+    if set(options.device_map) == {""}:
+        return dict(options.device_map)
     import torch
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
+    layers = {int(found[1]): device for name, device in options.device_map.items() if (found := _LAYER.match(name))}
+    ends = next((device for name, device in options.device_map.items() if not _LAYER.match(name)), "cpu")
     with init_empty_weights():
         empty = AutoModelForCausalLM.from_config(config)
     stacks = {name: each for name, each in empty.named_modules() if isinstance(each, torch.nn.ModuleList)}
-    where = next((name for name, each in stacks.items() if len(each) == len(options.layers)), None)
+    where = next((name for name, each in stacks.items() if set(range(len(each))) == set(layers)), None)
     if where is None:
-        raise ValueError(f"the model has no {len(options.layers)} layers to lay out; plan it again")
-    placed = {f"{where}.{number}": _device(device) for number, device in enumerate(options.layers)}
+        raise ValueError(f"the model has no {len(layers)} layers to lay out; plan it again")
+    placed = {f"{where}.{number}": device for number, device in layers.items()}
     # Everything beside the layers, on each floor down to them.
-    above = [*where.split(".")]
+    above = where.split(".")
     for depth in range(len(above)):
         floor = ".".join(above[:depth])
         for name, _ in empty.get_submodule(floor).named_children():
             if name != above[depth]:
-                placed[f"{floor}.{name}" if floor else name] = _device(options.ends)
+                placed[f"{floor}.{name}" if floor else name] = ends
     return placed
 
 

@@ -7,6 +7,9 @@ from quietmind.engine.openai_server import Serving, Way, start_server
 
 LOG_NAME = "vllm.log"
 
+# Without these it could not be reached, or not under its name.
+NEEDED = ("--uds", "--served-model-name")
+
 # Left out where the installed version does not know them; nothing that was planned hangs on them.
 _WELCOME = ("--enable-prompt-tokens-details", "--disable-uvicorn-access-log")
 
