@@ -53,12 +53,14 @@ class Stub(socketserver.ThreadingMixIn, socketserver.TCPServer):
     daemon_threads = True
     allow_reuse_address = True
 
-    def __init__(self, address: Any, *, flavour: str = "vllm", key: str = "", context: int = 512) -> None:
+    def __init__(
+        self, address: Any, *, flavour: str = "vllm", key: str = "", context: int = 512, model: str = ""
+    ) -> None:
         self.flavour, self.key, self.context = flavour, key, context
         self.requests: list[dict[str, Any]] = []
         self.cancelled = threading.Event()
         self.seen: set[tuple[int, ...]] = set()
-        self.model = "stub:latest" if flavour == "ollama" else "stub"
+        self.model = model or ("stub:latest" if flavour == "ollama" else "stub")
         self.read_at_most: int | None = None
         if isinstance(address, str):
             self.address_family = socket.AF_UNIX
@@ -229,8 +231,8 @@ def main(words: list[str], flavour: str) -> None:
     if known.config:
         key = re.findall(r"api-key: *\"?(\w+)", Path(known.config).read_text())[0]
     context = int(known.max_model_len or known.context_length or 512)
-    with Stub(known.uds or ("127.0.0.1", int(known.port)), flavour=flavour, key=key, context=context) as stub:
-        stub.model = known.served_model_name or "stub"
+    where = known.uds or ("127.0.0.1", int(known.port))
+    with Stub(where, flavour=flavour, key=key, context=context, model=known.served_model_name or ""):
         threading.Event().wait()
 
 
