@@ -48,6 +48,11 @@ class Gateway:
         else:
             await self._answer(exchange)
 
+    async def warm(self) -> None:
+        """Make ready for the first request."""
+        for lane in self._lanes:
+            await lane.warm()
+
     def close(self) -> None:
         """Have every request that is in line or being answered end with an error that says why."""
         self._closing.set()

@@ -89,11 +89,20 @@ class Lane:
                 headers={"Connection": "close", **key},
                 # No limit on silence: a prefill takes as long as it takes, and a hang is the supervisor's to find.
                 timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
-                transport=httpx2.AsyncHTTPTransport(uds=str(endpoint.socket)) if endpoint.socket else None,
+                transport=httpx2.AsyncHTTPTransport(
+                    uds=str(endpoint.socket) if endpoint.socket else None,
+                    verify=not endpoint.url.startswith("http:"),  # certificates take 0.1 s to load
+                ),
                 trust_env=False,
             )
             self._client = (endpoint, client)
         return self._client[1]
+
+    async def warm(self) -> None:
+        """Make ready for the first request, which need not wait for imports."""
+        engine = await self.engine()
+        if not isinstance(engine, Refusal) and engine.endpoint is not None:
+            await self.client(engine.endpoint)
 
     async def close(self) -> None:
         """Close the connections to the engine."""

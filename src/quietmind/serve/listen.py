@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +22,7 @@ PORT = 4874  # "hush" on the keys of a telephone
 
 # What an answer in progress gets once the end has been announced to it.
 _GRACE_SECONDS = 2
-_LOOK_EVERY = 0.05
+_LOOK_EVERY = 0.1
 
 
 def require_loopback(host: str) -> None:
@@ -83,6 +84,7 @@ def serve(gateway: Gateway, listener: socket.socket, ready: Callable[[], None] =
     Raises EngineMissing where the package for serving is not installed, AddressInUse.
     """
     server = _server(gateway)
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every client that goes away in a burst of tokens
     try:
         listener.listen(128)
     except OSError as error:
@@ -113,6 +115,7 @@ def _server(gateway: Gateway) -> uvicorn.Server:
 
 
 async def _serve(server: uvicorn.Server, gateway: Gateway, listener: socket.socket, ready: Callable[[], None]) -> None:
+    await gateway.warm()
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     announced = False
     while not serving.done() and not server.should_exit:
