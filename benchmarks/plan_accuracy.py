@@ -16,7 +16,7 @@ import argparse
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
@@ -89,6 +89,16 @@ def settings(quick: bool) -> Sequence[tuple[int, int, str, bool]]:
         return QUICK
     with_flash = product(CONTEXTS, MICRO_BATCHES, KV_TYPES, (True,))
     return [*with_flash, *product(CONTEXTS, MICRO_BATCHES, ("f16",), (False,))]  # V cannot be quantized without it
+
+
+def cases_of(files: Mapping[str, Path], *, quick: bool, each: int | None) -> list[Case]:
+    """Return the cases of ``files``: with all settings, or with ``each`` of them in turn."""
+    runs = settings(quick)
+    return [
+        Case(name, path, *runs[(number + turn) % len(runs)])
+        for number, (name, path) in enumerate(files.items())
+        for turn in range(each or len(runs))
+    ]
 
 
 def predicted(case: Case, card: ModelCard | None, why: str) -> Bytes:
@@ -273,7 +283,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--gguf", type=Path, nargs="+", default=[], metavar="FILE", help="these files instead")
     parser.add_argument("--speeds", type=Path, metavar="FILE.csv", help="another table of speeds")
     parser.add_argument("--here", action="store_true", help="also run the real engine on this machine (minutes)")
-    parser.add_argument("--quick", action="store_true", help="two settings of each model instead of eighty")
+    parser.add_argument("--quick", action="store_true", help="one setting of each model instead of eighty")
     given = parser.parse_args()
     for file in [*given.gguf, *([given.speeds] if given.speeds else [])]:
         if not file.is_file():
@@ -290,8 +300,9 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from None
     with tempfile.TemporaryDirectory() as folder:
         files = files_of(given.gguf, Path(folder))
-        runs = settings(given.quick)
-        results, refused = run_cases([Case(name, path, *run) for name, path in files.items() for run in runs])
+        results, refused = run_cases(
+            cases_of(files, quick=given.quick, each=1 if given.quick and not given.gguf else None)
+        )
         print("measured (MiB) and the error of the prediction, worst first")
         for result in results:
             print(f"  {result}")
