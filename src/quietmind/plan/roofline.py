@@ -111,12 +111,12 @@ GPU_RATES: dict[DeviceKind, GpuRates] = {"cuda": CUDA, "metal": METAL, "rocm": R
 
 # Stacked memory needs more reads under way than one token's products start: 70B in Q4_0 reaches 0.49 of an A100's
 # bandwidth where an A6000 reaches 0.77 with the same build.
-HBM_READING = Interval(0.4, 0.6, 0.85)
+HBM_READING = Interval(0.38, 0.55, 0.85)
 _HBM = re.compile(r"\b(?:[ahbv][12]00|gh200|h800|mi\d{2,3}x?)\b", re.IGNORECASE)
 
 # GeForce cards state half of what their chips do, and engines multiply quantized weights in int8, which is not halved.
 # From the pp512 of 8B models: RTX 3090 0.85, 3080 0.94, 4080 0.83, 4090 0.65; RTX 6000 Ada 0.36.
-GEFORCE = 2.1
+GEFORCE = 2.3
 GEFORCE_ATTENTION = 1.5  # accumulates in f16 for the most part
 _GEFORCE = re.compile(r"geforce|\b[rg]tx ?[1-5]0[5-9]0\b", re.IGNORECASE)
 
