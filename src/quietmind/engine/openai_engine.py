@@ -238,13 +238,11 @@ class OpenAIEngine:
                     )
                 yield event
         except ContextOverflow as error:
-            if error.needed and error.context:
+            if error.needed > error.context > 0:
                 raise
-            raise ContextOverflow(  # a server that names no numbers
-                str(error),
-                needed=error.needed or request.max_tokens + fewest_tokens(request.prompt),
-                context=self.context,
-            ) from error
+            # Some servers count the prompt alone, and some name no numbers at all.
+            needed = (error.needed or fewest_tokens(request.prompt)) + request.max_tokens
+            raise ContextOverflow(str(error), needed=needed, context=error.context or self.context) from error
 
     def _finished(self, request: Request, text: str, reason: str | None, took: Timings) -> Finished:
         who = self._identity.who

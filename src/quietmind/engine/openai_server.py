@@ -229,8 +229,8 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-# What the servers say when the model or its KV cache finds no room: vLLM (v1/core/kv_cache_utils.py), SGLang
-# (model_executor/), PyTorch.
+# What the servers say when the model or its KV cache finds no room: vLLM (v1/core/kv_cache_planning.py), SGLang
+# (model_executor/pool_configurator.py), PyTorch.
 TOO_LARGE = re.compile(
     r"larger than the available KV cache memory|No available memory for the cache blocks|out of memory|"
     r"OutOfMemory|Not enough memory|bad_alloc|Cannot allocate memory",
