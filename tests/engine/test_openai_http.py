@@ -101,8 +101,8 @@ def test_no_exception_of_the_library_escapes(kind: type[Exception]) -> None:
             (5001, 4096),
         ),
         (  # the same, when its answer makes it too long
-            "This model's maximum context length is 4096 tokens. However, your prompt contains 4001 input tokens, which "
-            "exceeds this limit even without any output tokens.",
+            "This model's maximum context length is 4096 tokens. However, your prompt contains 4001 input tokens, "
+            "which exceeds this limit even without any output tokens.",
             (4001, 4096),
         ),
         (  # vLLM of earlier years, together with its answer
