@@ -172,3 +172,16 @@ def test_every_error_of_a_start_is_one_of_ours(card: ModelCard, tmp_path: Path) 
         broken = Installed(key, (str(tmp_path),), "1", frozenset())
         with pytest.raises(EngineError):
             start_engine(planned(card, key), card, program=broken)
+
+
+def test_the_page_of_engines_agrees_with_the_list() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "engines.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
+    names = next(row for row in rows if "snapshots" in row)[1:]
+    able = {row[0].strip("`"): row[1:] for row in rows if len(row) == len(names) + 1 and row[0].startswith("`")}
+    assert set(able) == set(ENGINES)
+    for key, kind in ENGINES.items():
+        assert able[key] == ["yes" if getattr(kind.capabilities, name) else "-" for name in names], key
+        row = next(row for row in rows if row[:2] == [kind.title, f"`{key}`"])
+        assert row[2].casefold() == (", ".join(sorted(kind.formats)) or "-")
+        assert row[4] == (", ".join(kind.kv_types) or "-")
