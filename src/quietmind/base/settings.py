@@ -16,7 +16,8 @@ from quietmind.base.units import LARGEST_COUNT
 class Settings:
     """What the file may say. None means: let the plan decide.
 
-    ``context`` and ``max_tokens`` are tokens, ``passages`` the most passages that an answer is given.
+    ``context`` and ``max_tokens`` are tokens, ``passages`` the most passages that an answer is given. ``snapshot_gib``
+    is what all that was read may take on the disk, in GiB.
     """
 
     workspace: Path
@@ -26,6 +27,7 @@ class Settings:
     threads: int | None = None
     passages: int = 6
     max_tokens: int = 512
+    snapshot_gib: int | None = None
 
 
 _TYPES: dict[str, type] = {
@@ -36,6 +38,7 @@ _TYPES: dict[str, type] = {
     "threads": int,
     "passages": int,
     "max_tokens": int,
+    "snapshot_gib": int,
 }
 _KINDS = {str: "a text", int: "a whole number"}
 
