@@ -220,3 +220,9 @@ def test_any_batch_at_any_depth_has_an_interval(card_of: Card, tokens: int, dept
     placement = everything_on(place, LAYERS, frozenset(range(LAYERS)))
     found = speed(mixture(card_of), server(), placement, micro_batch=tokens, depth=depth)
     assert 0 < told(found.prefill).low <= told(found.prefill).mid <= told(found.prefill).high
+
+
+def test_twice_the_cores_prefill_less_than_twice_as_fast(card_of: Card) -> None:
+    card, on_host = mixture(card_of), everything_on("cpu", LAYERS, frozenset(range(LAYERS)))
+    one, two = (told(speed(card, server(host=1e13, cores=cores), on_host).prefill).mid for cores in (48, 96))
+    assert 1.2 * one < two < 1.8 * one

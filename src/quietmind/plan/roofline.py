@@ -173,11 +173,15 @@ HOST_PRODUCTS: dict[str, tuple[float, float]] = {
     "iq6_k": (20.0, 50.0),
 }
 OTHER_PRODUCTS = (6.0, 8.0)  # a type that nobody measured: like the slower ones
+# Of n cores a prefill keeps n / (1 + n / this) busy: matrices are cut into ever smaller pieces, and every piece waits
+# for the slowest. Products a core of mixtures: 86e9 on 16 cores, 79e9 on 32, 52e9 on 88 (ik_llama.cpp, discussion 357
+# and issue 296); on one socket of 128 cores 43 prefill 41 tokens a second, 86 62 and 128 79 (discussion 201).
+SCALING_CORES = 200.0
 HOST_SPREAD = Interval(0.45, 1.0, 1.6)  # from one processor of a generation to another
 HOST_TILE = 8.0  # rows that an expert costs at least, as ``tile`` of a GPU
 # Desktop processors run at 5 GHz and more where servers do 2 to 3.5: the same dense products on a Ryzen 7950X are 0.8
 # to 3 times as many, by type (ik_llama.cpp, discussion 164).
-DESKTOP = 1.4
+DESKTOP = 1.5
 _DESKTOP = re.compile(r"ryzen|core\W*(?:tm)?\W*(?:i[3579]|ultra)|\bi[3579]-", re.IGNORECASE)
 # Attention over a cache in f16, and its share for quantized ones, whose rows are turned back first.
 HOST_ATTENTION = (2.9, 16.0)
@@ -196,7 +200,7 @@ UNKNOWN_INSTRUCTIONS = Interval(0.5, 0.85, 1.0)
 # repacked for the processor multiplies them where they are, by tiles of its own (iqk_mul_mat).
 Engine = Literal["llama.cpp", "ik_llama.cpp"]
 # 1e9 products a second and core, whatever the type.
-IK_TILES = 160.0
+IK_TILES = 170.0
 IK_SPREAD = Interval(0.25, 1.0, 1.6)
 IK_ATTENTION = (24.0, 85.0)  # a cache of any type (ik_llama.cpp, discussion 357: a Ryzen 7950X at 8 and 16 thousand)
 

@@ -256,7 +256,9 @@ class _Roof:
                 processor=self.machine.host.cpu,
                 engine=self.engine,
             )
-            return roofline.product(each, cores)
+            if not prefill:
+                return roofline.product(each, cores)
+            return times(roofline.product(each, cores), 1 / (1 + cores.mid / roofline.SCALING_CORES))
         device = self._device(key)
         share = roofline.gpu_share(device.name, part.component, part.rows, device.kind, part.head)
         if device.flops is not None:
