@@ -52,7 +52,7 @@ class ReadReport:
     refused: tuple[str, ...] = ()
 
 
-def restore(engine: Engine, store: Store, fingerprint: Fingerprint, tokens: list[int], more_than: int = 0) -> Restored:
+def restore(engine: Engine, store: Store, fingerprint: Fingerprint, tokens: list[int], least: int = 1) -> Restored:
     """Have ``engine`` hold the longest stored beginning of ``tokens``. Snapshots that are damaged are passed over.
 
     One that shares fewer than ``least`` tokens is not worth unpacking: all notebooks begin with the same head.
