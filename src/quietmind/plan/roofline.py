@@ -221,10 +221,10 @@ def gpu_share(
     share = times(rates.matrices, GEFORCE if geforce else 1.0)
     if component != "experts":
         return share
-    filled = (
-        rows / (rows + rates.tile) if rows is not None and rows > 1 else 1.0
-    )  # one token is multiplied without tiles
-    return times(product(share, rates.experts), filled)
+    reached = product(share, rates.experts)
+    if rows is None or rows <= 1:  # one token is multiplied without tiles
+        return reached
+    return times(reached, rows / (rows + rates.tile))
 
 
 def gpu_reading(kind: DeviceKind, name: str, component: str) -> Interval:
