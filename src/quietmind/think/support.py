@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
 
 from quietmind.notes.lemmas import content_lemmas, lemma_spans, lemmas_of
 from quietmind.think.sentences import sentence_spans
@@ -66,10 +66,10 @@ class Support:
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """What is compared. ``said`` and ``denied`` are lemmas without and with a "not"; ``required`` may not be missing.
+class Facts:
+    """What is compared of a sentence or a window. ``said`` and ``denied`` are lemmas without and with a "not".
 
-    ``quantities`` maps each number to the words that follow it.
+    ``required`` may not be missing. ``quantities`` maps each number to the words that follow it.
     """
 
     said: frozenset[str] = frozenset()
@@ -78,8 +78,8 @@ class _Facts:
     decisive: frozenset[str] = frozenset()
     quantities: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
-    def __or__(self, other: _Facts) -> _Facts:
-        return _Facts(
+    def __or__(self, other: Facts) -> Facts:
+        return Facts(
             self.said | other.said,
             self.denied | other.denied,
             self.required | other.required,
@@ -87,21 +87,22 @@ class _Facts:
             self.quantities + other.quantities,
         )
 
-    @property
+    @cached_property
     def words(self) -> frozenset[str]:
         """The lemmas that are no numbers: those are compared by value."""
         return frozenset(lemma for lemma in self.said | self.denied if not lemma[0].isdigit())
 
     @property
     def empty(self) -> bool:
+        """Whether there is nothing to compare."""
         return not self.words and not self.quantities
 
-    def found_in(self, other: _Facts) -> int:
+    def found_in(self, other: Facts) -> int:
         """Return how many of these words ``other`` holds; -1 where it has one of them the other way round."""
         said, denied = self.said - self.denied, self.denied - self.said
         return -1 if said & other.denied or denied & other.said else len(self.words & other.words)
 
-    def counts_like(self, other: _Facts) -> bool:
+    def counts_like(self, other: Facts) -> bool:
         """Say whether ``other`` holds each number, and behind it the unit that stands here."""
         return all(
             any(
@@ -115,7 +116,7 @@ def is_claim(sentence: str) -> bool:
     """Say whether a sentence states anything to check. Questions, lead-ins, courtesies and bare headings do not."""
     if sentence.rstrip("\"'»”’)*_ ").endswith("?") or _COURTESY.fullmatch(sentence):
         return False
-    facts = _facts(sentence)
+    facts = facts_of(sentence)
     if sentence.startswith("#") or sentence.endswith(":"):
         return bool(facts.quantities) or len(facts.words) >= _CONTENT_OF_A_HEADING_CLAIM
     return not facts.empty or _YES_OR_NO.fullmatch(sentence) is not None
@@ -126,19 +127,39 @@ def find_support(sentence: str, text: str, headings: str = "") -> Support | None
 
     ``headings`` stand above the text: a sentence may name what the text itself takes as said.
     """
-    claim = _facts(sentence)
-    if claim.empty:
-        return None
-    above = _facts(headings)
-    spans = [span for span in sentence_spans(text) if text[span[0]] != "#"]
-    facts = [_facts(text[start:end]) for start, end in spans]
-    supported = []
-    for first in range(len(spans)):
-        for last in range(first, min(first + _WINDOW_SENTENCES, len(spans))):
-            share = _share(claim, reduce(_Facts.__or__, facts[first : last + 1]), above)
-            if share is not None:
-                supported.append(Support(spans[first][0], spans[last][1], share))
-    return max(supported, key=lambda support: (support.share, support.start - support.end), default=None)
+    claim = facts_of(sentence)
+    return None if claim.empty else Prepared(text, headings).support(claim)
+
+
+class Prepared:
+    """A passage with what each of its windows says, worked out when a sentence is first held against it."""
+
+    def __init__(self, text: str, headings: str = "") -> None:
+        self._text = text
+        self._headings = headings
+
+    def support(self, claim: Facts) -> Support | None:
+        """Return the shortest window that supports ``claim`` best, or None when none supports it."""
+        supported = [
+            Support(start, end, share)
+            for start, end, window in self._windows
+            if (share := _share(claim, window, self._above)) is not None
+        ]
+        return max(supported, key=lambda support: (support.share, support.start - support.end), default=None)
+
+    @cached_property
+    def _above(self) -> Facts:
+        return facts_of(self._headings)
+
+    @cached_property
+    def _windows(self) -> list[tuple[int, int, Facts]]:
+        spans = [span for span in sentence_spans(self._text) if self._text[span[0]] != "#"]
+        facts = [facts_of(self._text[start:end]) for start, end in spans]
+        return [
+            (spans[first][0], spans[last][1], reduce(Facts.__or__, facts[first : last + 1]))
+            for first in range(len(spans))
+            for last in range(first, min(first + _WINDOW_SENTENCES, len(spans)))
+        ]
 
 
 def closest(query: str, text: str) -> Support:
@@ -154,27 +175,32 @@ def closest(query: str, text: str) -> Support:
     return Support(*best, share=shared(best) / max(1, len(wanted)))
 
 
-def _share(claim: _Facts, window: _Facts, above: _Facts) -> float | None:
+def least_shared(words: int) -> int:
+    """Return how many of a sentence's content words what supports it must hold, its headings included."""
+    return words - words // _WORDS_FOR_ONE_MISSING
+
+
+def _share(claim: Facts, window: Facts, above: Facts) -> float | None:
     """Return the share of the claim's words that the window holds under its headings; None when it is no support."""
     if not claim.counts_like(window) or not claim.decisive <= window.decisive:
         return None
     if not claim.words:
         return 1.0
-    below = _Facts(window.said | (above.said - window.denied), window.denied)
-    if not claim.required <= below.words:
+    if claim.found_in(window) < _ENOUGH_ALONE * len(claim.words):
         return None
-    alone, found = claim.found_in(window), claim.found_in(below)
-    missing = len(claim.words) - found
-    if found < 0 or missing * _WORDS_FOR_ONE_MISSING > len(claim.words) or alone < _ENOUGH_ALONE * len(claim.words):
+    below = Facts(window.said | (above.said - window.denied), window.denied)
+    found = claim.found_in(below)
+    if found < least_shared(len(claim.words)) or not claim.required <= below.words:
         return None
     return found / len(claim.words)
 
 
-def _facts(text: str) -> _Facts:
+def facts_of(text: str) -> Facts:
+    """Return what ``text`` says, as far as it is compared."""
     content = frozenset(content_lemmas(text))
     spans = [(lemma, start) for lemma, start, _ in lemma_spans(text) if lemma in content]
     negated = {start for match in _NEGATION.finditer(text) if (start := _negated(match, spans, text)) is not None}
-    return _Facts(
+    return Facts(
         said=frozenset(lemma for lemma, start in spans if start not in negated),
         denied=frozenset(lemma for lemma, start in spans if start in negated),
         required=frozenset(lemma for name in _NAME.findall(text) for lemma in lemmas_of(name) if lemma in content),
@@ -186,13 +212,23 @@ def _facts(text: str) -> _Facts:
 def _quantities(text: str) -> list[tuple[str, tuple[str, ...]]]:
     """Return each number with the lemmas of the next words: «не дольше 90 секунд» gives ("90", ("секунда",))."""
     found = []
-    written = [(match, _number(match[0])) for match in _NUMBER.finditer(text)]
-    counted = [(match, _COUNTED[match[0].lower()]) for match in _WORD.finditer(text) if match[0].lower() in _COUNTED]
-    for match, number in written + counted:
+    for match, number in _numbers(text):
         clause = _CLAUSE_END.split(text[match.end() : match.end() + 64], maxsplit=1)[0]
         units = [unit for word in _UNIT.findall(clause) for unit in _unit(word)]
         found.append((number, tuple(units[:_UNIT_WITHIN])))
     return found
+
+
+def numbers_of(text: str) -> frozenset[str]:
+    """Return the numbers of ``text``, each in one spelling: of a sentence, those that what supports it must hold."""
+    return frozenset(number for _, number in _numbers(text))
+
+
+def _numbers(text: str) -> list[tuple[re.Match[str], str]]:
+    written = [(match, _number(match[0])) for match in _NUMBER.finditer(text)]
+    return written + [
+        (match, _COUNTED[match[0].lower()]) for match in _WORD.finditer(text) if match[0].lower() in _COUNTED
+    ]
 
 
 def _unit(word: str) -> list[str]:
