@@ -15,7 +15,7 @@ from quietmind.base.errors import UsageError, WorkspaceError
 from quietmind.base.sqlite import transaction, translated
 from quietmind.notes.document import Passage
 from quietmind.notes.search import search
-from quietmind.notes.selecting import Indexed, notes_below, notes_named, notes_tagged, passages_of
+from quietmind.notes.selecting import notes_below, notes_named, notes_tagged, passages_of
 from quietmind.workspace.notebook import Member, Notebook, Reading, Source, SourceKind, Version, arranged
 
 # Of what a query finds, so many passages make a notebook at most.
@@ -60,14 +60,24 @@ class Notebooks:
                 raise UsageError(f"{_described(source)} holds no indexed notes; run `quietmind index` on them first")
             if self._connection.execute("SELECT 1 FROM notebooks WHERE name = ?", (name,)).fetchone():
                 raise UsageError(f"there is a notebook {name!r} already; drop it first, or choose another name")
-            made = datetime.now(UTC).isoformat(timespec="seconds")
-            key = self._connection.execute(
-                "INSERT INTO notebooks (name, source_kind, source_value, made) VALUES (?, ?, ?, ?)",
-                (name, source.kind, source.value, made),
-            ).lastrowid
-            assert key is not None
-            self._write_members(key, arranged((), now), now)
+            self._write_members(self._insert(name, source), arranged((), now), now)
         return self.named(name)
+
+    def divide(self, scope: str, parts: Mapping[str, Sequence[Member]]) -> None:
+        """Have ``parts`` be the automatic notebooks of ``scope``, and no others.
+
+        Those that were there before keep what was read of them, and the order of what did not change.
+        """
+        source = Source("auto", scope)
+        with translated(self._path), transaction(self._connection):
+            before = [notebook.name for notebook in self.all() if notebook.source == source]
+            for name in before:
+                if name not in parts:
+                    self._connection.execute("DELETE FROM notebooks WHERE name = ?", (name,))
+            for name, members in parts.items():
+                key = self._key(name) if name in before else self._insert(name, source)
+                now = self._current(source, members)
+                self._write_members(key, arranged(self._as_written(key), now), now)
 
     def drop(self, name: str) -> None:
         """Forget a notebook. What was stored of it is for the caller to remove. Raises UsageError."""
@@ -80,14 +90,7 @@ class Notebooks:
         notebook = self.named(name)
         with translated(self._path), transaction(self._connection):
             key = self._key(name)
-            before = [
-                (Member(Path(os.fsdecode(path)), first, last), sha256)
-                for path, first, last, sha256 in self._connection.execute(
-                    "SELECT path, first_line, last_line, sha256 FROM notebook_members WHERE notebook = ?"
-                    " ORDER BY position",
-                    (key,),
-                )
-            ]
+            before = self._as_written(key)
             now = self._current(notebook.source, [member for member, _ in before])
             self._write_members(key, arranged(before, now), now)
         return self.named(name)
@@ -144,29 +147,54 @@ class Notebooks:
         """Return what belongs to a notebook now, and the state of each."""
         if source.kind == "query":
             return self._of_query(source.value, members)
+        if source.kind == "auto":
+            return self._of_members(members)
         found = {
             "path": lambda: notes_below(self._connection, Path(source.value)),
             "tag": lambda: notes_tagged(self._connection, source.value),
-            "auto": lambda: notes_named(self._connection, [member.path for member in members]),
         }[source.kind]()
         return {Member(note.path): Version(note.sha256, note.mtime_ns) for note in found}
 
     def _of_query(self, query: str, members: Sequence[Member]) -> dict[Member, Version]:
         """Return what a query found once, as far as it is still there, and what it finds now."""
         hits = [hit.passage for hit in search(self._connection, query, LARGEST_QUERY)]
-        wanted = [Member(each.path, each.first_line, each.last_line) for each in hits]
-        notes: Mapping[Path, Indexed] = {
-            note.path: note for note in notes_named(self._connection, [member.path for member in (*members, *wanted)])
-        }
+        return self._of_members([*members, *(Member(each.path, each.first_line, each.last_line) for each in hits)])
+
+    def _of_members(self, members: Sequence[Member]) -> dict[Member, Version]:
+        """Return those of ``members`` that are still there; of a stretch of lines, its text says in what state."""
+        notes = {note.path: note for note in notes_named(self._connection, [member.path for member in members])}
         current: dict[Member, Version] = {}
-        for member in (*members, *wanted):
+        for member in members:
+            note = notes.get(member.path)
+            if note is None:
+                continue
+            if member.first_line is None:
+                current[member] = Version(note.sha256, note.mtime_ns)
+                continue
             text = "\n".join(
                 passage.text
                 for passage in passages_of(self._connection, member.path, member.first_line, member.last_line)
             )
-            if text and member.path in notes:
-                current[member] = Version(text_digest(text), notes[member.path].mtime_ns)
+            if text:
+                current[member] = Version(text_digest(text), note.mtime_ns)
         return current
+
+    def _insert(self, name: str, source: Source) -> int:
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        key = self._connection.execute(
+            "INSERT INTO notebooks (name, source_kind, source_value, made) VALUES (?, ?, ?, ?)",
+            (name, source.kind, source.value, made),
+        ).lastrowid
+        assert key is not None
+        return key
+
+    def _as_written(self, key: int) -> list[tuple[Member, str]]:
+        """Return the members of a notebook in their order, each with the state that it was in."""
+        rows = self._connection.execute(
+            "SELECT path, first_line, last_line, sha256 FROM notebook_members WHERE notebook = ? ORDER BY position",
+            (key,),
+        )
+        return [(Member(Path(os.fsdecode(path)), first, last), sha256) for path, first, last, sha256 in rows]
 
     def _write_members(self, key: int, members: Sequence[Member], now: Mapping[Member, Version]) -> None:
         self._connection.execute("DELETE FROM notebook_members WHERE notebook = ?", (key,))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Self
 from quietmind.base.errors import DiskFull, NothingIndexed, WorkspaceError
 from quietmind.base.paths import shown_path
 from quietmind.base.progress import SILENT, Progress
-from quietmind.base.sqlite import connect, database_exists
+from quietmind.base.sqlite import connect, database_exists, translated
 from quietmind.notes.index import Forgotten, Index, Report
+from quietmind.notes.outlines import Outline, outlines
 from quietmind.notes.search import search
 from quietmind.workspace.notebooks import Notebooks
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
@@ -65,6 +66,11 @@ class Workspace:
     def notebooks(self) -> Notebooks:
         """The notebooks of this workspace."""
         return Notebooks(self._connection, self.folder / DATABASE)
+
+    def outlines(self, below: Path | None = None) -> list[Outline]:
+        """Return what the indexed notes are about, all or those at or below a path. Raises WorkspaceError."""
+        with translated(self.folder / DATABASE):
+            return outlines(self._connection, below)
 
     def roots(self) -> list[Path]:
         """Return the folders of notes that are indexed here."""
