@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
+import os
 import re
 import shlex
+import shutil
+import signal
+import socket
 import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from quietmind.base.errors import UsageError
+from quietmind.base.errors import EngineMissing, ModelNotFound, UsageError
+from quietmind.engine.installed import find
 from quietmind.engine.launch_files import FORMS, Launch
-from quietmind.engine.launch_files.launch import Slot, arguments, refuse_unwritable, serving
+from quietmind.engine.launch_files.launch import Slot, arguments, refuse_unwritable, serving, usual_program
+from quietmind.engine.launch_files.posix import command
+from quietmind.engine.launch_files.systemd import UNIT
 from quietmind.machine.load import load_machine
+from quietmind.machine.probe import probe
 from quietmind.model.card import ModelCard
+from quietmind.model.locate import locate
 from quietmind.model.open import open_card
 from quietmind.plan import Ask, Plan, plan
 
@@ -34,7 +50,7 @@ paths = st.text(
 @functools.cache
 def planned(machine: str, **asked: object) -> tuple[Plan, ModelCard]:
     card = replace(open_card("qwen3-30b-a3b"), path=Path("/PATH"))
-    return plan(load_machine(machine), card, Ask(context=4096, **asked)), card  # type: ignore[arg-type]
+    return plan(load_machine(machine), card, Ask(context=4096, engine="llama-server", **asked)), card  # type: ignore[arg-type]
 
 
 def launch_of(path: str | Path = "/models/m.gguf", machine: str = "rtx-pro-6000-128", **asked: object) -> Launch:
@@ -93,8 +109,6 @@ def test_no_name_in_a_model_ends_the_comment_that_it_stands_in(form: str, name: 
 @example(HARD)
 @settings(max_examples=30, deadline=None)
 def test_a_shell_reads_exactly_the_words(path: str) -> None:
-    from quietmind.engine.launch_files.posix import command
-
     launch = launch_of(path)
     script = f'MODEL={shlex.quote(path)} PORT=8087 key=KEY; set -- {command(serving(launch))}; printf "%s\\0" "$@"'
     ran = subprocess.run(["sh", "-euc", script], capture_output=True, check=True)
@@ -106,7 +120,7 @@ def test_a_shell_reads_exactly_the_words(path: str) -> None:
 @example(HARD)
 @settings(max_examples=30, deadline=None)
 def test_the_service_manager_reads_exactly_the_words(path: str) -> None:
-    launch = launch_of(path)
+    launch = launch_of(f"/{path}")
     unit = FORMS["systemd"](launch)
     (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
     assert systemd_words(command) == words_of(launch, key="/home/me/.local/state/quietmind/launch.key")
@@ -193,3 +207,212 @@ def test_what_no_file_can_hold_is_refused_in_one_line(form: str, bad: str) -> No
 @given(paths)
 def test_nothing_else_is_refused(path: str) -> None:
     refuse_unwritable(path)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Path:
+    """The small real model."""
+    try:
+        return locate("tiny")
+    except ModelNotFound:
+        pytest.skip("the small model is not here: run `quietmind pull tiny`")
+
+
+@pytest.fixture(params=["llama.cpp", "llama-server"])
+def real(request: pytest.FixtureRequest, tiny: Path, tmp_path: Path) -> Launch:
+    """A launch of the small model, under a hard name, by an engine that is here."""
+    try:
+        installed = find(request.param)
+    except EngineMissing as error:
+        pytest.skip(str(error))
+    model = tmp_path / "мой \"архив\" $HOME 'x'" / "малая модель.gguf"
+    model.parent.mkdir()
+    model.symlink_to(tiny)
+    card = replace(open_card(str(tiny)), path=model)
+    made = plan(probe(), card, Ask(context=512, threads=1, engine=request.param))
+    program = (installed.program[0], *usual_program(request.param)[1:])
+    return Launch(made, card, program, installed.version)
+
+
+@contextmanager
+def started(form: str, launch: Launch, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str, Path]]:
+    """Run the file that ``form`` makes until it says where it answers; yield it, its address and its key's file."""
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    file = folder / f"launch {form}"
+    file.write_text(FORMS[form](replace(launch, port=port)), encoding="utf-8")
+    words = ["sh"] if form == "shell" else [sys.executable, "-P"]
+    environment = os.environ | {"XDG_STATE_HOME": str(folder / "state")}
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([*words, file], env=environment, stdout=output, stderr=output, cwd=folder)
+    try:
+        for _ in range(600):
+            said = re.search(r"^(http://\S+)/v1, key in (.+)$", log.read_text("utf-8", "replace"), re.MULTILINE)
+            if said and answers(f"{said[1]}/health"):
+                break
+            assert process.poll() is None, log.read_text("utf-8", "replace")[-2000:]
+            time.sleep(0.1)
+        assert said, log.read_text("utf-8", "replace")[-2000:]
+        yield process, said[1], Path(said[2])
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(url: str, key: str = "", body: object = None) -> dict[str, Any] | None:
+    """Return what a server answers, None where it refuses or there is none."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Authorization": f"Bearer {key}"})
+    with suppress(OSError), urllib.request.urlopen(request, timeout=60) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+    return None
+
+
+@pytest.mark.parametrize("form", ["shell", "python"])
+def test_the_scripts_start_the_model_ask_for_the_key_and_leave_nothing(form: str, real: Launch, tmp_path: Path) -> None:
+    with started(form, real, tmp_path) as (process, address, key_file):
+        assert key_file == tmp_path / "state" / "quietmind" / "launch.key"
+        assert (key_file.stat().st_mode & 0o777, key_file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+        key = key_file.read_text()
+        assert re.fullmatch("[0-9a-f]{64}", key)
+        assert key not in Path(f"/proc/{process.pid}/cmdline").read_text("utf-8", "replace")
+        asked = {"prompt": "The sea is", "max_tokens": 3}
+        assert answers(f"{address}/v1/completions", "another key", asked) is None
+        answer = answers(f"{address}/v1/completions", key, asked)
+        assert answer is not None
+        assert answer["usage"]["completion_tokens"] == 3
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+        assert answers(f"{address}/health") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_the_engine_ends_with_its_program_however_that_ends(real: Launch, tmp_path: Path) -> None:
+    with started("python", real, tmp_path) as (process, address, _):
+        process.kill()
+        process.wait()
+        for _ in range(100):
+            if answers(f"{address}/health") is None:
+                return
+            time.sleep(0.1)
+        pytest.fail("the engine lives on")
+
+
+@pytest.mark.parametrize("form", ["shell", "python"])
+def test_a_key_that_others_may_read_and_a_model_that_vanished_are_one_line(form: str, tmp_path: Path) -> None:
+    launch = launch_of(tmp_path / "gone.gguf")
+    file = tmp_path / "launch"
+    file.write_text(FORMS[form](replace(launch, program=("true",))), encoding="utf-8")
+    words = ["sh"] if form == "shell" else [sys.executable, "-P"]
+    environment = os.environ | {"XDG_STATE_HOME": str(tmp_path)}
+
+    def said() -> str:
+        ran = subprocess.run([*words, file], env=environment, capture_output=True, check=False, encoding="utf-8")
+        assert (ran.returncode, ran.stdout) == (1, "")
+        return ran.stderr
+
+    assert re.fullmatch(r".*gone\.gguf: there is no such model here; set MODEL to its path\n", said())
+    (tmp_path / "gone.gguf").touch()
+    (tmp_path / "quietmind").mkdir(exist_ok=True)
+    (tmp_path / "quietmind" / "launch.key").write_text("k" * 64)
+    (tmp_path / "quietmind" / "launch.key").chmod(0o644)
+    assert re.fullmatch(r".*launch\.key: others may read this key; make it yours alone with chmod 600\n", said())
+
+
+def test_a_port_in_use_is_one_line(real: Launch, tmp_path: Path) -> None:
+    with closing(socket.socket()) as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        file = tmp_path / "launch.py"
+        file.write_text(FORMS["python"](replace(real, port=taken.getsockname()[1])), encoding="utf-8")
+        environment = os.environ | {"XDG_STATE_HOME": str(tmp_path)}
+        ran = subprocess.run(
+            [sys.executable, file], env=environment, capture_output=True, check=False, encoding="utf-8"
+        )
+    assert re.fullmatch(r"launch\.py: port \d+ is in use; .+\n", ran.stderr)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+@pytest.mark.parametrize("engine", ["llama-server", "vllm", "sglang"])
+def test_the_service_manager_finds_nothing_wrong_with_the_unit(engine: str, tmp_path: Path) -> None:
+    launch = launch_of(HARD) if engine == "llama-server" else sharded(engine)
+    file = tmp_path / UNIT
+    file.write_text(FORMS["systemd"](replace(launch, program=("/bin/true",))), encoding="utf-8")
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)}
+    verify = ["systemd-analyze", "--user", "--man=no", "verify", str(file)]
+    ran = subprocess.run(verify, env=environment, capture_output=True, check=False, encoding="utf-8")
+    assert (ran.returncode, ran.stderr + ran.stdout) == (0, "")
+
+
+def sharded(engine: str, nodes: int = 1) -> Launch:
+    card = replace(open_card("qwen3-235b-a22b-2507", "FP8"), path=Path("/models/hub/snapshots/abc"))
+    ask = Ask(context=307_200, kv_type="auto", engine=engine, nodes=nodes)
+    made = plan(load_machine("8x-rtx-pro-6000"), card, ask)
+    return Launch(made, card, usual_program(engine), "0.33.0" if engine == "vllm" else "0.5.23")
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_engines_that_shard_are_composed_with_their_gpus_and_the_whole_cache_of_the_hub(engine: str) -> None:
+    yaml = pytest.importorskip("yaml", reason="no YAML parser is installed")
+    launch = sharded(engine)
+    services = yaml.safe_load(FORMS["compose"](launch))["services"]
+    found = services["engine"]
+    (gpus,) = found["deploy"]["resources"]["reservations"]["devices"]
+    assert launch.plan.split is not None
+    assert gpus["device_ids"] == [str(number) for number in range(launch.plan.split.gpus)]
+    assert found["image"].rpartition(":")[2] == f"v{launch.version}"
+    assert found["volumes"][0]["source"] == "/models/hub"
+    assert "/models/snapshots/abc" in found["command"]
+    assert found["networks"] == ["sealed"]
+    assert "ports" not in found
+    assert services["door"]["ports"] == ["127.0.0.1:8087:8080"]
+    assert services["key"]["network_mode"] == "none"
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_several_machines_get_a_script_that_asks_for_consent(engine: str, tmp_path: Path) -> None:
+    launch = sharded(engine, nodes=2)
+    script = FORMS["shell"](launch)
+    assert "not encrypted" in script.partition("set -eu")[0]
+    environment = os.environ | {"XDG_STATE_HOME": str(tmp_path)}
+
+    def said(*words: str, **given: str) -> str:
+        ran = subprocess.run(
+            ["sh", "-s", *words], input=script, env=environment | given, capture_output=True, check=False, text=True
+        )
+        assert ran.returncode == 1
+        return ran.stderr
+
+    assert "say so with CONSENT=yes" in said("head")
+    assert "set HEAD and SELF" in said("head", CONSENT="yes")
+    assert "no such model" in said("head", CONSENT="yes", HEAD="10.0.0.1", SELF="10.0.0.1")
+    for form in FORMS:
+        if form != "shell":
+            with pytest.raises(UsageError, match="--as shell"):
+                FORMS[form](launch)
+
+
+def test_the_head_waits_for_every_gpu_and_ends_what_it_started(tmp_path: Path) -> None:
+    launch = replace(sharded("vllm", nodes=2), program=("vllm", "serve"))
+    launch = replace(launch, card=replace(launch.card, path=tmp_path))
+    ray = '#!/bin/sh\necho "ray $*" >>"$LOG"\ncase $1 in status) echo " 0.0/8.0 GPU" ;; *) exec sleep 60 ;; esac\n'
+    vllm = '#!/bin/sh\necho "vllm $VLLM_HOST_IP $NCCL_SOCKET_IFNAME ${#VLLM_API_KEY} $*" >>"$LOG"\n'
+    address = '#!/bin/sh\necho "2: eth7    inet 10.0.0.1/24 scope global eth7"\n'
+    for name, text in (("ray", ray), ("vllm", vllm), ("ip", address)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    log = tmp_path / "log"
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "LOG": str(log), "HEAD": "10.0.0.1"}
+    environment |= {"SELF": "10.0.0.1", "CONSENT": "yes", "XDG_STATE_HOME": str(tmp_path), "MODEL": str(tmp_path)}
+    subprocess.run(
+        ["sh", "-s", "head"], input=FORMS["shell"](launch), env=environment, check=True, timeout=30, text=True
+    )
+    ran = log.read_text().splitlines()
+    assert any(line.startswith("ray start --head --port=6379") and "--block" in line for line in ran)
+    assert "ray status --address=10.0.0.1:6379" in ran
+    (served,) = [line for line in ran if line.startswith("vllm")]
+    assert served.startswith(f"vllm 10.0.0.1 eth7 64 serve {tmp_path} --max-model-len 307200")
+    assert "--distributed-executor-backend ray" in served

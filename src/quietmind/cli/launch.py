@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,16 +11,18 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from quietmind.base.errors import DoesNotFit, UsageError
+from quietmind.base.errors import DoesNotFit, EngineMissing, UsageError
 from quietmind.base.files import write_whole
 from quietmind.base.paths import shown_path
 from quietmind.cli.options import AnyPath, debug_option, model_options, workspace_option
 
 if TYPE_CHECKING:
+    from quietmind.engine.installed import Installed
     from quietmind.plan import Plan
 
 _FORMS = ("shell", "python", "systemd", "compose", "webui")
 _RUN_DIRECTLY = ("shell", "python")
+_RUN_HERE = (*_RUN_DIRECTLY, "systemd")  # with the engine that is installed; the others bring their own
 _PORTS = click.IntRange(1024, 65535)
 
 
@@ -70,14 +71,17 @@ def launch(
     MODEL is what `quietmind plan` takes. The file says at its head what memory and speed to expect, and how to stop it.
     """
     from quietmind.engine import launch_files
-    from quietmind.engine.launch_files.launch import PORT
+    from quietmind.engine.installed import require_flags
+    from quietmind.engine.launch_files.launch import PORT, options, usual_program
     from quietmind.model.open import open_card
     from quietmind.plan import Ask
-    from quietmind.plan.engines import default_kv_type, engine_kind
+    from quietmind.plan.engines import default_kv_type
     from quietmind.workspace.lineup import machine_named, planner_for
 
     on = machine_named(machine)
-    key = engine or _here(machine)
+    installed = _installed(engine, program) if machine is None and form in _RUN_HERE else None
+    key = installed.key if installed else engine or "llama-server"
+    start, *rest = usual_program(key)
     card = open_card(model, quant)
     if weights is not None:
         card = replace(card, path=weights)
@@ -91,11 +95,14 @@ def launch(
     found = launch_files.Launch(
         plan=planned,
         card=card,
-        program=(str(program),) if program is not None else engine_kind(key).program,
+        program=(installed.program[0] if installed else str(program or start), *rest),
+        version=installed.version if installed else None,
         command=shlex.join(["quietmind", *sys.argv[1:]]),
         port=port or PORT,
     )
     text = launch_files.FORMS[form](found)
+    if installed is not None:
+        require_flags(installed, options(found))
     if output is None:
         click.echo(text, nl=False)
     else:
@@ -103,9 +110,16 @@ def launch(
         click.echo(shown_path(output))
 
 
-def _here(machine: str | None) -> str:
-    """Return the engine to write for where none was named: a llama-server where there is one, or may be."""
-    return "llama-server" if machine is not None or shutil.which("llama-server") else "llama.cpp"
+def _installed(key: str | None, program: Path | None) -> Installed:
+    """Return the engine that is here. Raises EngineMissing with what installs it."""
+    from quietmind.engine.installed import find
+
+    if key is not None or program is not None:
+        return find(key or "llama-server", program)
+    try:
+        return find("llama-server")
+    except EngineMissing:
+        return find("llama.cpp")
 
 
 def _refuse_too_large(planned: Plan) -> None:

@@ -33,7 +33,7 @@ def serve(wanted: dict[str, Any]) -> Any:  # the extension's classes have no stu
         setattr(owner, last, value)
     params.model_alias = {wanted["name"]}
     params.hostnames = [wanted["socket"]]
-    params.port = 0
+    params.port = wanted.get("port", 0)
     params.api_keys = [wanted["key"]]
     params.offline = True
     params.ui = False

@@ -8,7 +8,7 @@ stands on that network and on an ordinary one, and publishes the loopback's port
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from quietmind.base.errors import UsageError
 from quietmind.engine.launch_files.head import head
@@ -20,6 +20,7 @@ from quietmind.engine.launch_files.launch import (
     arguments,
     memory_limit,
     refuse_unwritable,
+    require_whole_path,
     serving,
 )
 from quietmind.engine.launch_files.posix import MAKE_KEY
@@ -40,6 +41,7 @@ _MODELS = "/models"
 
 def render_compose(launch: Launch) -> str:
     """Return the compose file. Raises UsageError where Docker cannot reach the plan's devices."""
+    require_whole_path(launch)
     started = serving(launch)
     kinds = {use.device.rstrip("0123456789") for use in launch.plan.devices} & {"cuda", "rocm", "metal"}
     if "metal" in kinds:
@@ -84,7 +86,7 @@ def _key_service(launch: Launch, started: Serving, kind: str | None) -> str:
 
 
 def _engine_service(launch: Launch, started: Serving, kind: str | None) -> str:
-    mount, model = _mount(launch.card.path)
+    mount, model = _mount(PurePosixPath(launch.model))
     slots = {
         Slot.MODEL: model,
         Slot.HOST: "0.0.0.0",  # noqa: S104  (of a network that only the proxy is on)
@@ -159,18 +161,17 @@ def _devices(launch: Launch, kind: str | None, limit: int | None) -> Iterator[st
         )
 
 
-def _mount(model: Path) -> tuple[str, str]:
+def _mount(model: PurePosixPath) -> tuple[str, str]:
     """Return the folder to mount, and the model's path in the container.
 
     The files of a Hugging Face cache are links from ``snapshots/REVISION`` into ``blobs``, which has to come along.
     """
-    whole = model.absolute()
-    folder = whole if whole.suffix != ".gguf" else whole.parent
+    folder = model if model.suffix != ".gguf" else model.parent
     for above in (folder, *folder.parents):
         if above.parent.name == "snapshots":
             folder = above.parent.parent
             break
-    inside = PurePosixPath(_MODELS) / whole.relative_to(folder).as_posix()
+    inside = PurePosixPath(_MODELS) / model.relative_to(folder)
     return str(folder), str(inside)
 
 

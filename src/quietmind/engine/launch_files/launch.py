@@ -6,17 +6,23 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from quietmind.base.errors import UsageError
 from quietmind.base.units import GIB
+from quietmind.engine.llamacpp_params import params_of
 from quietmind.engine.sealed import SWITCHES
 from quietmind.model.card import ModelCard
+from quietmind.plan.engines import engine_kind
 from quietmind.plan.plan import Plan
 
 PORT = 8087  # of no well-known server, so that a launch file and another engine can run side by side
 
 OFFLOADING = ("llama.cpp", "llama-server")  # the engines that take llama-server's words
 _MODEL_OPTIONS = {"llama.cpp": "-m", "llama-server": "-m", "sglang": "--model-path"}  # vLLM's stands first, bare
+OUR_SERVER = ("-P", "-m", "quietmind.engine.xllamacpp_server")
+# As for our own children (engine.child): threads that wait for each other leave the cores to other programs.
+_GOOD_NEIGHBOUR = {"GOMP_SPINCOUNT": "1000"}
 # Left alone, the processes of one engine meet each other at the machine's address in the network.
 _MEET_ON_LOOPBACK = {"NCCL_SOCKET_IFNAME": "lo", "GLOO_SOCKET_IFNAME": "lo"}
 
@@ -37,6 +43,13 @@ class Slot(Enum):
 Word = str | Slot
 
 _OPTION = re.compile(r"--?[a-zA-Z]")  # a negative number is a value
+
+
+def usual_program(engine: str) -> tuple[str, ...]:
+    """Return the words that start an engine where it is installed in the usual way, for a machine that is not here."""
+    if engine == "llama.cpp":
+        return ("python3", *OUR_SERVER)
+    return engine_kind(engine).program
 
 
 @dataclass(frozen=True)
@@ -99,7 +112,7 @@ def serving(launch: Launch, *, several: bool = False) -> Serving:
     """Return how the engine of ``launch`` is started, on the loopback, without a hub, with a key.
 
     Raises UsageError for an engine that no file can start, for words that no file can hold, and for several machines
-    unless the form is for ``several``.
+    unless the form is for ``several``; EngineTooOld for words that the llama.cpp of our child does not know.
     """
     if launch.nodes > 1 and not several:
         raise UsageError("only --as shell can be told which of several machines it runs on; use that")
@@ -108,14 +121,18 @@ def serving(launch: Launch, *, several: bool = False) -> Serving:
     refuse_unwritable(launch.model)
     planned = launch.words
     listen = ("--host", Slot.HOST, "--port", Slot.PORT)
+    if launch.engine == "llama.cpp":
+        params_of(launch.plan.flags)  # which refuses what the wheel cannot do
     if launch.engine in OFFLOADING:
         # The web page and the list of slots, which shows prompts, are for nobody here.
-        quiet = ("--offline", "--no-ui", "--no-slots")
-        return _checked(Serving(launch.program, (*planned, *listen, "--api-key-file", Slot.KEY_FILE, *quiet), SWITCHES))
+        quiet = ("--offline", "--no-webui", "--no-slots")
+        words = (*planned, *listen, "--api-key-file", Slot.KEY_FILE, *quiet)
+        return _checked(Serving(launch.program, words, {**SWITCHES, **_GOOD_NEIGHBOUR}))
+    name = ("--served-model-name", Path(launch.model).name)
     environment = dict(SWITCHES) if launch.nodes > 1 else {**SWITCHES, **_MEET_ON_LOOPBACK}
     if launch.engine == "vllm":
-        return _checked(Serving(launch.program, (*planned, *listen), environment, key_variable="VLLM_API_KEY"))
-    return _checked(Serving(launch.program, (*planned, *listen, "--config", Slot.KEY_CONFIG), environment))
+        return _checked(Serving(launch.program, (*planned, *name, *listen), environment, key_variable="VLLM_API_KEY"))
+    return _checked(Serving(launch.program, (*planned, *name, *listen, "--config", Slot.KEY_CONFIG), environment))
 
 
 def _checked(found: Serving) -> Serving:
@@ -151,6 +168,20 @@ def arguments(words: tuple[Word, ...]) -> list[tuple[Word, ...]]:
         else:
             groups[-1].append(word)
     return [tuple(group) for group in groups]
+
+
+def require_whole_path(launch: Launch) -> None:
+    """Raise UsageError where the model has no path of its own yet: for forms that cannot be told it when they run."""
+    if not launch.model.startswith("/"):
+        raise UsageError(
+            f"{launch.model}: this form needs the whole path that the weights will have; give it with --weights"
+        )
+
+
+def options(launch: Launch) -> list[str]:
+    """Return the options that the engine of ``launch`` has to know. Raises as ``serving`` does."""
+    groups = arguments(serving(launch, several=True).words)
+    return [first for first, *_ in groups if isinstance(first, str) and _OPTION.match(first)]
 
 
 def memory_limit(launch: Launch) -> int | None:

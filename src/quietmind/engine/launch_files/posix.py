@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import textwrap
 
 from quietmind.engine.launch_files.launch import Launch, Serving, Slot, Word, arguments
 
@@ -60,7 +61,8 @@ def requirements(started: Serving) -> str:
 
 def environment(started: Serving) -> str:
     """Return the lines that switch hubs and telemetry off, and hand over the key where no file can."""
-    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in started.environment.items()]
+    switches = " ".join(f"{name}={shlex.quote(value)}" for name, value in started.environment.items())
+    lines = [" \\\n    ".join(textwrap.wrap(f"export {switches}", 110, break_long_words=False)) + "\n"]
     if started.key_variable:
         lines += [f'{started.key_variable}=$(cat "$key")\n', f"export {started.key_variable}\n"]
     if Slot.KEY_CONFIG in started.words:

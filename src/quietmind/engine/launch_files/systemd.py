@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 
 from quietmind.engine.launch_files.head import head
-from quietmind.engine.launch_files.launch import Launch, Serving, Slot, Word, memory_limit, refuse_unwritable, serving
+from quietmind.engine.launch_files.launch import (
+    Launch,
+    Serving,
+    Slot,
+    Word,
+    memory_limit,
+    refuse_unwritable,
+    require_whole_path,
+    serving,
+)
 from quietmind.engine.launch_files.posix import MAKE_KEY
 
 UNIT = "quietmind-engine.service"
@@ -20,6 +29,7 @@ _MAKE_CONFIG = """printf 'api-key: "%s"\\n' "$(cat "$key")" >"${key%/*}/launch.y
 
 def render_systemd(launch: Launch) -> str:
     """Return the unit: it starts again after a crash, three times in ten minutes at the most."""
+    require_whole_path(launch)
     started = serving(launch)
     stop = f"systemctl --user stop {UNIT.removesuffix('.service')}"
     limit = memory_limit(launch)
