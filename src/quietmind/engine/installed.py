@@ -100,6 +100,20 @@ def knows(installed: Installed, flag: str) -> bool:
     return not installed.flags or flag in installed.flags or flag.replace("_", "-") in installed.flags
 
 
+def wheel_sees_accelerators() -> bool | None:
+    """Say whether the ``xllamacpp`` that is installed computes on accelerators here; None where it does not say.
+
+    It is asked in a process of its own, which takes some 0.2 s: drivers of accelerators may crash.
+    """
+    script = (
+        "import xllamacpp as x; print('devices', *(d['type'].name.rpartition('_')[2] for d in x.get_device_info()))"
+    )
+    for line in _said(sys.executable, "-P", "-c", script).splitlines():
+        if line.startswith("devices"):
+            return not {*line.split()[1:]} <= {"CPU", "ACCEL"}  # ACCEL: BLAS on the processor
+    return None
+
+
 def too_old(key: str, version: str, flag: str) -> EngineTooOld:
     """Return the error for an engine whose ``version`` has no ``flag``."""
     kind = engine_kind(key)
