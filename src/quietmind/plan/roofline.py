@@ -179,6 +179,7 @@ OTHER_PRODUCTS = (6.0, 8.0)  # a type that nobody measured: like the slower ones
 SCALING_CORES = 200.0
 HOST_SPREAD = Interval(0.45, 1.0, 1.6)  # from one processor of a generation to another
 HOST_TILE = 8.0  # rows that an expert costs at least, as ``tile`` of a GPU
+HOST_EXPERTS = 0.8  # of the products of llama.cpp, gathering and scattering the rows of a mixture leaves so many
 # Desktop processors run at 5 GHz and more where servers do 2 to 3.5: the same dense products on a Ryzen 7950X are 0.8
 # to 3 times as many, by type (ik_llama.cpp, discussion 164).
 DESKTOP = 1.5
@@ -255,7 +256,7 @@ def host_rate(
     else:
         rate = HOST_PRODUCTS.get(kind, OTHER_PRODUCTS)[column]
     if prefill and component == "experts":
-        rate *= rows / (rows + HOST_TILE)
+        rate *= rows / (rows + HOST_TILE) * (HOST_EXPERTS if engine == "llama.cpp" else 1.0)
     if prefill and engine == "llama.cpp" and _DESKTOP.search(processor):
         rate *= DESKTOP
     known = next((share for name, share in INSTRUCTIONS if name in instructions), None)
