@@ -290,18 +290,18 @@ class Supervised:
             if smaller is None:
                 raise self._give_up(error, "nothing smaller is left to try")
             self._attempt, change = smaller
-            self._tell(f"{error}; memory ran out, so it is started again with {change}")
+            self._tell(f"{_what(error)}; memory ran out, so it is started again with {change}")
             return
         self._failures += 1
         if self._failures >= GIVE_UP_AFTER:
             raise self._give_up(error, f"it failed {self._failures} times in a row")
         seconds = self._pause.back_off[min(self._failures, len(self._pause.back_off)) - 1]
-        self._tell(f"{error}; it is started again in {seconds:g} s (failure {self._failures} of {GIVE_UP_AFTER})")
+        self._tell(f"{_what(error)}; it is started again in {seconds:g} s (failure {self._failures} of {GIVE_UP_AFTER})")
         self._stopping.wait(seconds)
 
     def _give_up(self, error: EngineError, reason: str) -> EngineGivenUp:
         lines = last_lines(self._attempt.log, _LOG_LINES)
-        self._gone = EngineGivenUp(f"{error}; {reason}, and is not tried again", log=lines)
+        self._gone = EngineGivenUp(f"{_what(error)}; {reason}, and is not tried again", log=lines)
         self._tell(str(self._gone))
         return self._gone
 
@@ -321,6 +321,11 @@ def _failure(engine: Engine) -> EngineError | None:
     except EngineError as error:
         return error if _ends_the_engine(error) else None
     return None
+
+
+def _what(error: EngineError) -> str:
+    """Return what happened, without the advice to do what is being done."""
+    return str(error).removesuffix("; start it again").removesuffix(", start it again")
 
 
 def out_of_memory(error: EngineError) -> bool:

@@ -106,7 +106,7 @@ def _absolute(folder: Path) -> Path:
 
 def _make(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what the notes say is nobody else's business
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"{shown_path(folder)}: the disk is full; free some space") from error
