@@ -18,7 +18,7 @@ from quietmind.kvstore.store import Store
 from quietmind.workspace.due import standing
 from quietmind.workspace.laid import laid_out, reserve_of
 from quietmind.workspace.notebook import Source
-from quietmind.workspace.overnight import Done, Reader, read_all
+from quietmind.workspace.overnight import Done, Reader, Room, read_all
 from quietmind.workspace.store import LEAST_BUDGET, budget_of, open_store
 from quietmind.workspace.workspace import Workspace
 
@@ -220,3 +220,24 @@ def test_the_budget_is_what_was_asked_for_else_a_share_of_the_disk(tmp_path: Pat
 def test_of_a_small_context_a_share_stays_free() -> None:
     assert reserve_of(100_000) == 1024
     assert reserve_of(2048) == 512
+
+
+def test_a_full_store_does_not_lose_one_reading_to_the_next(workspace: Workspace) -> None:
+    by = reader(workspace)
+    read_due(workspace, by, names=("small",))
+    (small,) = by.store.snapshots()
+    by = replace(by, room=Room(budget=small.bytes, per_token=4))
+    done = read_due(workspace, by)
+    assert all("raise snapshot_gib" in each.problem for each in done)
+    assert by.store.snapshots() == (small,)
+    middle = by.due(workspace.notebooks, ["middle"])
+    (forced,) = read_all(by, workspace.notebooks, middle, evict=True)
+    assert forced.report
+
+
+def test_what_nobody_needs_any_more_is_no_reason_against_reading(workspace: Workspace) -> None:
+    by = reader(workspace)
+    read_due(workspace, by, names=("large",))
+    workspace.notebooks.drop("large")
+    by = replace(by, room=Room(budget=by.store.bytes_used(), per_token=4))
+    assert all(each.report for each in read_due(workspace, by))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Self
 from urllib.parse import unquote
 
 from quietmind.notes.selecting import notes_below
@@ -42,6 +43,12 @@ class Size:
     cyrillic: int
     other: int
 
+    @classmethod
+    def of(cls, first_line: int, text: str) -> Self:
+        """Return the size of a passage that begins at ``first_line`` and reads ``text``, with what stands over it."""
+        cyrillic = sum(len(run) for run in _CYRILLIC.findall(text))
+        return cls(first_line, cyrillic, len(text) - cyrillic)
+
 
 @dataclass(frozen=True)
 class Outline:
@@ -67,7 +74,7 @@ def outlines(connection: sqlite3.Connection, below: Path | None = None) -> list[
             continue
         path, passages = Path(os.fsdecode(encoded)), list(rows)
         sizes[path] = tuple(
-            _size(first, f"{title}{''.join(json.loads(heading))}{text}")
+            Size.of(first, f"{title}{''.join(json.loads(heading))}{text}")
             for _, first, _, text, title, heading, _ in passages
         )
         targets[path] = frozenset(target for row in passages for target in link_targets(row[3]))
@@ -124,11 +131,6 @@ def _folded(text: str) -> str:
 def _shared(one: Path, other: Path) -> int:
     """Return how many folders two paths share."""
     return len(Path(os.path.commonpath([one, other])).parts)
-
-
-def _size(first_line: int, text: str) -> Size:
-    cyrillic = sum(len(run) for run in _CYRILLIC.findall(text))
-    return Size(first_line, cyrillic, len(text) - cyrillic)
 
 
 def _telling(words: Mapping[Path, frozenset[str]]) -> dict[Path, frozenset[str]]:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from quietmind.base.errors import ContextOverflow
 from quietmind.engine.port import Engine
+from quietmind.notes.document import Passage
 from quietmind.notes.outlines import Outline, Size
 from quietmind.workspace.divide import FILLED, Note, divide
 from quietmind.workspace.laid import reserve_of
 from quietmind.workspace.layout import NOTES, SYSTEM
-from quietmind.workspace.notebook import Member
+from quietmind.workspace.notebook import Block, Member
 
 # "[123] " before a passage, and the line ends around its heading and after it.
 _FRAME_CHARS = 8
@@ -69,9 +70,17 @@ class Division:
     too_large: tuple[Path, ...] = ()
 
 
-def calibrated(engine: Engine, texts: Sequence[tuple[str, Size]]) -> Rates:
-    """Return the rates of this engine's own tokenizer by least squares over some texts with their sizes."""
-    points = [(size.cyrillic, size.other, len(engine.tokenize(text))) for text, size in texts]
+def size_of(passage: Passage) -> Size:
+    """Return the size of ``passage`` as a notebook shows it."""
+    return Size.of(passage.first_line, passage.place + passage.text)
+
+
+def calibrated(engine: Engine, passages: Sequence[Passage]) -> Rates:
+    """Return the rates of this engine's own tokenizer by least squares over some passages."""
+    points = []
+    for passage in passages:
+        shown = size_of(passage)
+        points.append((shown.cyrillic, shown.other + _FRAME_CHARS, len(engine.tokenize(Block(100, passage).text))))
     cc = sum(c * c for c, _, _ in points)
     co = sum(c * o for c, o, _ in points)
     oo = sum(o * o for _, o, _ in points)

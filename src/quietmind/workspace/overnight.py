@@ -10,18 +10,33 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Self
 
 from quietmind.base.errors import ContextOverflow
 from quietmind.base.progress import SILENT, Progress
+from quietmind.base.units import format_bytes
 from quietmind.engine.port import Engine
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.store import Store
 from quietmind.notes.document import Passage
+from quietmind.plan.kv import bytes_per_token, kv_type
+from quietmind.workspace.auto import ASSUMED, size_of
+from quietmind.workspace.cost import PACKED
 from quietmind.workspace.due import Standing, content_of, in_reading_order, parts_of, standing
+from quietmind.workspace.identity import can_go_back, fingerprint_of
 from quietmind.workspace.laid import laid_out
+from quietmind.workspace.launch import Start
 from quietmind.workspace.notebook import Notebook, Reading
 from quietmind.workspace.notebooks import Notebooks
 from quietmind.workspace.reading import ReadReport, read
+
+
+@dataclass(frozen=True)
+class Room:
+    """What snapshots may take: ``budget`` bytes together, and by the plan each token ``per_token`` of them."""
+
+    budget: int
+    per_token: float
 
 
 @dataclass(frozen=True)
@@ -42,13 +57,29 @@ class Done:
 class Reader:
     """What reads: an engine with the fingerprint of its run, and the store that keeps what it has read.
 
-    ``cut`` says whether the engine can go back to a shorter prefix of what it holds.
+    ``cut`` says whether the engine can go back to a shorter prefix of what it holds. ``room`` None: no limit is known.
     """
 
     engine: Engine
     fingerprint: Fingerprint
     cut: bool
     store: Store
+    room: Room | None = None
+
+    @classmethod
+    def of(cls, start: Start, engine: Engine, store: Store, budget: int) -> Self:
+        """Return the reader that is ``engine``, which runs as ``start`` has planned.
+
+        Raises EngineRefused for an engine that cannot save what it has read.
+        """
+        per_token = bytes_per_token(start.card, kv_type(start.plan.kv_type)) * PACKED
+        return cls(
+            engine,
+            fingerprint_of(engine, start.card, start.plan),
+            can_go_back(start.card),
+            store,
+            Room(budget, per_token),
+        )
 
     def due(self, notebooks: Notebooks, names: Sequence[str] = ()) -> list[Standing]:
         """Return those of ``names`` (none: of all) that are due, after bringing them into step with the notes.
@@ -101,18 +132,50 @@ def read_all(
     due: Sequence[Standing],
     progress: Progress = SILENT,
     until: float | None = None,
+    *,
+    evict: bool = False,
 ) -> Iterator[Done]:
     """Read what is ``due``, in that order, until the monotonic clock has passed ``until``; yield what became of each.
 
-    A notebook of which nothing fits the context is passed over. Everything else that goes wrong is raised: it would
-    befall the next one too.
+    Passed over are notebooks of which nothing fits the context and, unless ``evict``, those for which another one that
+    is read would have to go: each night would read what the last one did. Everything else that goes wrong is raised:
+    it would befall the next one too.
     """
+    waiting = {each.notebook.name for each in due}
     for each in due:
         if until is not None and time.monotonic() >= until:
             return
+        name = each.notebook.name
+        fresh = {notebook.name for notebook in notebooks.all()} - waiting
+        waiting.discard(name)
+        if not evict and (problem := _no_room(reader, notebooks, each, fresh)):
+            yield Done(name, each.due, None, problem=problem)
+            continue
         try:
             report, left_out = reader.read(notebooks, each.notebook, progress, until)
         except ContextOverflow as error:
-            yield Done(each.notebook.name, each.due, None, problem=str(error))
+            yield Done(name, each.due, None, problem=str(error))
             continue
-        yield Done(each.notebook.name, each.due, report, left_out)
+        yield Done(name, each.due, report, left_out)
+
+
+def _no_room(reader: Reader, notebooks: Notebooks, due: Standing, fresh: set[str]) -> str:
+    """Say why a notebook has no place in the store beside those that are ``fresh`` or pinned; nothing if it has."""
+    if reader.room is None:
+        return ""
+    tokens = min(tokens_about(notebooks.passages(due.notebook)), reader.engine.context)
+    needed = int(tokens * reader.room.per_token)
+    taken = sum(
+        snapshot.bytes for snapshot in reader.store.snapshots() if snapshot.pinned or snapshot.header.label in fresh
+    )
+    if taken + needed <= reader.room.budget:
+        return ""
+    return (
+        f"it takes about {format_bytes(needed)}, and of the {format_bytes(reader.room.budget)} for snapshots "
+        f"{format_bytes(taken)} are taken; raise snapshot_gib, drop a notebook, or read it by its name"
+    )
+
+
+def tokens_about(passages: Sequence[Passage]) -> int:
+    """Return about how many tokens ``passages`` take, without having asked a tokenizer."""
+    return ASSUMED.tokens([size_of(passage) for passage in passages])
