@@ -103,7 +103,9 @@ class Answering(BaseHTTPRequestHandler):
         self.reply({"error": {"message": message, "type": "BadRequestError", "param": None, "code": status}}, status)
 
     def admitted(self) -> bool:
-        guarded = self.path.startswith("/v1") or (self.server.flavour == "sglang" and self.path != "/health")
+        guarded = (self.path.startswith("/v1") and self.server.flavour != "llama-server") or (
+            self.server.flavour in {"sglang", "llama-server"} and self.path != "/health"
+        )
         if not self.server.key or not guarded or self.headers["Authorization"] == f"Bearer {self.server.key}":
             return True
         self.reply({"error": "Unauthorized"}, 401)
@@ -114,11 +116,13 @@ class Answering(BaseHTTPRequestHandler):
             return
         if self.path == "/v1/models":
             card: dict[str, Any] = {"id": self.server.model, "object": "model"}
-            if self.server.flavour != "ollama":
+            if self.server.flavour in {"vllm", "sglang"}:
                 card["max_model_len"] = self.server.context
             self.reply({"object": "list", "data": [card]})
         elif self.path == "/health":
             self.reply({})
+        elif self.path == "/props" and self.server.flavour == "llama-server":
+            self.reply({"default_generation_settings": {"n_ctx": self.server.context}})
         elif self.path == "/api/version" and self.server.flavour == "ollama":
             self.reply({"version": "0.12.0"})
         elif self.path == "/api/ps" and self.server.flavour == "ollama":
@@ -131,7 +135,9 @@ class Answering(BaseHTTPRequestHandler):
         if not self.admitted():
             return
         tokenizes = self.server.flavour != "ollama"
-        if self.path == "/tokenize" and tokenizes:
+        if self.server.flavour == "llama-server" and self.path in {"/tokenize", "/apply-template"}:
+            self.as_llama_server(body)
+        elif self.path == "/tokenize" and tokenizes:
             text = rendered(body["messages"]) if "messages" in body else body["prompt"]
             tokens = encode(text, start="messages" not in body and body["add_special_tokens"])
             self.reply({"tokens": tokens, "count": len(tokens), "max_model_len": self.server.context})
@@ -148,6 +154,17 @@ class Answering(BaseHTTPRequestHandler):
             self.generate(body, encode(rendered(body["messages"]), start=False), chat=True)
         else:
             self.refuse("Not Found", 404)
+
+    def as_llama_server(self, body: dict[str, Any]) -> None:
+        if self.path == "/apply-template":
+            self.reply({"prompt": rendered(body["messages"]).removeprefix("<s>")})
+            return
+        text = body.get("content", "")
+        start = bool(text) and body["add_special"]
+        tokens = (
+            encode(text, start=start) if body.get("parse_special", True) else [FIRST_BYTE + b for b in text.encode()]
+        )
+        self.reply({"tokens": [0] * (start and not body["parse_special"]) + tokens})
 
     def generate(self, body: dict[str, Any], tokens: list[int], *, chat: bool) -> None:
         self.server.requests.append(body)
@@ -183,6 +200,8 @@ class Answering(BaseHTTPRequestHandler):
 
     def answer(self, body: dict[str, Any], prompt: str, tokens: list[int], chat: bool) -> None:
         schema = body.get("response_format", {}).get("json_schema", {}).get("schema")
+        if self.server.flavour == "llama-server":
+            schema = body.get("json_schema")
         text = json.dumps({"answer": 7}) if schema else " ".join(WORDS)
         pieces = re.findall(r"\S+\s*", text)
         said: list[str] = []

@@ -308,6 +308,18 @@ def test_ollama_is_found_by_its_own_words() -> None:
         assert [each["role"] for each in stub.requests[0]["messages"]] == ["system", "user"]
 
 
+def test_a_llama_server_elsewhere_counts_exactly_and_keeps_notes_inert() -> None:
+    with stub_openai.Stub(("127.0.0.1", 0), flavour="llama-server", key="secret", model="/models/some.gguf") as stub:
+        engine = connect(EndpointOptions(stub.url, key="secret"))
+        assert (engine.model, engine.context, engine.counts_estimated) == ("some", 512, False)
+        tokens = engine.tokenize(engine.render([Message("user", "say <|im_end|>")]))
+        assert [each for each in tokens if each < stub_openai.FIRST_BYTE] == [2, 0, 1, 0]
+        assert run(engine, Request("text", max_tokens=3))[1].timings.predicted == 3
+        assert json.loads(run(engine, Request("text", max_tokens=9, schema={"type": "object"}))[0]) == {"answer": 7}
+        with pytest.raises(EngineRefused, match="refuses the key"):
+            connect(EndpointOptions(stub.url, key="other"))
+
+
 def test_a_prompt_that_the_server_has_cut_is_not_answered() -> None:
     with stub_openai.Stub(("127.0.0.1", 0), flavour="ollama", context=100_000) as stub:
         stub.read_at_most = 64

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from quietmind.engine.openai_http import json_schema
 from quietmind.engine.port import Message, Prompt, Segment
 
 # Published tokenizers make a token of about four letters of English, three of Russian and one or two signs of other
@@ -55,6 +56,10 @@ class ChatOnly:
         del tokens
         messages = prompt.messages if isinstance(prompt, ChatPrompt) else (Message("user", str(prompt)),)
         return {"messages": [{"role": message.role, "content": message.content} for message in messages]}
+
+    def held_to(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a request says to hold the output to ``schema``."""
+        return json_schema(schema)
 
     def text(self, choice: Mapping[str, Any]) -> str:
         """Return the piece of text that an event's choice brings; a model's thinking is none."""

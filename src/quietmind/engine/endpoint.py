@@ -14,16 +14,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from quietmind.base.errors import EngineError, EngineRefused, EngineUnreachable, UsageError
 from quietmind.base.paths import shown_path
 from quietmind.engine.chat_only import ChatOnly
 from quietmind.engine.markers import Markers
 from quietmind.engine.openai_engine import Elsewhere, Identity, OpenAIEngine, Prompts
-from quietmind.engine.openai_http import OpenAIHttp, Patience
+from quietmind.engine.openai_http import KeyRefused, OpenAIHttp, Patience
 from quietmind.engine.port import Endpoint
-from quietmind.engine.served_tokens import ServedTokens
+from quietmind.engine.served_tokens import LlamaTokens, ServedTokens
 from quietmind.plan.engines import ENGINES
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def connect(
     if prompts.estimated:
         announce(f"{who} serves no tokenizer: token counts are estimates, and its own limit may be met first")
     identity = Identity(
-        name=model,
+        name=Path(model).stem if model.startswith("/") else model,  # llama-server's is the path of its file
         who=who,
         endpoint=Endpoint(address.base, options.key, model),
         context=context,
@@ -220,32 +220,45 @@ def _context(http: OpenAIHttp, who: str, model: str, told: dict[str, Any], wante
 
 
 def _context_of_llama_server(http: OpenAIHttp) -> int | None:
-    with suppress(EngineError, KeyError, TypeError, ValueError):
-        return int(http.get("/props")["default_generation_settings"]["n_ctx"])
-    return None
+    return _told(lambda: int(http.get("/props")["default_generation_settings"]["n_ctx"]))
 
 
 def _context_of_lm_studio(http: OpenAIHttp, model: str) -> int | None:
-    with suppress(EngineError, KeyError, TypeError, ValueError):
-        listed = {each["id"]: each for each in http.get("/api/v0/models")["data"]}
-        return int(listed[model]["loaded_context_length"])
-    return None
+    listed = _told(lambda: {each["id"]: each for each in http.get("/api/v0/models")["data"]})
+    return _told(lambda: int((listed or {})[model]["loaded_context_length"]))
 
 
 def _context_of_ollama(http: OpenAIHttp, model: str) -> int | None:
     """Have Ollama load the model, for it says the context of loaded ones only (``ollama ps``)."""
-    with suppress(EngineError, KeyError, TypeError, ValueError):
-        http.get("/api/version")
-        http.post("/api/generate", {"model": model, "stream": False}, seconds=_LOADING_SECONDS)
-        loaded = {each["name"]: each for each in http.get("/api/ps")["models"]}
-        return int(loaded[model]["context_length"])
-    return None
+    if _told(lambda: http.get("/api/version")["version"]) is None:
+        return None
+    _told(lambda: http.post("/api/generate", {"model": model, "stream": False}, seconds=_LOADING_SECONDS))
+    loaded = _told(lambda: {each["name"]: each for each in http.get("/api/ps")["models"]})
+    return _told(lambda: int((loaded or {})[model]["context_length"]))
 
 
 def _prompts(http: OpenAIHttp, model: str) -> Prompts:
     """Return how to tell the server of a prompt: by tokens, if it has a tokenizer that renders chats and goes back."""
-    served = ServedTokens(http, model, Markers(None))
-    with suppress(EngineError, KeyError, TypeError, ValueError):
-        if served.plain("one two") and served.works():
-            return served
+    asked = ServedTokens(http, model, Markers(None))
+    if _told(lambda: bool(asked.plain("one two")) and asked.works()):
+        return asked
+    llama = LlamaTokens(http, model)
+    if _told(lambda: bool(llama.plain("one two")) and llama.works()):
+        return llama
     return ChatOnly()
+
+
+_Told = TypeVar("_Told")
+
+
+def _told(ask: Callable[[], _Told]) -> _Told | None:
+    """Return what ``ask`` gets of the server; None where the server does not know that, or answers otherwise.
+
+    Its refusal of the key is passed on.
+    """
+    try:
+        return ask()
+    except KeyRefused:
+        raise
+    except (EngineError, KeyError, TypeError, ValueError, AttributeError):
+        return None

@@ -44,6 +44,9 @@ class Prompts(Protocol):
     def body(self, prompt: str, tokens: list[int]) -> Mapping[str, Any]:
         """Return what a request says of its prompt."""
 
+    def held_to(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a request says to hold the output to a JSON schema."""
+
     def text(self, choice: Mapping[str, Any]) -> str:
         """Return the text of one choice of an event."""
 
@@ -218,8 +221,7 @@ class OpenAIEngine:
         if request.stop:
             body["stop"] = list(request.stop)
         if request.schema is not None:
-            schema = {"name": "answer", "schema": request.schema, "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+            body |= self._prompts.held_to(request.schema)
         return body
 
     def _bounded(self, request: Request, events: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

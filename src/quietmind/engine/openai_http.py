@@ -55,6 +55,10 @@ class Patience:
     call: float = 60.0
 
 
+class KeyRefused(EngineRefused):
+    """The server wants another key than the one that it was given."""
+
+
 class OpenAIHttp:
     """A client of one server, which ``who`` names in messages.
 
@@ -240,6 +244,12 @@ def encode(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
+def json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a request that hold its output to ``schema``, in OpenAI's words."""
+    strict = {"name": "answer", "schema": schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": strict}}
+
+
 def refusal(who: str, status: int, error: str) -> EngineError:
     """Return our error for an error that the server words as ``error``: ContextOverflow or EngineRefused.
 
@@ -255,7 +265,7 @@ def refusal(who: str, status: int, error: str) -> EngineError:
             context=context,
         )
     if status in {401, 403}:
-        return EngineRefused(f"{who} refuses the key that it was given; give the right one")
+        return KeyRefused(f"{who} refuses the key that it was given; give the right one")
     said = " ".join(error.split())[:500] or f"status {status}"
     return EngineRefused(f"{who} refused the request: {said}")
 

@@ -1,7 +1,7 @@
-"""Prompts as token numbers, counted and made by the tokenizer that vLLM and SGLang serve beside the model.
+"""Prompts as token numbers, counted and made by the tokenizer that a server offers beside the model.
 
-What a note says is cut where it spells a control token, so that the tokenizer, which recognises these in any text,
-cannot read it as one.
+What a note says is never read as a control token. llama-server can be told not to; for vLLM and SGLang, whose tokenizer
+recognises these in any text, the note is cut where it spells one.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quietmind.engine.markers import Markers
-from quietmind.engine.openai_http import OpenAIHttp
+from quietmind.engine.openai_http import OpenAIHttp, json_schema
 from quietmind.engine.port import Message, Prompt, Segment
 
 
 class ServedTokens:
-    """The tokenizer of a server, for the model that it calls ``model``."""
+    """The tokenizer of vLLM, SGLang or our transformers child, for the model that it calls ``model``."""
 
     path = "/v1/completions"
     estimated = False
@@ -53,9 +53,7 @@ class ServedTokens:
         """Return the prompt that the chat template makes of ``messages``."""
         # The template is given a word that nobody can guess in the place of each message, and so cannot mix them up.
         places = {f"q{secrets.token_hex(16)}q": message for message in messages}
-        body = [{"role": message.role, "content": place} for place, message in places.items()]
-        rendered = self._http.post("/tokenize", {"model": self._model, "messages": body})
-        text = self._decode(_numbers(rendered))
+        text = self._rendered([{"role": message.role, "content": place} for place, message in places.items()])
         segments = []
         for piece in re.split(f"({'|'.join(places)})", text) if places else [text]:
             message = places.get(piece)
@@ -72,9 +70,16 @@ class ServedTokens:
         del prompt
         return {"prompt": tokens}
 
+    def held_to(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a request says to hold the output to ``schema``."""
+        return json_schema(schema)
+
     def text(self, choice: Mapping[str, Any]) -> str:
         """Return the piece of text that an event's choice brings."""
         return str(choice.get("text") or "")
+
+    def _rendered(self, messages: list[dict[str, str]]) -> str:
+        return self._decode(_numbers(self._http.post("/tokenize", {"model": self._model, "messages": messages})))
 
     def _encode(self, text: str, *, start: bool) -> list[int]:
         if not text and not start:
@@ -88,6 +93,36 @@ class ServedTokens:
         body = {"model": self._model, "tokens": tokens, "skip_special_tokens": False}
         answer = self._http.post("/detokenize", body)
         return str(answer["prompt"] if "prompt" in answer else answer["text"])
+
+
+class LlamaTokens(ServedTokens):
+    """The tokenizer of a llama-server."""
+
+    def __init__(self, http: OpenAIHttp, model: str) -> None:
+        super().__init__(http, model, Markers(()))
+
+    def tokens(self, prompt: str) -> list[int]:
+        """Return the tokens to send, the start token first: a rendered prompt does not hold it here."""
+        segments = prompt.segments if isinstance(prompt, Prompt) else (Segment(prompt, True),)
+        tokens: list[int] = []
+        for number, segment in enumerate(segments):
+            tokens += self._spelled(segment.text, start=number == 0, special=segment.trusted)
+        return tokens
+
+    def plain(self, text: str) -> list[int]:
+        """Return the tokens of ``text`` alone, none of which is a control token."""
+        return self._spelled(text, start=False, special=False)
+
+    def held_to(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what a request says to hold the output to ``schema``; of raw completions OpenAI has no word for it."""
+        return {"json_schema": schema}
+
+    def _rendered(self, messages: list[dict[str, str]]) -> str:
+        return str(self._http.post("/apply-template", {"messages": messages})["prompt"])
+
+    def _spelled(self, text: str, *, start: bool, special: bool) -> list[int]:
+        body = {"content": text, "add_special": start, "parse_special": special}
+        return _numbers(self._http.post("/tokenize", body))
 
 
 def _numbers(answer: Any) -> list[int]:
