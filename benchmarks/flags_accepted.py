@@ -2,10 +2,11 @@
 
     python benchmarks/flags_accepted.py [--llama-server PATH ...] [--vllm-wheel FILE] [--sglang-wheel FILE] [--quick]
 
-Plans a matrix of public models, machines, contexts, KV types, experts and sequences for every engine, and writes the
-command line of each plan as a launch file does. llama-server parses its own: it is started with the words and a model
-that is not there, and has to come as far as missing it. Commands that differ in numbers alone are one form; of each
-form the extremes are parsed (--all: every command), and every command's options are looked up in --help. Of vLLM and
+Plans an even draw from a matrix of public models, machines, contexts, KV types, experts and sequences for every engine,
+and writes the command line of each plan as a launch file does. llama-server parses its own: it is started with the
+words and a model that is not there, and has to come as far as missing it. Commands that differ in numbers alone are one
+form; of each form the extremes are parsed (--all: every command), and every command's options are looked up in --help.
+The llama.cpp in our child takes the same words through the one translator, and xllamacpp the parameters. Of vLLM and
 SGLang the argument definitions in their wheels decide, types and choices included (wheel_arguments.py); a wheel that is
 not given is downloaded into a temporary folder, without what it needs. Prints a table, what was refused, and one JSON
 line.
@@ -27,12 +28,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from random import Random
 
 from wheel_arguments import refused, sglang_options, vllm_options
 
 from quietmind.base.errors import QuietmindError
 from quietmind.engine.launch_files import Launch
 from quietmind.engine.launch_files.launch import Slot, serving
+from quietmind.engine.llamacpp_child import fill
+from quietmind.engine.llamacpp_params import params_of
+from quietmind.engine.xllamacpp_server import without_address
 from quietmind.machine.load import catalogue_names, load_machine
 from quietmind.model.card import ModelCard
 from quietmind.model.catalogue import entries
@@ -70,27 +75,31 @@ class Verdicts:
         self.refused.update(problems)
 
 
-def commands(engine: str, models: Sequence[str], machines: Sequence[str]) -> tuple[set[Words], Counter[str]]:
-    """Return every distinct command line of the matrix, and why the planner refused the others."""
-    found: set[Words] = set()
-    without: Counter[str] = Counter()
+def commands(engine: str, models: Sequence[str], most: int) -> set[Words]:
+    """Return the distinct command lines of up to ``most`` plans, drawn evenly from the whole matrix."""
     sharded = ENGINES[engine].placing == "parallel"
+    without: Counter[str] = Counter()
     cards = [card for model in models for card in _cards(model, sharded, without)]
-    for card, machine in product(cards, map(load_machine, machines)):
-        for context, kv_type, experts, sequences, nodes in product(
-            CONTEXTS, ENGINES[engine].kv_types, EXPERTS, SEQUENCES, (1, 2) if sharded else (1,)
-        ):
-            if experts is not None and card.experts < experts:
-                continue
-            asked = Ask(context=context, kv_type=kv_type, experts_used=experts, sequences=sequences)
-            try:
-                planned = plan(machine, card, replace(asked, engine=engine, nodes=nodes))
-            except QuietmindError as error:
-                without[type(error).__name__] += 1
-                continue
-            if planned.flags and planned.verdict != "does not fit":
-                found.add(_written(Launch(planned, card, (engine,))))
-    return found, without
+    machines = [load_machine(name) for name in catalogue_names()]
+    if sharded:  # which run on CUDA alone
+        machines = [machine for machine in machines if any(each.kind == "cuda" for each in machine.accelerators)]
+    axes = (cards, machines, CONTEXTS, ENGINES[engine].kv_types, EXPERTS, SEQUENCES, (1, 2) if sharded else (1,))
+    matrix = [case for case in product(*axes) if case[4] is None or case[0].experts >= case[4]]
+    found: set[Words] = set()
+    for card, machine, context, kv_type, experts, sequences, nodes in Random(0).sample(matrix, min(most, len(matrix))):
+        asked = Ask(context=context, kv_type=kv_type, experts_used=experts, sequences=sequences)
+        try:
+            planned = plan(machine, card, replace(asked, engine=engine, nodes=nodes))
+        except QuietmindError as error:
+            without[type(error).__name__] += 1
+            continue
+        if planned.verdict == "does not fit" or not planned.flags:
+            without["does not fit"] += 1
+        else:
+            found.add(_written(Launch(planned, card, (engine,))))
+    print(f"{engine}: {min(most, len(matrix)):,} plans of {len(matrix):,}, {len(found):,} distinct commands", end="")
+    print(f"; without one: {dict(without)}" if without else "", flush=True)
+    return found
 
 
 def _cards(model: str, sharded: bool, without: Counter[str]) -> Iterator[ModelCard]:
@@ -165,6 +174,28 @@ def _parsed(program: Path, words: Words, key: str) -> list[str]:
     return [errors[0] if errors else f"ended with {ran.returncode} before it looked for the model"]
 
 
+def our_child(found: set[Words]) -> Verdicts:
+    """Have the one translator make the parameters of ``xllamacpp``, and that take them."""
+    import importlib.metadata
+
+    import xllamacpp as library
+
+    verdicts = Verdicts("xllamacpp", importlib.metadata.version("xllamacpp"))
+    asking = {words for words in found if "--override-kv" in words}
+    verdicts.note = (
+        f"{len(asking):,} more need --override-kv, which the wheel lacks: said in one line" if asking else ""
+    )
+    for words in sorted(found - asking):
+        problems: list[str] = []
+        try:
+            values = json.loads(json.dumps(params_of(without_address(words)[0]).values))
+            fill(library, library.CommonParams(), values)
+        except (QuietmindError, TypeError, AttributeError, ValueError, OverflowError) as error:
+            problems = [f"{type(error).__name__}: {error}"]
+        verdicts.take(problems)
+    return verdicts
+
+
 def from_wheel(engine: str, wheel: Path, found: set[Words]) -> Verdicts:
     """Hold the commands against the argument definitions of a wheel."""
     version, options = (vllm_options if engine == "vllm" else sglang_options)(wheel)
@@ -208,18 +239,17 @@ def main() -> None:
     parser.add_argument("--vllm-wheel", type=Path)
     parser.add_argument("--sglang-wheel", type=Path)
     parser.add_argument("--all", action="store_true", help="have llama-server parse every command")
+    parser.add_argument("--plans", type=int, default=4000, help="plans of each engine (default: 4000)")
     parser.add_argument("--quick", action="store_true", help="five models only")
     given = parser.parse_args()
     models = QUICK_MODELS if given.quick else [model.name for model in entries()]
-    machines = catalogue_names()
     verdicts: list[Verdicts] = []
-    written, without = commands("llama-server", models, machines)
-    print(f"llama.cpp: {len(written):,} distinct commands; without one: {dict(without)}")
+    written = commands("llama-server", models, given.plans)
     verdicts += [llama_server(program, written, given.all) for program in _programs(given.llama_server)]
+    verdicts.append(our_child(written))
     with tempfile.TemporaryDirectory() as folder:
         for engine, wheel in (("vllm", given.vllm_wheel), ("sglang", given.sglang_wheel)):
-            written, without = commands(engine, models, machines)
-            print(f"{engine}: {len(written):,} distinct commands; without one: {dict(without)}")
+            written = commands(engine, models, given.plans)
             verdicts.append(from_wheel(engine, _wheel(wheel, engine, Path(folder)), written))
     show(verdicts)
     print(

@@ -22,15 +22,7 @@ def serve(wanted: dict[str, Any]) -> Any:  # the extension's classes have no stu
 
     params = xllamacpp.CommonParams()
     params.n_ctx_checkpoints = 0  # no plan knows of its copies of windows and states, 32 a slot
-    for name, value in wanted["values"].items():
-        owner = params
-        *path, last = name.split(".")
-        for step in path:
-            owner = getattr(owner, step)
-        if isinstance(value, list) and value and isinstance(value[0], str):  # a member of an enumeration
-            value = getattr(getattr(xllamacpp, value[0]), value[1])  # noqa: PLW2901
-        getattr(owner, last)  # an attribute that this version does not have must not be set in vain
-        setattr(owner, last, value)
+    fill(xllamacpp, params, wanted["values"])
     params.model_alias = {wanted["name"]}
     params.hostnames = [wanted["socket"]]
     params.port = wanted.get("port", 0)
@@ -40,6 +32,22 @@ def serve(wanted: dict[str, Any]) -> Any:  # the extension's classes have no stu
     params.endpoint_slots = False  # GET /slots would show prompts
     params.sse_ping_interval = -1  # silence must mean silence: see EngineHung
     return xllamacpp.Server(params)
+
+
+def fill(library: Any, params: Any, values: dict[str, Any]) -> None:
+    """Set ``values`` (of ``llamacpp_params.Params``, through JSON) in the extension's ``params``.
+
+    Raises AttributeError for what this version does not have, TypeError or ValueError for what it does not take.
+    """
+    for name, value in values.items():
+        owner = params
+        *path, last = name.split(".")
+        for step in path:
+            owner = getattr(owner, step)
+        if isinstance(value, list) and value and isinstance(value[0], str):  # a member of an enumeration
+            value = getattr(getattr(library, value[0]), value[1])  # noqa: PLW2901
+        getattr(owner, last)  # an attribute that this version does not have must not be set in vain
+        setattr(owner, last, value)
 
 
 def main() -> None:

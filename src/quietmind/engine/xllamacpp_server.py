@@ -21,11 +21,7 @@ _OURS = ("--host", "--port", "--api-key-file")
 
 def main(words: Sequence[str]) -> int:
     """Serve until a signal ends this process. Return the exit code where it does not come so far."""
-    rest, ours = list(words), dict.fromkeys(_OURS, "")
-    for option in _OURS:
-        if option in rest[:-1]:
-            at = rest.index(option)
-            _, ours[option] = rest.pop(at), rest.pop(at)
+    rest, ours = without_address(words)
     try:
         params = params_of(rest)
         host, port, key_file = ours.values()
@@ -46,6 +42,16 @@ def main(words: Sequence[str]) -> int:
     while server:
         signal.pause()
     return 0
+
+
+def without_address(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the words without where to listen and whom to answer, and these by their options, "" where not given."""
+    rest, ours = list(words), dict.fromkeys(_OURS, "")
+    for option in _OURS:
+        if option in rest[:-1]:
+            at = rest.index(option)
+            _, ours[option] = rest.pop(at), rest.pop(at)
+    return rest, ours
 
 
 if __name__ == "__main__":
