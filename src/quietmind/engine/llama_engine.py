@@ -83,7 +83,7 @@ class LlamaEngine:
         self._gone: EngineError | None = None  # why no further call can succeed
         self._endpoint = Endpoint("http://localhost", key, serving.name, place.socket)
         self._http = LlamaHttp(
-            self._endpoint.url, key, silence=serving.silence_timeout_s, broken=self._broken, socket=place.socket
+            self._endpoint.url, key, silence=serving.silence_timeout_s, broken=self._broken, at=place.socket
         )
         self._wait()
         props = self._http.get("/props")
@@ -279,9 +279,7 @@ class LlamaEngine:
 
     def _require_alive(self) -> None:
         if self._gone is None and (ending := self._child.ending()) is not None:
-            self._gone = self._crashed(ending)
-            self._child.end()
-            self._place.close()
+            self._lose(self._crashed(ending))
         if self._gone is not None:
             raise type(self._gone)(*self._gone.args)
 
@@ -293,15 +291,21 @@ class LlamaEngine:
             return self._gone
         if isinstance(error, httpx2.TimeoutException):
             seconds = self._serving.silence_timeout_s
-            self._child.end()
-            self._gone = EngineCrashed("llama.cpp had hung and was ended; start the engine again")
-            return EngineHung(f"{self.model}: llama.cpp was silent for {seconds:.0f} s and was ended; start it again")
+            self._lose(EngineCrashed(f"{self._serving.title} had hung and was ended; start the engine again"))
+            return EngineHung(
+                f"{self.model}: {self._serving.title} was silent for {seconds:.0f} s and was ended; start it again"
+            )
         ending = self._child.ending(_DYING_SECONDS) if isinstance(error, httpx2.HTTPError | OSError) else None
         if ending is None:
             return _unreadable(error)
-        self._gone = self._crashed(ending)
+        return self._lose(self._crashed(ending))
+
+    def _lose(self, why: EngineCrashed) -> EngineCrashed:
+        """End what is left of the server, which every further call is told of."""
+        self._gone = why
         self._child.end()
-        return self._gone
+        self._place.close()
+        return why
 
     def _crashed(self, ending: str) -> EngineCrashed:
         said = self._child.trouble() or "its log says nothing"
@@ -318,7 +322,7 @@ class LlamaEngine:
             self._serving.start_timeout_s,
         )
         deadline = time.monotonic() + patience
-        while not (self._place.open and self._http.healthy()):
+        while not (self._http.healthy()):
             if (ending := self._child.ending()) is not None:
                 raise self._start_failure(ending)
             if time.monotonic() > deadline:

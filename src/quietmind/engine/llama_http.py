@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ Broken = Callable[[Exception], EngineError]
 
 
 class LlamaHttp:
-    """A client of one server, at the Unix socket ``socket`` where one is given.
+    """A client of one server, at the Unix socket ``at`` where one is given.
 
     ``silence`` is how many seconds an answer, or the next piece of it, may take. ``broken`` is told of every
     failure that is not an answer of the server (silence, a lost connection, an answer that cannot be read) and
@@ -39,16 +40,17 @@ class LlamaHttp:
         *,
         silence: float,
         broken: Broken,
-        socket: Path | None = None,
+        at: Path | None = None,
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         import httpx2
 
         limits = httpx2.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS)
-        if socket is not None:
-            transport = httpx2.HTTPTransport(uds=str(socket), limits=limits, trust_env=False)
+        if at is not None:
+            transport = httpx2.HTTPTransport(uds=str(at), limits=limits, trust_env=False)
 
         self._broken = broken
+        self._socket = at
         self._failures = (
             *(httpx2.HTTPError, httpx2.InvalidURL, httpx2.CookieConflict, httpx2.StreamError),
             *(OSError, ValueError, KeyError, TypeError, AttributeError),  # from sockets and from reading answers
@@ -66,12 +68,14 @@ class LlamaHttp:
     def get(self, path: str) -> Any:
         """Return the JSON at ``path``. Raises EngineRefused, or what ``broken`` makes of a failure."""
         with self._translated():
+            self._require_listening()
             response = self._client.get(path)
             return _read(response)
 
     def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """Return the JSON that ``path`` answers to ``body``. Raises as :meth:`get`."""
         with self._translated():
+            self._require_listening()
             response = self._client.post(path, content=_encode(body))
             return _read(response)
 
@@ -83,6 +87,7 @@ class LlamaHttp:
         import httpx2
 
         with self._translated():
+            self._require_listening()
             # The server closes the connection after every stream without announcing it, so that the next request
             # on it would be lost ("disconnected without sending a response"): each stream gets its own.
             request = self._client.build_request("POST", path, content=_encode(body), headers={"Connection": "close"})
@@ -110,6 +115,7 @@ class LlamaHttp:
     def healthy(self) -> bool:
         """Say whether the server answers that it is ready, within 2 seconds. Never raises."""
         try:
+            self._require_listening()
             return self._client.get("/health", timeout=_HEALTH_SECONDS).status_code == 200
         except (*self._failures, RuntimeError):  # RuntimeError: the client is closed
             return False
@@ -124,6 +130,12 @@ class LlamaHttp:
             yield
         except self._failures as error:
             raise self._broken(error) from error
+
+    def _require_listening(self) -> None:
+        """Raise OSError where nobody listens at the socket: the library would leave its own attempt unclosed."""
+        if self._socket is not None:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(self._socket))
 
 
 def refusal(error: Mapping[str, Any]) -> EngineError:

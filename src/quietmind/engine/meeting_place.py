@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import socket
 import stat
 import tempfile
 import weakref
@@ -42,12 +41,6 @@ class MeetingPlace:
     def socket(self) -> Path:
         """Where the child listens; llama.cpp knows a socket by this ending."""
         return self.folder / "engine.sock"
-
-    @property
-    def open(self) -> bool:
-        """Whether somebody listens at the socket. A client's library leaks a connection that is refused."""
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.socket)) == 0
 
     def secret(self, name: str, text: str) -> Path:
         """Write ``text`` to a file that only this user reads, and return its path."""
