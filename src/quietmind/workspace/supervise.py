@@ -296,7 +296,8 @@ class Supervised:
         if self._failures >= GIVE_UP_AFTER:
             raise self._give_up(error, f"it failed {self._failures} times in a row")
         seconds = self._pause.back_off[min(self._failures, len(self._pause.back_off)) - 1]
-        self._tell(f"{_what(error)}; it is started again in {seconds:g} s (failure {self._failures} of {GIVE_UP_AFTER})")
+        count = f"failure {self._failures} of {GIVE_UP_AFTER}"
+        self._tell(f"{_what(error)}; it is started again in {seconds:g} s ({count})")
         self._stopping.wait(seconds)
 
     def _give_up(self, error: EngineError, reason: str) -> EngineGivenUp:
