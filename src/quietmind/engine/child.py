@@ -81,11 +81,11 @@ class Child:
             "stdin": program.stdin,
         }
         try:
-            child = cls.spawn("quietmind.engine.keeper", wanted, log_path)
+            child = cls._keep(wanted, log_path)
         except OSError as error:
             raise EngineStartFailed(f"{name}: could not be started ({error}); see the folder of its log") from error
         try:
-            told = child.report(_KEEPER_SECONDS)
+            told = child._told(_KEEPER_SECONDS)
         except TimeoutError:
             told = {"failed": f"no word of it within {_KEEPER_SECONDS:.0f} s"}
         except BaseException:  # KeyboardInterrupt too: nothing may be left behind
@@ -101,31 +101,30 @@ class Child:
         return child
 
     @classmethod
-    def spawn(cls, module: str, first_line: Mapping[str, Any], log_path: Path | None) -> Self:
-        """Start ``python -m module FD`` and hand it ``first_line`` as JSON. Raises OSError."""
+    def _keep(cls, wanted: Mapping[str, Any], log_path: Path | None) -> Self:
+        """Start a keeper and hand it ``wanted``. Raises OSError."""
         log = _open_log(log_path)
-        report, report_of_child = os.pipe()
+        report, report_of_keeper = os.pipe()
         try:
             process = subprocess.Popen(
                 # -P: without it, a json.py in the folder that the person happens to be in would be run.
-                [sys.executable, "-P", "-m", module, str(report_of_child)],
+                [sys.executable, "-P", "-m", "quietmind.engine.keeper", str(report_of_keeper)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 bufsize=0,
-                pass_fds=(report_of_child,),
+                pass_fds=(report_of_keeper,),
                 start_new_session=True,  # Ctrl-C on the terminal is ours to act on
-                env=_environment(None),
             )
         except BaseException:
             os.close(report)
             log.close()
             raise
         finally:
-            os.close(report_of_child)
+            os.close(report_of_keeper)
         child = cls(process, report, log)
         with suppress(BrokenPipeError):  # it has ended already, which the report will show
-            _lifeline(process).write(json.dumps(first_line).encode() + b"\n")
+            _lifeline(process).write(json.dumps(wanted).encode() + b"\n")
         return child
 
     @property
@@ -144,8 +143,8 @@ class Child:
         held = self._rooms.get("memory")
         return None if held is None else str(held)
 
-    def report(self, timeout: float) -> dict[str, Any] | None:
-        """Return the next line of report, or None when the child ended without any.
+    def _told(self, timeout: float) -> dict[str, Any] | None:
+        """Return the next line of the keeper's report, or None when it ended without any.
 
         Raises TimeoutError after ``timeout`` seconds.
         """
@@ -182,11 +181,12 @@ class Child:
     def out_of_memory(self) -> bool:
         """Say whether the program, which has ended, did so because memory ran out: the machine's or an accelerator's.
 
-        The kernel's count of what it has ended for that is asked first, then what the program has logged last.
+        The kernel's count of what it has ended for that is asked first, then what the program has logged last. After
+        :meth:`end` both are gone: ask before.
         """
         if self._ended is None and not self._log.closed:
             try:
-                self._ended = self.report(0) or {}
+                self._ended = self._told(0) or {}
             except TimeoutError:
                 return False  # it lives
             if _OUT_OF_MEMORY.search("\n".join(self.log_tail(_LAST_LINES))):
@@ -224,17 +224,15 @@ class Child:
         self._finalizer()
 
 
-def _environment(program: Program | None) -> dict[str, str]:
-    """Return the environment of ``program``, or of the keeper.
+def _environment(program: Program) -> dict[str, str]:
+    """Return the environment of ``program``.
 
     Threads of llama.cpp that wait for each other spin for as long as libgomp lets them. Bounded, they cost nothing on
     an idle machine, and beside other busy programs the model is some 20 times faster (benchmarks/busy_cores.py).
     """
-    ours = {"GOMP_SPINCOUNT": "1000"} | os.environ | {"GGML_NO_BACKTRACE": "1"}  # a crash must not wait for a debugger
-    if program is None:
-        return ours
     # What the person has set for a server of his own (LLAMA_ARG_CTX_SIZE) would change what was planned.
-    ours = {name: value for name, value in ours.items() if not name.startswith("LLAMA_ARG_")}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_ARG_")}
+    ours = {"GOMP_SPINCOUNT": "1000"} | ours | {"GGML_NO_BACKTRACE": "1"}  # a crash must not wait for a debugger
     return (sealed.environment(ours) if program.sealed else ours) | dict(program.environment)
 
 

@@ -84,7 +84,10 @@ def main(report: int) -> None:
     """Run the program and end as it does."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would leave the notes' text on disk
     os.set_inheritable(report, False)
-    wanted = json.loads(read_line(_LIFELINE))
+    line = read_line(_LIFELINE)
+    if not line.endswith(b"\n"):  # whoever started us has ended already
+        os._exit(1)
+    wanted = json.loads(line)
     wake_at_end_of(_LIFELINE)
     limit = wanted["memory_limit"]
     group = memory_limit.MemoryGroup.make(limit) if limit else None
@@ -113,10 +116,10 @@ def main(report: int) -> None:
 
 
 def read_line(descriptor: int) -> bytes:
-    """Read up to and without the next newline, and not a byte more; what there is, if the input ends before."""
+    """Read one line, after which nothing more is written; what there is, if the input ends before."""
     line = bytearray()
-    while (byte := os.read(descriptor, 1)) not in (b"", b"\n"):
-        line += byte
+    while not line.endswith(b"\n") and (piece := os.read(descriptor, 1 << 16)):
+        line += piece
     return bytes(line)
 
 
