@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -76,3 +77,27 @@ def test_what_is_not_known_is_one_line(quietmind: Quietmind, tiny: Path, argumen
     refused = quietmind("launch", "tiny", *arguments)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1, refused.stderr
+
+
+def test_an_engine_that_is_not_here_is_named_with_what_installs_it(quietmind: Quietmind, tiny: Path) -> None:
+    refused = quietmind("launch", "tiny", "--engine", "vllm")
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "pip install vllm" in refused.stderr
+
+
+def test_an_engine_that_lacks_an_option_is_too_old(quietmind: Quietmind, tiny: Path, tmp_path: Path) -> None:
+    old = tmp_path / "llama-server"
+    old.write_text("#!/bin/sh\nprintf '%s\\n' 'version: 1 (old)' '-m, --model FNAME' '--host HOST'\n")
+    old.chmod(0o755)
+    refused = quietmind("launch", "tiny", "--program", str(old), "--output", "x.sh")
+    assert refused.returncode == 1
+    assert re.search(r"version 1 \(old\), has no -c, which this plan needs", refused.stderr), refused.stderr
+    assert not (tmp_path / "x.sh").exists()
+
+
+def test_several_machines_get_a_script(quietmind: Quietmind) -> None:
+    asked = ("--quant", "FP8", "--machine", "8x-rtx-pro-6000", "--context", "300k", "--engine", "vllm", "--nodes", "2")
+    script = quietmind("launch", "qwen3-235b-a22b-2507", *asked, "--gpus", "8")
+    assert script.returncode == 0, script.stderr
+    assert "--distributed-executor-backend ray" in script.stdout

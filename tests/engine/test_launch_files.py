@@ -25,7 +25,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from quietmind.base.errors import EngineMissing, ModelNotFound, UsageError
+from quietmind.base.errors import EngineMissing, EngineTooOld, ModelNotFound, UsageError
 from quietmind.engine.installed import find
 from quietmind.engine.launch_files import FORMS, Launch
 from quietmind.engine.launch_files.launch import Slot, arguments, refuse_unwritable, serving, usual_program
@@ -231,7 +231,7 @@ def real(request: pytest.FixtureRequest, tiny: Path, tmp_path: Path) -> Launch:
     card = replace(open_card(str(tiny)), path=model)
     made = plan(probe(), card, Ask(context=512, threads=1, engine=request.param))
     program = (installed.program[0], *usual_program(request.param)[1:])
-    return Launch(made, card, program, installed.version)
+    return Launch(made, card, program, installed.version, installed.flags)
 
 
 @contextmanager
@@ -387,7 +387,8 @@ def test_several_machines_get_a_script_that_asks_for_consent(engine: str, tmp_pa
         return ran.stderr
 
     assert "say so with CONSENT=yes" in said("head")
-    assert "set HEAD and SELF" in said("head", CONSENT="yes")
+    assert "set HEAD as the top" in said("head", CONSENT="yes")
+    assert "set SELF as the top" in said("head", CONSENT="yes", HEAD="10.0.0.1")
     assert "no such model" in said("head", CONSENT="yes", HEAD="10.0.0.1", SELF="10.0.0.1")
     for form in FORMS:
         if form != "shell":
@@ -416,3 +417,21 @@ def test_the_head_waits_for_every_gpu_and_ends_what_it_started(tmp_path: Path) -
     (served,) = [line for line in ran if line.startswith("vllm")]
     assert served.startswith(f"vllm 10.0.0.1 eth7 64 serve {tmp_path} --max-model-len 307200")
     assert "--distributed-executor-backend ray" in served
+
+
+def test_a_server_without_a_web_page_is_not_told_to_hide_it() -> None:
+    older = replace(launch_of(), known=frozenset({"--offline"}))
+    assert "--offline" in FORMS["shell"](older)
+    assert "--no-webui" not in FORMS["shell"](older)
+
+
+def test_what_the_wheel_cannot_do_is_refused_before_a_file_is_written() -> None:
+    ours = launch_of(experts_used=16)
+    with pytest.raises(EngineTooOld, match="--engine llama-server"):
+        FORMS["shell"](replace(ours, plan=replace(ours.plan, engine_key="llama.cpp")))
+
+
+@pytest.mark.parametrize("form", ["systemd", "compose"])
+def test_forms_that_cannot_be_told_the_path_later_ask_for_it(form: str) -> None:
+    with pytest.raises(UsageError, match="--weights"):
+        FORMS[form](launch_of("Qwen3-30B-A3B-Q4_K_M"))

@@ -97,6 +97,7 @@ def launch(
         card=card,
         program=(installed.program[0] if installed else str(program or start), *rest),
         version=installed.version if installed else None,
+        known=installed.flags if installed else frozenset(),
         command=shlex.join(["quietmind", *sys.argv[1:]]),
         port=port or PORT,
     )

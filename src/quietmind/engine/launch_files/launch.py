@@ -21,6 +21,8 @@ PORT = 8087  # of no well-known server, so that a launch file and another engine
 OFFLOADING = ("llama.cpp", "llama-server")  # the engines that take llama-server's words
 _MODEL_OPTIONS = {"llama.cpp": "-m", "llama-server": "-m", "sglang": "--model-path"}  # vLLM's stands first, bare
 OUR_SERVER = ("-P", "-m", "quietmind.engine.xllamacpp_server")
+# No hub, no web page, no list of slots, which shows prompts; a llama-server that lacks one of them has not the thing.
+_QUIET = ("--offline", "--no-webui", "--no-slots")
 # As for our own children (engine.child): threads that wait for each other leave the cores to other programs.
 _GOOD_NEIGHBOUR = {"GOMP_SPINCOUNT": "1000"}
 # Left alone, the processes of one engine meet each other at the machine's address in the network.
@@ -57,13 +59,15 @@ class Launch:
     """A planned run that is to become a file.
 
     ``program`` are the words before the plan's flags: the path of ``llama-server``, ``vllm serve``. ``version`` is the
-    installed engine's, None where none was found. ``command`` is the command line that the file is written by.
+    installed engine's, None where none was found; ``known`` are the options that it has, empty where that is not known.
+    ``command`` is the command line that the file is written by.
     """
 
     plan: Plan
     card: ModelCard
     program: tuple[str, ...]
     version: str | None = None
+    known: frozenset[str] = frozenset()
     command: str = "quietmind launch"
     port: int = PORT
 
@@ -124,8 +128,7 @@ def serving(launch: Launch, *, several: bool = False) -> Serving:
     if launch.engine == "llama.cpp":
         params_of(launch.plan.flags)  # which refuses what the wheel cannot do
     if launch.engine in OFFLOADING:
-        # The web page and the list of slots, which shows prompts, are for nobody here.
-        quiet = ("--offline", "--no-webui", "--no-slots")
+        quiet = (flag for flag in _QUIET if not launch.known or flag in launch.known)
         words = (*planned, *listen, "--api-key-file", Slot.KEY_FILE, *quiet)
         return _checked(Serving(launch.program, words, {**SWITCHES, **_GOOD_NEIGHBOUR}))
     name = ("--served-model-name", Path(launch.model).name)

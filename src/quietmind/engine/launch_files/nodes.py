@@ -41,7 +41,9 @@ def render_nodes(launch: Launch) -> str:
         + "#           programs there. The address for questions is on the head's loopback alone\n\n"
         + opening()
         + f'[ "${{CONSENT:-}}" = yes ] || fail {shlex.quote(_CONSENT)}\n'
-        + '[ -n "${HEAD:-}" ] && [ -n "${SELF:-}" ] || fail \'set HEAD and SELF as the top of this file says\'\n'
+        + "".join(
+            f"[ -n \"${{{name}:-}}\" ] || fail 'set {name} as the top of this file says'\n" for name in ("HEAD", "SELF")
+        )
         + settings(launch)
         + requirements(started)
         + environment(started)

@@ -21,6 +21,7 @@ MAKE_KEY = """[ -s "$key" ] || { od -An -v -tx1 -N32 /dev/urandom | tr -d ' \\n'
 _OPENING = f"""\
 set -eu
 umask 077
+# shellcheck disable=SC3045 # POSIX or not, every sh has it
 ulimit -c 0 # a core file would keep on the disk what the model has read
 
 fail() {{
