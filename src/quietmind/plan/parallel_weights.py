@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 
 from quietmind.model.card import ModelCard, Tensor
@@ -44,6 +45,25 @@ def pieces(card: ModelCard, split: Split, layers: range, busiest: float) -> tupl
     ``busiest`` is how many of a layer's whole experts one GPU reads for a token under expert parallel; cut experts are
     all read in part, whatever it is.
     """
+    return _pieces(_Table(card), card.experts_used, split, layers, busiest)
+
+
+class _Table:
+    """A model as a cache key: compared by the identity of its tensors, of which there are a thousand and more."""
+
+    def __init__(self, card: ModelCard) -> None:
+        self.card = card
+
+    def __hash__(self) -> int:
+        return id(self.card.tensors)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Table) and self.card.tensors is other.card.tensors
+
+
+@lru_cache(maxsize=256)  # a plan asks for the same division at many contexts
+def _pieces(table: _Table, used: int, split: Split, layers: range, busiest: float) -> tuple[Piece, ...]:
+    card = table.card if table.card.experts_used == used else replace(table.card, experts_used=used)
     found: dict[tuple[str, str], list[tuple[int, int]]] = {}
     for tensor in card.tensors:
         if _is_here(tensor.name, card, layers):
