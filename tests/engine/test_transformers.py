@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from quietmind.base.errors import ContextOverflow, EngineMissing, EngineRefused, EngineStartFailed
+from quietmind.base.errors import ContextOverflow, EngineMissing, EngineRefused, EngineStartFailed, OutOfMemoryAtStart
 from quietmind.engine import transformers
 from quietmind.engine.openai_engine import OpenAIEngine
 from quietmind.engine.openai_server import Serving
@@ -276,6 +276,23 @@ def test_words_that_make_no_sense_end_the_start_with_their_reason(
 ) -> None:
     with pytest.raises(EngineStartFailed, match=said):
         transformers.start(serving(folder, *words))
+
+
+def test_a_long_prompt_gives_signs_of_life(engine: OpenAIEngine) -> None:
+    body = {"prompt": list(range(3, 99)), "max_tokens": 2, "temperature": 0, "stream": True, "return_progress": True}
+    told = [
+        each["prompt_progress"]["processed"]
+        for each in engine._http.stream("/v1/completions", body)
+        if "prompt_progress" in each
+    ]
+    assert told == list(range(8, 97, 8))
+    events = list(engine._http.stream("/v1/completions", {**body, "return_progress": False}))
+    assert all(each["choices"] for each in events)
+
+
+def test_memory_that_runs_out_is_told_apart(folder: Path) -> None:
+    with pytest.raises(OutOfMemoryAtStart, match="out of memory"):
+        transformers.start(serving(folder, memory_limit=100 << 20))
 
 
 def test_a_damaged_model_ends_the_start(folder: Path, tmp_path: Path) -> None:

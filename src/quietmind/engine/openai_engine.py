@@ -80,13 +80,17 @@ class Elsewhere:
 
 @dataclass(frozen=True)
 class Identity:
-    """What is known of a running model. ``name`` is for people, ``who`` names the server in messages."""
+    """What is known of a running model. ``name`` is for people, ``who`` names the server in messages.
+
+    ``extra`` goes into the body of every generation: what this server understands beyond OpenAI's words.
+    """
 
     name: str
     who: str
     endpoint: Endpoint
     context: int
     capabilities: Capabilities
+    extra: Mapping[str, Any] = field(default_factory=dict)
     health: Callable[[OpenAIHttp], bool] = field(default=lambda http: http.answers("/health"))
 
 
@@ -217,6 +221,7 @@ class OpenAIEngine:
             "seed": request.seed,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **self._identity.extra,
         }
         if request.stop:
             body["stop"] = list(request.stop)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from quietmind.base.errors import (
     EngineCrashed,
@@ -52,6 +53,7 @@ class Way:
     secrets: Callable[[str], str] = lambda _: ""
     stdin: Callable[[str], str] = lambda _: ""
     listens: bool = True
+    extra: Mapping[str, Any] = field(default_factory=dict)
     health: str = "/health"
     health_seconds: float = 2.0
 
@@ -218,6 +220,7 @@ def _engine(way: Way, serving: Serving, endpoint: Endpoint, http: OpenAIHttp, ho
         endpoint=endpoint,
         context=context,
         capabilities=serving.capabilities,
+        extra=way.extra,
         health=lambda each: each.answers(way.health, way.health_seconds),
     )
     return OpenAIEngine(identity, http, ServedTokens(http, serving.name, markers_of(serving.folder)), host)

@@ -43,6 +43,7 @@ def start(serving: Serving) -> OpenAIEngine:
             "TOKENIZERS_PARALLELISM": "false",  # it forks no worker pools beside torch's threads
         },
         stdin=lambda key: f"{key}\n",
+        extra={"return_progress": True},  # the sign of life of a long prompt
     )
     try:
         return start_server(way, serving)

@@ -11,17 +11,23 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import secrets
 import select
 import socket
 import socketserver
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler
+from itertools import chain
 from typing import Any, NoReturn
 
 from quietmind.engine.transformers_model import Ended, ModelOptions, Piece, Progress, Sampling, TransformersModel
+
+Item = Progress | Piece | Ended
 
 _LARGEST_REQUEST_BYTES = 64 << 20
 _SILENT_SECONDS = 30.0  # what a client may take between the parts of its request
@@ -68,7 +74,7 @@ class Service:
             return self.model.encode(prompt, start=True) if isinstance(prompt, str) else [int(each) for each in prompt]
         return self.model.chat_tokens(body["messages"])
 
-    def generate(self, tokens: list[int], body: Mapping[str, Any]) -> Iterator[Progress | Piece | Ended]:
+    def generate(self, tokens: list[int], body: Mapping[str, Any]) -> Generator[Item]:
         """Continue ``tokens``. Raises Refused for what this engine cannot do or has no room for."""
         left = self.model.options.context - len(tokens)
         most = body.get("max_tokens") or body.get("max_completion_tokens") or max(1, left)
@@ -100,6 +106,7 @@ class Answering(BaseHTTPRequestHandler):
     wbufsize = -1  # an answer goes out in one piece
     service: Service
     key: str
+    _begun = False  # whether the answer is under way
 
     def log_message(self, *_: Any) -> None:
         """Log nothing: what is asked is nobody's business."""
@@ -119,25 +126,37 @@ class Answering(BaseHTTPRequestHandler):
                 self._refuse(Refused(f"no such path: {self.path}", 404))
 
     def do_POST(self) -> None:
-        """Answer the rest."""
+        """Answer the rest. Raises what is no fault of the request, for the server's ``handle_error``."""
+        self._begun = False
         try:
-            body = self._body()
             if not self._admitted():
+                self.close_connection = True  # its body is not read
                 return
-            if self.path == "/tokenize":
-                self._reply(self.service.tokenize(body))
-            elif self.path == "/detokenize":
-                self._reply(self.service.detokenize(body))
-            elif self.path in {"/v1/completions", "/v1/chat/completions"}:
-                self._complete(body, chat="chat" in self.path)
-            else:
-                raise Refused(f"no such path: {self.path}", 404)
+            self._answer(self._body())
         except Refused as error:
             self._refuse(error)
         except OSError:
             self.close_connection = True  # the client has gone
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self._refuse(Refused(f"{type(error).__name__}: {error}"))
+        except Exception as error:
+            if not of_memory(error):  # else there is no answer but the end of this process
+                self._refuse(Refused(f"{type(error).__name__}: {error}", 500))
+            raise
+
+    def _answer(self, body: dict[str, Any]) -> None:
+        if self.path == "/tokenize":
+            self._reply(self.service.tokenize(body))
+        elif self.path == "/detokenize":
+            self._reply(self.service.detokenize(body))
+        elif self.path in {"/v1/completions", "/v1/chat/completions"}:
+            chat = "chat" in self.path
+            tokens = self.service.prompt_of(body, chat=chat)
+            with closing(self.service.generate(tokens, body)) as items:
+                first = next(items)  # refusals come before the first item, and still have a status
+                (self._stream if body.get("stream") else self._complete)(first, items, body, len(tokens))
+        else:
+            raise Refused(f"no such path: {self.path}", 404)
 
     def _body(self) -> dict[str, Any]:
         length = int(self.headers.get("Content-Length") or 0)
@@ -156,58 +175,51 @@ class Answering(BaseHTTPRequestHandler):
         self._refuse(Refused("Unauthorized", 401))
         return False
 
-    def _complete(self, body: dict[str, Any], *, chat: bool) -> None:
-        tokens = self.service.prompt_of(body, chat=chat)
-        items = self.service.generate(tokens, body)
-        first = next(items)  # refusals come before the first item, and still have a status
-        if body.get("stream"):
-            self._stream(first, items, len(tokens), chat)
-            return
+    def _complete(self, first: Item, items: Iterator[Item], body: dict[str, Any], length: int) -> None:
         texts, last = [], first
         for last in items:
             if isinstance(last, Piece):
                 texts.append(last.text)
             if self._client_gone():
-                items.close()  # type: ignore[attr-defined]
                 return
         assert isinstance(last, Ended)
-        text = "".join(texts)
-        choice = {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
-        self._reply(self._event({**choice, "finish_reason": last.reason}, chat, whole=True) | _usage(last, len(tokens)))
+        said = {"message": {"role": "assistant", "content": "".join(texts)}}
+        choice = said if "messages" in body else {"text": "".join(texts)}
+        self._reply(self._event({**choice, "finish_reason": last.reason}) | _usage(last, length))
 
-    def _stream(self, first: Progress | Piece | Ended, items: Iterator[Any], length: int, chat: bool) -> None:
+    def _stream(self, first: Item, items: Iterator[Item], body: dict[str, Any], length: int) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream; charset=utf-8")
         self.send_header("Connection", "close")
         self.end_headers()
-        self.close_connection = True
-        item = first
-        while True:
-            if isinstance(item, Progress):
+        self.close_connection = self._begun = True
+        chat = "messages" in body
+        for item in chain((first,), items):
+            if isinstance(item, Progress) and body.get("return_progress"):
                 self._send({"choices": [], "prompt_progress": {"total": length, "processed": item.done}})
-            elif isinstance(item, Piece):
+            elif isinstance(item, Piece) and item.text:
                 said = {"delta": {"content": item.text}} if chat else {"text": item.text}
-                self._send(self._event({**said, "finish_reason": None}, chat))
-            else:
+                self._send(self._event({**said, "finish_reason": None}))
+            elif isinstance(item, Ended):
                 end: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
-                self._send(self._event({**end, "finish_reason": item.reason}, chat))
-                self._send({"choices": [], **_usage(item, length)})
-                self.wfile.write(b"data: [DONE]\n\n")
-                self.wfile.flush()
-                return
+                self._send(self._event({**end, "finish_reason": item.reason}))
+                if (body.get("stream_options") or {}).get("include_usage"):
+                    self._send({"choices": [], **_usage(item, length)})
             if self._client_gone():
-                items.close()  # type: ignore[attr-defined]
                 return
-            item = next(items)
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.wfile.flush()
 
     def _client_gone(self) -> bool:
         """Say whether the client has hung up, which is its way to cancel; a write would notice one piece later."""
-        readable = select.select([self.connection], [], [], 0)[0]
-        return bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
+        readable = select.poll()
+        readable.register(self.connection, select.POLLIN)
+        return bool(readable.poll(0)) and self.connection.recv(1, socket.MSG_PEEK) == b""
 
-    def _event(self, choice: dict[str, Any], chat: bool, *, whole: bool = False) -> dict[str, Any]:
-        kind = ("chat.completion" if chat else "text_completion") + ("" if whole or not chat else ".chunk")
-        return {"object": kind, "model": self.service.name, "choices": [{"index": 0, **choice}]}
+    def _event(self, choice: dict[str, Any]) -> dict[str, Any]:
+        kind = "text_completion" if "text" in choice else "chat.completion" + (".chunk" if "delta" in choice else "")
+        head = {"id": f"quietmind-{secrets.token_hex(8)}", "object": kind, "created": int(time.time())}
+        return {**head, "model": self.service.name, "choices": [{"index": 0, **choice}]}
 
     def _send(self, event: dict[str, Any]) -> None:
         self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
@@ -223,6 +235,10 @@ class Answering(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _refuse(self, refused: Refused) -> None:
+        if self._begun:  # too late for a status
+            with suppress(OSError):
+                self._send({"error": {"message": str(refused), "code": refused.status}})
+            return
         self._reply({"error": {"message": str(refused), "code": refused.status}}, refused.status)
 
 
@@ -244,8 +260,14 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         if isinstance(error, ConnectionError | TimeoutError):
             return
         traceback.print_exc()
-        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+        if error is not None and of_memory(error):
             _end("out of memory")
+
+
+def of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory ran out: Python's, or one of torch's allocators, in their words."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in words)
 
 
 def _usage(ended: Ended, length: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Piece:
-    """The next stretch of text."""
+    """The next stretch of text; empty where a token does not end a character."""
 
     text: str
 
@@ -166,7 +166,7 @@ class TransformersModel:
             tokens += self.encode(places.get(piece, piece), start=False, plain=piece in places)
         return tokens
 
-    def generate(self, tokens: Sequence[int], sampling: Sampling) -> Iterator[Progress | Piece | Ended]:
+    def generate(self, tokens: Sequence[int], sampling: Sampling) -> Generator[Progress | Piece | Ended]:
         """Yield the progress of the prompt, the text and the end. Leaving the iterator ends the generation."""
         import torch
 
@@ -190,8 +190,7 @@ class TransformersModel:
                 if said[-1] in self._ends:
                     reason = "stop"
                     break
-                if spoken := text.add(said):
-                    yield Piece(spoken)
+                yield Piece(text.add(said))  # of no length, too: whoever reads may have gone
                 if text.stopped:
                     break
         if rest := text.rest(said):
