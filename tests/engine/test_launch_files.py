@@ -30,6 +30,7 @@ from quietmind.engine.installed import find
 from quietmind.engine.launch_files import FORMS, Launch
 from quietmind.engine.launch_files.launch import Slot, arguments, refuse_unwritable, serving, usual_program
 from quietmind.engine.launch_files.posix import command
+from quietmind.engine.launch_files.posix import settings as settings_of
 from quietmind.engine.launch_files.systemd import UNIT
 from quietmind.machine.load import load_machine
 from quietmind.machine.probe import probe
@@ -57,6 +58,12 @@ def launch_of(path: str | Path = "/models/m.gguf", machine: str = "rtx-pro-6000-
     made, card = planned(machine, **asked)
     flags = tuple(str(Path(path)) if word == "/PATH" else word for word in made.flags)
     return Launch(replace(made, flags=flags), replace(card, path=Path(path)), ("/opt/llama-server",), "11434")
+
+
+def hard_launch(path: str) -> Launch:
+    """A launch of a model at ``path`` that is told the same path as a word of another option too."""
+    launch = launch_of(path)
+    return replace(launch, plan=replace(launch.plan, flags=(*launch.plan.flags, "--slot-save-path", path)))
 
 
 def words_of(launch: Launch, port: str = "8087", key: str = "KEY") -> list[str]:
@@ -109,8 +116,8 @@ def test_no_name_in_a_model_ends_the_comment_that_it_stands_in(form: str, name: 
 @example(HARD)
 @settings(max_examples=30, deadline=None)
 def test_a_shell_reads_exactly_the_words(path: str) -> None:
-    launch = launch_of(path)
-    script = f'MODEL={shlex.quote(path)} PORT=8087 key=KEY; set -- {command(serving(launch))}; printf "%s\\0" "$@"'
+    launch = hard_launch(path)
+    script = f'{settings_of(launch)}key=KEY; set -- {command(serving(launch))}; printf "%s\\0" "$@"'
     ran = subprocess.run(["sh", "-euc", script], capture_output=True, check=True)
     assert ran.stdout.decode().split("\0")[:-1] == words_of(launch)
 
@@ -120,7 +127,7 @@ def test_a_shell_reads_exactly_the_words(path: str) -> None:
 @example(HARD)
 @settings(max_examples=30, deadline=None)
 def test_the_service_manager_reads_exactly_the_words(path: str) -> None:
-    launch = launch_of(f"/{path}")
+    launch = hard_launch(f"/{path}")
     unit = FORMS["systemd"](launch)
     (command,) = re.findall(r"^ExecStart=(.*)$", unit, re.MULTILINE)
     assert systemd_words(command) == words_of(launch, key="/home/me/.local/state/quietmind/launch.key")
@@ -151,7 +158,7 @@ def systemd_words(line: str) -> list[str]:
 @settings(max_examples=30, deadline=None)
 def test_compose_reads_exactly_the_words(path: str) -> None:
     yaml = pytest.importorskip("yaml", reason="no YAML parser is installed")
-    launch = launch_of(f"/models/{path}/m.gguf")
+    launch = hard_launch(f"/models/{path}/m.gguf")
     engine = yaml.safe_load(FORMS["compose"](launch))["services"]["engine"]
     words = [word.replace("$$", "$") for word in (*engine["entrypoint"], *engine["command"])]
     inside = ["/app/llama-server", *words_of(launch, port="8080", key="/key/launch.key")[1:]]
@@ -170,7 +177,7 @@ def test_compose_reads_exactly_the_words(path: str) -> None:
 @example(HARD)
 @settings(max_examples=30, deadline=None)
 def test_python_reads_exactly_the_words(path: str) -> None:
-    launch = launch_of(path)
+    launch = hard_launch(path)
     names: dict[str, object] = {"__name__": "launch"}
     exec(compile(FORMS["python"](launch), "launch.py", "exec"), names)
     places = {"model": names["MODEL"], "host": "127.0.0.1", "port": "8087", "key_file": "KEY", "key_config": ""}
