@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from quietmind.engine.port import Engine
-    from quietmind.think.ask import Answer, Found, Loading, Text
+    from quietmind.think.answer import Answer, Event
     from quietmind.think.verify import Citation
     from quietmind.workspace.pack import Given
 
@@ -48,8 +48,10 @@ _STANDINGS = {
 
 @click.command()
 @click.argument("question")
-@click.option("--model", help="A model's name, file or hf:REPO/FILE (default: tiny).")
+@click.option("--model", help="A model's name, file or hf:REPO/FILE, or http://HOST:PORT#NAME (default: tiny).")
 @model_options
+@click.option("--allow-remote", multiple=True, metavar="HOST", help="Consent that notes are sent to this other host.")
+@click.option("--key-file", type=AnyPath(dir_okay=False), help="The file with the key of a model at an address.")
 @click.option("--passages", type=click.IntRange(1, 1000), help="Most passages to give the model (default: 6).")
 @click.option("--max-tokens", type=TOKENS, help="Longest answer in tokens (default: 512).")
 @click.option("--show", is_flag=True, help="Print the passages that the model was given.")
@@ -65,6 +67,8 @@ def ask(
     context: int | None,
     kv: str,
     threads: int | None,
+    allow_remote: tuple[str, ...],
+    key_file: Path | None,
     passages: int | None,
     max_tokens: int | None,
     show: bool,
@@ -75,6 +79,7 @@ def ask(
     """Answer QUESTION from the notes, with citations checked against the files."""
     from quietmind.plan.plan import Ask
     from quietmind.think.ask import ask as ask_archive
+    from quietmind.workspace.address import KEY_VARIABLE, connect_to, is_address
     from quietmind.workspace.launch import launch
     from quietmind.workspace.workspace import Workspace
 
@@ -83,8 +88,11 @@ def ask(
         raise UsageError(f"{shown_path(save)}: there is no such folder to save the answer in; make it first")
 
     def start_engine() -> Engine:
+        if is_address(wanted := model or settings.model):
+            key = key_file or (KEY_VARIABLE if KEY_VARIABLE in os.environ else None)
+            return connect_to(wanted, context=context, allow_remote=allow_remote, key=key, warn=_warn)
         asked = Ask(context, kv, threads=threads)
-        return launch(model or settings.model, asked, archive.logs, archive.folder, warn=_warn)
+        return launch(wanted, asked, archive.logs, archive.folder, warn=_warn)
 
     with Workspace(workspace) as archive:
         events = ask_archive(
@@ -107,9 +115,9 @@ def _warn(warning: str) -> None:
     click.echo(f"warning: {warning}", err=True)
 
 
-def _follow(events: Iterable[Loading | Found | Text | Answer], *, stream: bool) -> Answer:
+def _follow(events: Iterable[Event], *, stream: bool) -> Answer:
     """Show events as they come; return the answer."""
-    from quietmind.think.ask import Answer, Found, Loading
+    from quietmind.think.answer import Answer, Found, Loading, Text
 
     waiting, answer, shown = _Waiting(), None, False
     try:
@@ -119,11 +127,10 @@ def _follow(events: Iterable[Loading | Found | Text | Answer], *, stream: bool) 
                 waiting.start("loading the model")
             elif isinstance(event, Found):
                 if event.given:
-                    tokens = sum(given.tokens for given in event.given)
-                    waiting.start(f"reading {counted(len(event.given), 'passage')}, {tokens:,} tokens")
+                    waiting.start(f"reading {counted(len(event.given), 'passage')}, {event.tokens:,} tokens")
             elif isinstance(event, Answer):
                 answer = event
-            elif stream:
+            elif stream and isinstance(event, Text):
                 click.echo(visible(event.text), nl=False)
                 sys.stdout.flush()
                 shown = True

@@ -176,12 +176,12 @@ def _require_consent(scheme: str, host: str, allow_remote: Sequence[str]) -> Non
     if scheme == "http" and allowed & {host, f"https://{host}"}:
         raise UsageError(
             f"{host}: without TLS anybody on the way could read the notes; use https://, or consent to that with "
-            f"allow_remote = 'http://{host}'"
+            f"--allow-remote http://{host}"
         )
     wanted = host if scheme == "https" else f"http://{host}"
     raise UsageError(
         f"{host} is not this machine, and your notes would be sent to it; if you want that, say so with "
-        f"allow_remote = '{wanted}'"
+        f"--allow-remote {wanted}"
     )
 
 
