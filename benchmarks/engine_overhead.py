@@ -5,6 +5,7 @@
 Both ways go to the same child over the same Unix socket, in pairs of short runs, each pair in the other order than the
 one before. What is reported is the mean of the differences within the pairs with its 95 % confidence interval: what
 else the machine does hits both halves of a pair, so that the difference is seen where the runs themselves vary more.
+Beside it stands the processor time that our side of a token takes, which does not depend on what else runs.
 The direct way is a bare ``http.client`` that sends the prompt as text and reads lines. The last line printed is JSON.
 """
 
@@ -37,10 +38,11 @@ _RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class Run:
-    """Milliseconds to the first token, and milliseconds for each token after it."""
+    """Milliseconds to the first token, milliseconds for each token after it, and of our processor for each."""
 
     first_ms: float
     token_ms: float
+    processor_ms: float
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,22 @@ class SocketConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def timed(began: float, arrivals: list[float]) -> Run:
-    """Return the run that began and whose pieces arrived at these times, in seconds."""
-    return Run(1000 * (arrivals[0] - began), 1000 * (arrivals[-1] - arrivals[0]) / (len(arrivals) - 1))
+def timed(began: float, arrivals: list[tuple[float, float]]) -> Run:
+    """Return the run that began then. Each piece came at a time by the clock and one of the processor, in seconds."""
+    (first, spent), (last, spent_last) = arrivals[0], arrivals[-1]
+    pieces = len(arrivals) - 1
+    return Run(1000 * (first - began), 1000 * (last - first) / pieces, 1000 * (spent_last - spent) / pieces)
+
+
+def now() -> tuple[float, float]:
+    """Return the clock's time and this thread's processor time, in seconds."""
+    return time.perf_counter(), time.thread_time()
 
 
 def through_port(engine: LlamaEngine, request: Request) -> Run:
     """Generate as every caller does."""
     began = time.perf_counter()
-    return timed(began, [time.perf_counter() for item in engine.generate(request) if isinstance(item, Delta)])
+    return timed(began, [now() for item in engine.generate(request) if isinstance(item, Delta)])
 
 
 def directly(endpoint: Endpoint, request: Request) -> Run:
@@ -104,7 +113,7 @@ def directly(endpoint: Endpoint, request: Request) -> Run:
     arrivals = []
     for line in connection.getresponse():
         if line.startswith(b"data: ") and json.loads(line[6:])["content"]:
-            arrivals.append(time.perf_counter())
+            arrivals.append(now())
     connection.close()
     return timed(began, arrivals)
 
@@ -150,9 +159,13 @@ def main() -> None:
     token_ms = statistics.median(run.token_ms for run in direct)
     token = Estimate.of([ours.token_ms - theirs.token_ms for ours, theirs in zip(port, direct, strict=True)])
     loss = token.scaled(1 / token_ms)
+    spent = Estimate.of([ours.processor_ms - theirs.processor_ms for ours, theirs in zip(port, direct, strict=True)])
     print(f"first token: {first.mean:+.2f} ms ({first.low:+.2f} to {first.high:+.2f}) through the port, ", end="")
     print(f"of {statistics.median(run.first_ms for run in direct):.1f} ms directly ({len(port)} pairs)")
     print(f"each token: {loss.mean:+.2%} ({loss.low:+.2%} to {loss.high:+.2%}) of {token_ms:.1f} ms")
+    print(
+        f"our processor: {spent.mean:+.3f} ms ({spent.low:+.3f} to {spent.high:+.3f}) a token more than asked directly"
+    )
     result = {
         "benchmark": "engine_overhead",
         "model": arguments.model.name,
@@ -163,6 +176,7 @@ def main() -> None:
         "predicted": {"first_token_ms": PREDICTED_FIRST_TOKEN_MS, "decode_loss": PREDICTED_DECODE_LOSS},
         "first_token_overhead_ms": round(first.mean, 2),
         "first_token_overhead_ms_95": [round(first.low, 2), round(first.high, 2)],
+        "processor_ms_a_token": round(spent.mean, 4),
         "decode_loss": round(loss.mean, 4),
         "decode_loss_95": [round(loss.low, 4), round(loss.high, 4)],
     }

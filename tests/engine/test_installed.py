@@ -64,15 +64,19 @@ def test_llama_servers_flags_are_those_of_its_help(server: Path) -> None:
     }
 
 
-def test_the_environment_names_one_ahead_of_the_path(
+def test_the_environment_goes_before_the_settings_and_both_before_the_path(
     server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = script(tmp_path / "other" / "llama-server", server.read_text())
     monkeypatch.setenv("PATH", f"{other.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.delenv("QUIETMIND_LLAMA_SERVER", raising=False)
     assert find("llama-server").program == (str(other),)
-    monkeypatch.setenv("QUIETMIND_LLAMA_SERVER", str(server))
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f"llama_server = '{server}'\n")
+    monkeypatch.setenv("QUIETMIND_SETTINGS", str(settings))
     assert find("llama-server").program == (str(server),)
+    monkeypatch.setenv("QUIETMIND_LLAMA_SERVER", str(other))
+    assert find("llama-server").program == (str(other),)
 
 
 def test_a_program_that_is_no_llama_server_is_said(tmp_path: Path) -> None:

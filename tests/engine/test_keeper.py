@@ -212,6 +212,13 @@ def test_more_than_the_limit_is_told_apart_from_other_ends() -> None:
 
 
 @LINUX
+def test_where_there_is_no_control_group_each_process_is_held_to_its_own_memory() -> None:
+    script = f"from quietmind.engine import memory_limit; memory_limit.hold_to(200 << 20)\n{GLUTTON}"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.stderr.strip().endswith("MemoryError")
+
+
+@LINUX
 def test_what_fits_in_the_limit_runs_and_a_kill_under_a_limit_is_no_lack_of_memory() -> None:
     child = run("sh", "-c", "sleep 0.1; kill -KILL $$", memory_limit=200 << 20)
     assert child.ending(5) == "by SIGKILL"

@@ -17,7 +17,8 @@ class Settings:
     """What the file may say. None means: let the plan decide.
 
     ``context`` and ``max_tokens`` are tokens, ``passages`` the most passages that an answer is given. ``snapshot_gib``
-    is what all that was read may take on the disk, in GiB.
+    is what all that was read may take on the disk, in GiB. ``llama_server`` is the path of a llama-server to use ahead
+    of the one on PATH.
     """
 
     workspace: Path
@@ -28,6 +29,7 @@ class Settings:
     passages: int = 6
     max_tokens: int = 512
     snapshot_gib: int | None = None
+    llama_server: str | None = None
 
 
 _TYPES: dict[str, type] = {
@@ -39,6 +41,7 @@ _TYPES: dict[str, type] = {
     "passages": int,
     "max_tokens": int,
     "snapshot_gib": int,
+    "llama_server": str,
 }
 _KINDS = {str: "a text", int: "a whole number"}
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quietmind.base.errors import EngineMissing, EngineTooOld, UsageError
-from quietmind.base.paths import shown_path
+from quietmind.base.paths import expanded, settings_file, shown_path
+from quietmind.base.settings import load_settings
 from quietmind.plan.engines import engine_kind
 
 LLAMA_SERVER_VARIABLE = "QUIETMIND_LLAMA_SERVER"
@@ -121,8 +122,8 @@ def too_old(key: str, version: str, flag: str) -> EngineTooOld:
 
 
 def _program(key: str, name: str, given: Path | None) -> str:
-    """Return the path of a program: the one given, the one that the environment names, else from PATH."""
-    named = given or (Path(value) if (value := os.environ.get(LLAMA_SERVER_VARIABLE)) and name == key else None)
+    """Return the path of a program: the one given, the one that the person has named for it, else from PATH."""
+    named = given or (_named_llama_server() if key == "llama-server" else None)
     beside = Path(sys.executable).with_name(name)  # of a virtual environment that is not activated
     found = shutil.which(str(named)) if named else shutil.which(name) or shutil.which(str(beside))
     if found is None and named is not None:
@@ -130,6 +131,12 @@ def _program(key: str, name: str, given: Path | None) -> str:
     if found is None:
         raise EngineMissing(f"{engine_kind(key).title} is not installed (no {name} on PATH): {_INSTALL[key]}")
     return found
+
+
+def _named_llama_server() -> Path | None:
+    """Return the llama-server that the environment, or else the settings, name. Raises UsageError."""
+    named = os.environ.get(LLAMA_SERVER_VARIABLE) or load_settings(settings_file()).llama_server
+    return expanded(named) if named else None
 
 
 def _llama_server(program: str) -> Installed:

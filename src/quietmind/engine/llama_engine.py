@@ -333,11 +333,13 @@ class LlamaEngine:
             time.sleep(_LOOK_SECONDS)
 
     def _start_failure(self, ending: str) -> EngineError:
-        reason = " ".join((self._child.trouble() or (f"ended {ending}: " + " ".join(self._child.log_tail(1)))).split())
+        no_memory, trouble = self._child.out_of_memory(), self._child.trouble()
+        last = "" if no_memory else "".join(f": {line}" for line in self._child.log_tail(1))
+        reason = " ".join((trouble or f"ended {ending}{last}").split())
         shown, title = shown_path(self._serving.model_path), self._serving.title
         if ending == f"with exit status {MISSING}":
             return EngineMissing(f"{title} is not installed ({reason}): pip install 'quietmind[llamacpp]'")
-        if self._child.out_of_memory():
+        if no_memory:
             return OutOfMemoryAtStart(f"{shown}: {title} could not start ({reason}); {_SMALLER}")
         log = "its log" if self._serving.log is None else self._serving.log.name
         advice = next((advice for pattern, advice in _ADVICE if pattern.search(reason)), f"{log} says more")
