@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from quietmind.base.errors import EngineMissing, EngineTooOld, ModelNotFound, UsageError
 from quietmind.engine.installed import find
 from quietmind.engine.launch_files import FORMS, Launch
-from quietmind.engine.launch_files.launch import Slot, arguments, refuse_unwritable, serving, usual_program
+from quietmind.engine.launch_files.launch import OUR_SERVER, Slot, arguments, refuse_unwritable, serving, usual_program
 from quietmind.engine.launch_files.posix import command
 from quietmind.engine.launch_files.posix import settings as settings_of
 from quietmind.engine.launch_files.systemd import UNIT
@@ -435,7 +435,7 @@ def test_a_server_without_a_web_page_is_not_told_to_hide_it() -> None:
 def test_what_the_wheel_cannot_do_is_refused_before_a_file_is_written() -> None:
     ours = launch_of(experts_used=16)
     with pytest.raises(EngineTooOld, match="--engine llama-server"):
-        FORMS["shell"](replace(ours, plan=replace(ours.plan, engine_key="llama.cpp")))
+        FORMS["shell"](replace(ours, program=("python3", *OUR_SERVER)))
 
 
 @pytest.mark.parametrize("form", ["systemd", "compose"])

@@ -122,7 +122,8 @@ def _engine_service(launch: Launch, started: Serving, kind: str | None) -> str:
         + f"      test: {_HEALTH[launch.engine in OFFLOADING]}\n"
         + "      interval: 5s\n      timeout: 5s\n      retries: 3\n"
         + "      start_period: 1h # hundreds of gigabytes come from a disk\n"
-        + "    stop_grace_period: 20s\n\n"
+        + "    stop_grace_period: 20s\n"
+        + "    restart: on-failure:3\n\n"
     )
 
 
@@ -181,6 +182,7 @@ def _proxy_service(launch: Launch) -> str:
         "  door:\n"
         f"    image: {yaml_word(_PROXY_IMAGE)}\n"
         "    depends_on: [engine]\n"
+        "    restart: on-failure:3\n"
         "    networks: [sealed, loopback]\n"
         f'    ports: ["127.0.0.1:{launch.port}:{_INSIDE}"]\n'
         "    configs:\n      - source: door\n        target: /etc/nginx/nginx.conf\n\n"

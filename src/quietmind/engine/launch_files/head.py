@@ -14,6 +14,10 @@ from quietmind.plan.plan import DeviceUse
 
 # The first two lines of a Python file may declare its encoding; nothing that a model's file says stands there.
 _FIRST = "Written by quietmind from a plan: change the plan and write it again rather than edit it."
+# vllm/entrypoints/common/cli_args.py, api_key: everything but /v1, /v2 and /inference answers without it.
+_OPEN = {
+    "vllm": ("vLLM asks for the key below /v1 alone; its other paths answer whoever else works on this machine",),
+}
 
 
 def head(launch: Launch, stop: str, mark: str = "#") -> str:
@@ -28,7 +32,9 @@ def _lines(launch: Launch, stop: str) -> Iterator[str]:
     quantization = f", {launch.card.quantization}" if launch.card.quantization else ""
     yield f"model:    {plan.model} ({plan.arch}{quantization})"
     yield f"machine:  {plan.machine}" + (f", {launch.nodes} of them" if launch.nodes > 1 else "")
-    version = f", version {launch.version}" if launch.version else "; none was found here, so the version is unknown"
+    version = (
+        f", version {launch.version}" if launch.version else ", in a version that was not known when this was written"
+    )
     yield f"engine:   {engine_kind(launch.engine).title}{version}"
     yield f"context:  {plan.context:,} tokens" + (f" for each of {plan.sequences}" if plan.sequences > 1 else "")
     yield f"KV cache: {plan.kv_type}"
@@ -37,7 +43,7 @@ def _lines(launch: Launch, stop: str) -> Iterator[str]:
     for number, use in enumerate(_alike(plan.devices)):
         yield f"{'memory:' if not number else '':<9} {use}"
     yield f"speed:    {_speed(launch)}"
-    for warning in plan.warnings:
+    for warning in (*plan.warnings, *_OPEN.get(launch.engine, ())):
         yield f"warning:  {warning}"
     if plan.verdict == "tight":
         yield "warning:  memory is tight: it fits into the machine, but not comfortably into what was free"

@@ -125,7 +125,7 @@ def serving(launch: Launch, *, several: bool = False) -> Serving:
     refuse_unwritable(launch.model)
     planned = launch.words
     listen = ("--host", Slot.HOST, "--port", Slot.PORT)
-    if launch.engine == "llama.cpp":
+    if launch.program[1:] == OUR_SERVER:
         params_of(launch.plan.flags)  # which refuses what the wheel cannot do
     if launch.engine in OFFLOADING:
         quiet = (flag for flag in _QUIET if not launch.known or flag in launch.known)
