@@ -25,6 +25,7 @@ def test_every_command_has_its_section_with_an_example(name: str) -> None:
 def test_every_option_that_the_readme_names_exists() -> None:
     context = click.Context(cli)
     commands = [command for name in _COMMANDS if (command := cli.get_command(context, name))]
+    commands += [inner for group in commands if isinstance(group, click.Group) for inner in group.commands.values()]
     known = {option for command in [cli, *commands] for param in command.params for option in param.opts}
     ours = "\n".join(line for line in README.splitlines() if "llama-server" not in line)  # its flags are its own
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ours))

@@ -24,6 +24,11 @@ _COMMANDS = {
     "index": ("quietmind.cli.index", "Bring the index of a folder of notes up to date."),
     "search": ("quietmind.cli.search", "Find passages in the indexed notes."),
     "ask": ("quietmind.cli.ask", "Answer a question from the notes, with checked citations."),
+    "notebook": (
+        "quietmind.cli.notebook",
+        "Make and list notebooks: selections of notes that the model reads once.",
+    ),
+    "read": ("quietmind.cli.read", "Read the notebooks that are due, so that questions need not wait."),
     "plan": ("quietmind.cli.plan", "Say what a model takes in memory on this machine, before loading it."),
     "launch": (
         "quietmind.cli.launch",

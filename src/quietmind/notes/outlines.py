@@ -29,7 +29,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]+")
 
 _PASSAGES = (
-    "SELECT path, first_line, last_line, text, title, heading, body FROM passages"
+    "SELECT path, first_line, last_line, text, documents.title, passages.heading, body FROM passages"
     " JOIN documents ON documents.id = document JOIN lemmas ON lemmas.rowid = passages.id"
     " ORDER BY path, first_line"
 )

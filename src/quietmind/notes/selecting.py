@@ -77,6 +77,15 @@ def passages_of(
     ]
 
 
+def sample(connection: sqlite3.Connection, count: int, below: Path | None = None) -> list[Passage]:
+    """Return at most ``count`` passages, spread evenly over all notes or over those below a path."""
+    notes = notes_below(connection, below) if below is not None else _indexed(connection, _ALL, ())
+    chosen = [notes[number * len(notes) // count] for number in range(count)] if len(notes) > count else notes
+    passages = [passage for note in chosen for passage in passages_of(connection, note.path)]
+    step = max(1, len(passages) // count)
+    return passages[::step][:count]
+
+
 def _indexed(connection: sqlite3.Connection, query: str, given: tuple[object, ...]) -> list[Indexed]:
     return [Indexed(Path(os.fsdecode(path)), *others) for path, *others in connection.execute(query, given)]
 

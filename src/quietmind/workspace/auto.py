@@ -6,8 +6,9 @@ stretches of whole passages, which the division sees as files of a folder of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from quietmind.base.errors import ContextOverflow
@@ -25,6 +26,9 @@ _FRAME_CHARS = 8
 _TEMPLATE_TOKENS = 32
 # An estimate may be so wrong without a notebook overflowing.
 _SURE = 0.95
+
+# Staying as they were may cost so many times the notebooks that a new division would need.
+_STABLE_AT_MOST = 1.5
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def calibrated(engine: Engine, passages: Sequence[Passage]) -> Rates:
         cyrillic, other = (ct * oo - ot * co) / determinant, (ot * cc - ct * co) / determinant
     else:  # one script alone, or both always in the same proportion
         cyrillic = other = sum(t for _, _, t in points) / max(1, sum(c + o for c, o, _ in points))
-    if cyrillic <= 0 or other <= 0:
+    if cyrillic <= 0 or other <= 0:  # no texts, or too odd ones
         return ASSUMED
     return Rates(cyrillic, other, f"measured with the model's tokenizer on {len(points):,} passages")
 
@@ -103,11 +107,15 @@ def room_in(context: int, rates: Rates) -> int:
 
 
 def divided(
-    notes: Sequence[Outline], rates: Rates, context: int, existing: Mapping[str, Sequence[Member]] | None = None
+    notes: Sequence[Outline],
+    rates: Rates,
+    context: int,
+    existing: Mapping[str, Sequence[Member]] | None = None,
+    taken: Collection[str] = (),
 ) -> Division:
     """Return ``notes`` divided into notebooks for ``context``. ``existing`` are those of the division before.
 
-    Raises ContextOverflow where not even the smallest passage of any note fits.
+    No new one gets a name that is ``taken``. Raises ContextOverflow where not even the smallest passage fits.
     """
     budget = room_in(context, rates)
     smallest = min((rates.tokens([size]) for note in notes for size in note.sizes), default=0)
@@ -125,14 +133,18 @@ def divided(
             pieces[key] = member, tokens
             units.append(Note(key, tokens, outline.links, outline.words))
     before = {name: [_key(member) for member in members] for name, members in (existing or {}).items()}
+    named = divide(units, budget, before)
+    if before and len(named) > 1 + _STABLE_AT_MOST * len(fresh := divide(units, budget)):
+        named = fresh  # the context has grown, or many notes are gone
+    names = {name: _free(name, {*taken, *named}) if name in taken else name for name in named}
     parts = [
         Part(
-            name,
+            names[name],
             tuple(pieces[key][0] for key in keys),
             len({pieces[key][0].path for key in keys}),
             sum(pieces[key][1] for key in keys),
         )
-        for name, keys in divide(units, budget, before).items()
+        for name, keys in named.items()
     ]
     stretches = [member.path for member, _ in pieces.values() if member.first_line is not None]
     return Division(
@@ -158,6 +170,10 @@ def _pieces(outline: Outline, rates: Rates, stretch: int, budget: int) -> Iterat
         taken.append(size)
     member = Member(outline.path, taken[0].first_line)
     yield _key(member), member, rates.tokens(taken)
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    return next(free for n in count(2) if (free := f"{name} {n}") not in taken)
 
 
 def _key(member: Member) -> Path:

@@ -131,7 +131,13 @@ def launch(
     ``warn`` is told, in a line each, what the person should know of the plan. Raises what ``prepare`` raises,
     DoesNotFit, EngineError.
     """
-    start = prepare(name, ask, workspace, warn)
+    return started(prepare(name, ask, workspace, warn), logs, workspace, warn)
+
+
+def started(
+    start: Start, logs: Path, workspace: Path | None = None, warn: Callable[[str], None] = lambda _: None
+) -> Engine:
+    """Start what was planned; see :func:`launch`. Raises DoesNotFit, EngineError."""
     if start.plan.verdict == "tight":
         warn(f"memory is tight: {start.plan.model} takes nearly all that is free now; see `quietmind plan`")
     for warning in start.plan.warnings:

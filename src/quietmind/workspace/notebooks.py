@@ -143,6 +143,14 @@ class Notebooks:
             )
             return {digest: tuple(array("I", ids)) for digest, ids in rows}
 
+    def texts_kept(self, name: str) -> int:
+        """Return of how many texts of a notebook the tokens are kept: of those that its last layout had room for."""
+        with translated(self._path):
+            (count,) = self._connection.execute(
+                "SELECT count(*) FROM notebook_tokens WHERE notebook = ?", (self._key(name),)
+            ).fetchone()
+            return int(count)
+
     def _current(self, source: Source, members: Sequence[Member]) -> dict[Member, Version]:
         """Return what belongs to a notebook now, and the state of each."""
         if source.kind == "query":

@@ -52,14 +52,14 @@ class ReadReport:
     refused: tuple[str, ...] = ()
 
 
-def restore(engine: Engine, store: Store, fingerprint: Fingerprint, tokens: list[int], least: int = 1) -> Restored:
+def restore(engine: Engine, store: Store, fingerprint: Fingerprint, tokens: list[int], more_than: int = 0) -> Restored:
     """Have ``engine`` hold the longest stored beginning of ``tokens``. Snapshots that are damaged are passed over.
 
-    One that shares fewer than ``least`` tokens is not worth unpacking: all notebooks begin with the same head.
+    Only one that shares ``more_than`` so many tokens is worth unpacking: all notebooks begin with the same head.
     """
     began = time.monotonic()
     refused: list[str] = []
-    while (match := store.find(fingerprint, tokens)) is not None and match.common >= least:
+    while (match := store.find(fingerprint, tokens)) is not None and match.common > more_than:
         with store.scratch() as folder:
             file = folder / "cache"
             try:
@@ -105,7 +105,7 @@ def read(
     """
     began = time.monotonic()
     tokens = layout.prefix_tokens()
-    held = restore(engine, store, fingerprint, tokens, least=len(layout.prefix_tokens(1)))
+    held = restore(engine, store, fingerprint, tokens, more_than=len(layout.prefix_tokens(1)) - 1)
     progress.begin(f"{label}: reading", len(tokens))
     progress.advance(held.tokens)
     run = _Run(held.tokens, held.seconds, held.snapshot)

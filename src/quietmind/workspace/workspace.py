@@ -15,11 +15,12 @@ from quietmind.base.sqlite import connect, database_exists, translated
 from quietmind.notes.index import Forgotten, Index, Report
 from quietmind.notes.outlines import Outline, outlines
 from quietmind.notes.search import search
+from quietmind.notes.selecting import sample
 from quietmind.workspace.notebooks import Notebooks
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 
 if TYPE_CHECKING:
-    from quietmind.notes.document import Hit
+    from quietmind.notes.document import Hit, Passage
 
 
 class Workspace:
@@ -71,6 +72,11 @@ class Workspace:
         """Return what the indexed notes are about, all or those at or below a path. Raises WorkspaceError."""
         with translated(self.folder / DATABASE):
             return outlines(self._connection, below)
+
+    def sample(self, below: Path | None = None, count: int = 200) -> list[Passage]:
+        """Return ``count`` passages, spread evenly over all or over those below a path. Raises WorkspaceError."""
+        with translated(self.folder / DATABASE):
+            return sample(self._connection, count, below)
 
     def roots(self) -> list[Path]:
         """Return the folders of notes that are indexed here."""
