@@ -40,6 +40,9 @@ SWITCHES: Mapping[str, str] = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_DO_NOT_TRACK": "1",
     "VLLM_HOST_IP": "127.0.0.1",  # else it asks the routing table, which has nothing to say in here
+    # Workers of one machine meet on the loopback, which is all there is, or all that they may listen on.
+    "NCCL_SOCKET_IFNAME": "lo",
+    "GLOO_SOCKET_IFNAME": "lo",
     "VLLM_USE_MODELSCOPE": "False",
     "SGLANG_USE_MODELSCOPE": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
