@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,7 @@ SEQUENCES = (1, 4)
 QUICK_MODELS = ("qwen3-30b-a3b", "qwen3-235b-a22b-2507", "gemma-3-27b", "deepseek-v3", "llama-3.1-8b")
 CHECKPOINTS = ("BF16", "FP8", "GPTQ-INT4", "AWQ-INT4")
 MISSING = "/there is no such model.gguf"
+ATTEMPTS = 5  # ending at once, about one in a hundred servers of some builds loses all that it has logged
 PARSERS = 2  # processes at a time
 
 Words = tuple[str, ...]
@@ -59,17 +61,19 @@ Words = tuple[str, ...]
 
 @dataclass
 class Verdicts:
-    """What a parser said. ``refused`` holds what was wrong and how many commands had it."""
+    """What a parser said. ``refused`` holds what was wrong and how many commands had it, ``examples`` one of them."""
 
     engine: str
     version: str
     commands: int = 0
     accepted: int = 0
     refused: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, Words] = field(default_factory=dict)
     note: str = ""
 
-    def take(self, problems: Sequence[str]) -> None:
+    def take(self, words: Words, problems: Sequence[str]) -> None:
         """Count one command with its problems."""
+        self.examples |= {problem: words for problem in problems if problem not in self.examples}
         self.commands += 1
         self.accepted += not problems
         self.refused.update(problems)
@@ -133,7 +137,7 @@ def llama_server(program: Path, found: set[Words], every: bool) -> Verdicts:
         parsed = [[words] for words in found] if every else list(_forms(found).values())
         for group, problems in zip(parsed, pool.map(partial(_extremes, program, known, key.name), parsed), strict=True):
             for words in group:
-                verdicts.take([*problems, *_unknown(words, known)])
+                verdicts.take(words, [*problems, *_unknown(words, known)])
     return verdicts
 
 
@@ -164,14 +168,18 @@ def _parsed(program: Path, words: Words, key: str) -> list[str]:
     given = [key if word == "/a file" else word for word in words]
     if "-dev" in given and given[given.index("-dev") + 1] != "none":
         del given[given.index("-dev") : given.index("-dev") + 2]
-    ran = subprocess.run(
-        [program, *given], capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
-    )
-    said = ran.stdout + ran.stderr
+    said = ""
+    for _ in range(ATTEMPTS):
+        ran = subprocess.run(
+            [program, *given], capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
+        )
+        said = ran.stdout + ran.stderr
+        if said.strip():
+            break
     if f"loading model '{MISSING}'" in said:
         return []
     errors = [re.sub(r"^[\d.]+ ", "", line) for line in said.splitlines() if "error" in line.lower()]
-    return [errors[0] if errors else f"ended with {ran.returncode} before it looked for the model"]
+    return [errors[0] if errors else "ended before it looked for the model"]
 
 
 def our_child(found: set[Words]) -> Verdicts:
@@ -192,7 +200,7 @@ def our_child(found: set[Words]) -> Verdicts:
             fill(library, library.CommonParams(), values)
         except (QuietmindError, TypeError, AttributeError, ValueError, OverflowError) as error:
             problems = [f"{type(error).__name__}: {error}"]
-        verdicts.take(problems)
+        verdicts.take(words, problems)
     return verdicts
 
 
@@ -201,7 +209,7 @@ def from_wheel(engine: str, wheel: Path, found: set[Words]) -> Verdicts:
     version, options = (vllm_options if engine == "vllm" else sglang_options)(wheel)
     verdicts = Verdicts(engine, version)
     for words in sorted(found):
-        verdicts.take(refused(words, options, positional=1 if engine == "vllm" else 0))
+        verdicts.take(words, refused(words, options, positional=1 if engine == "vllm" else 0))
     return verdicts
 
 
@@ -229,7 +237,7 @@ def show(verdicts: Sequence[Verdicts]) -> None:
         print(f"{each.engine:<14}{each.version:<10}{each.commands:>9,}{each.accepted:>10,}{refusals:>9,}  {each.note}")
     for each in verdicts:
         for problem, count in each.refused.most_common():
-            print(f"  {each.engine} {each.version}: {count:,} x {problem}")
+            print(f"  {each.engine} {each.version}: {count:,} x {problem}, as of {shlex.join(each.examples[problem])}")
 
 
 def main() -> None:
