@@ -9,7 +9,8 @@ import pytest
 
 from quietmind.base.errors import ContextOverflow, EngineCrashed, NothingIndexed, UsageError
 from quietmind.engine.fake import Crash, FakeEngine, Step
-from quietmind.think.ask import Answer, Found, Loading, Text, ask
+from quietmind.think.answer import Answer, Found, Loading, Text
+from quietmind.think.ask import ask
 from quietmind.think.verify import Standing
 from quietmind.workspace.workspace import Workspace
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from quietmind.think.sentences import Claim, ClaimStream
-from quietmind.think.support import Support, closest, find_support, is_claim
+from quietmind.think.support import Support, closest, is_claim
 from quietmind.think.verify import Citation, Verifier
+from quietmind.think.witnesses import Witnesses
 from quietmind.workspace.pack import Given
 
 # Stands behind a sentence that no passage supports.
@@ -20,18 +22,37 @@ _LOOP = re.compile(r"(.{6,80}?)\1{4,}\Z", re.DOTALL)
 _LOOP_CHARS = 480
 
 
+@dataclass(frozen=True)
+class Borne:
+    """A sentence of an answer and a passage that supports it."""
+
+    sentence: str
+    given: Given
+    support: Support
+
+    @property
+    def quote(self) -> str:
+        """The words that bear the sentence."""
+        return self.given.passage.text[self.support.start : self.support.end]
+
+
 class Draft:
     """Takes the text of the model as it comes, gives back what to show, and keeps what was found out about it.
 
-    ``text`` is all that was shown. ``unsupported`` holds the sentences that no given passage supports.
+    ``text`` is all that was shown. ``unsupported`` holds the sentences that no given passage supports, ``borne`` the
+    others, once for each passage that does. ``nearest`` are those of ``given`` that come closest to the question, best
+    first: without a word, all in their order.
     """
 
-    def __init__(self, given: tuple[Given, ...]) -> None:
+    def __init__(self, given: Sequence[Given], nearest: Sequence[Given] | None = None) -> None:
         self.text = ""
         self.unsupported: list[str] = []
+        self.borne: list[Borne] = []
         self._given = given
+        self._nearest = given if nearest is None else nearest
+        self._places = {each.number: place for place, each in enumerate(given)}
+        self._witnesses = Witnesses([(each.passage.text, each.passage.place) for each in given])
         self._stream = ClaimStream()
-        self._borne: list[tuple[Given, Support, str]] = []
         self._sentences: set[str] = set()
         self._repeated = False
 
@@ -68,14 +89,19 @@ class Draft:
         self._sentences.add(key)
         if not is_claim(claim.text):
             return ""
-        named = [given for given in self._given if given.number in claim.marks]
-        others = [given for given in self._given if given.number not in claim.marks]
-        borne = (_bearing(named, claim) or _bearing(others, claim)[:1]) if judged else []
+        borne = self._bearing(claim) if judged else []
         if not borne:
             self.unsupported.append(claim.text)
             return f" {UNSUPPORTED_MARK}"
-        self._borne += [(given, support, claim.text) for given, support in borne]
-        return " " + "".join(f"[{given.number}]" for given, _ in borne)
+        self.borne += borne
+        return " " + marks(borne)
+
+    def _bearing(self, claim: Claim) -> list[Borne]:
+        named = [self._places[mark] for mark in claim.marks if mark in self._places]
+        found = self._witnesses.among(claim.text, named)
+        if not found and (best := self._witnesses.best(claim.text, but=named)) is not None:
+            found = [best]
+        return [Borne(claim.text, self._given[place], support) for place, support in found]
 
     def citations(self, question: str) -> tuple[Citation, ...]:
         """Return a citation for each stretch of a note that the answer rests on, checked against the files now.
@@ -83,29 +109,34 @@ class Draft:
         Whatever the model said, the words of the best passages that come closest to ``question`` are among them; those
         that bear no sentence have an empty ``supports``.
         """
-        borne: dict[tuple[int, int, int], list[str]] = {}
-        for given, support, sentence in self._borne:
-            borne.setdefault((given.number, support.start, support.end), []).append(sentence)
-        for given in self._given[: _CLOSEST_BESIDE if borne else _CLOSEST_INSTEAD]:
-            near = closest(question, given.passage.text)
-            borne.setdefault((given.number, near.start, near.end), [])
-        passages = {given.number: given.passage for given in self._given}
-        verifier = Verifier()
-        citations = []
-        for (number, start, end), sentences in borne.items():
-            passage = passages[number]
-            quote = passage.text[start:end]
-            standing, first, last = verifier.check(passage, quote)
-            supports = tuple(dict.fromkeys(sentences))
-            citations.append(Citation(number, passage.path, first, last, quote, standing, supports))
-        return tuple(sorted(citations, key=lambda found: (not found.supports, found.number, found.first_line)))
+        return cited(self.borne, self._nearest, question)
 
 
-def _bearing(given: Sequence[Given], claim: Claim) -> list[tuple[Given, Support]]:
-    """Return the passages that support the claim, the one that holds most of its words first."""
-    found = [
-        (one, support)
-        for one in given
-        if (support := find_support(claim.text, one.passage.text, one.passage.place)) is not None
-    ]
-    return sorted(found, key=lambda pair: -pair[1].share)
+def marks(borne: Sequence[Borne]) -> str:
+    """Return the marks that stand behind a sentence which these bear."""
+    return "".join(f"[{number}]" for number in dict.fromkeys(each.given.number for each in borne))
+
+
+def cited(borne: Sequence[Borne], nearest: Sequence[Given], question: str) -> tuple[Citation, ...]:
+    """Return the citations of an answer in which ``borne`` are borne, checked against the files now.
+
+    The words of the first of ``nearest`` that come closest to ``question`` are among them.
+    """
+    places: dict[tuple[int, int, int], list[str]] = {}
+    passages = {each.number: each.passage for each in nearest}
+    for each in borne:
+        key = (each.given.number, each.support.start, each.support.end)
+        passages[each.given.number] = each.given.passage
+        places.setdefault(key, []).append(each.sentence)
+    for given in nearest[: _CLOSEST_BESIDE if places else _CLOSEST_INSTEAD]:
+        near = closest(question, given.passage.text)
+        places.setdefault((given.number, near.start, near.end), [])
+    verifier = Verifier()
+    citations = []
+    for (number, start, end), sentences in places.items():
+        passage = passages[number]
+        quote = passage.text[start:end]
+        standing, first, last = verifier.check(passage, quote)
+        supports = tuple(dict.fromkeys(sentences))
+        citations.append(Citation(number, passage.path, first, last, quote, standing, supports))
+    return tuple(sorted(citations, key=lambda found: (not found.supports, found.number, found.first_line)))

@@ -21,6 +21,9 @@ class _Wording:
     system: str
     notes: str
     question: str
+    behind: str
+    compose: str
+    statements: str
 
 
 _WORDINGS: dict[Language, _Wording] = {
@@ -33,6 +36,16 @@ _WORDINGS: dict[Language, _Wording] = {
         ),
         notes="Notes:",
         question="Question:",
+        behind=(
+            "Answer in English, briefly, from the numbered notes alone. After each sentence write the number of the "
+            "note that it comes from in square brackets, like [1]."
+        ),
+        compose=(
+            "You join statements into one answer. Use every statement, add nothing, and keep their exact names, "
+            "numbers and words. After each sentence write the numbers of the statements that it comes from in square "
+            "brackets, like [1]. Answer in English."
+        ),
+        statements="Statements:",
     ),
     "ru": _Wording(
         system=(
@@ -43,6 +56,16 @@ _WORDINGS: dict[Language, _Wording] = {
         ),
         notes="Заметки:",
         question="Вопрос:",
+        behind=(
+            "Ответь по-русски, кратко, только по пронумерованным заметкам. После каждого предложения поставь в "
+            "квадратных скобках номер заметки, из которой оно взято, например [1]."
+        ),
+        compose=(
+            "Ты соединяешь утверждения в один ответ. Используй каждое утверждение, ничего не добавляй, сохраняй точные "
+            "названия, числа и слова. После каждого предложения ставь в квадратных скобках номера утверждений, из "
+            "которых оно взято, например [1]. Отвечай по-русски."
+        ),
+        statements="Утверждения:",
     ),
 }
 
@@ -65,4 +88,23 @@ def conversation(question: str, given: Sequence[Given]) -> list[Message]:
     return [
         Message("system", wording.system),
         Message("user", f"{wording.notes}\n\n{notes}\n{wording.question} {question.strip()}"),
+    ]
+
+
+def behind_notebook(question: str) -> str:
+    """Return what stands behind a notebook's notes: the question, and how and in which language to answer it.
+
+    What stands before them is the same for all questions (workspace.layout).
+    """
+    wording = _WORDINGS[language_of(question)]
+    return f"\n{wording.question} {question.strip()}\n\n{wording.behind}"
+
+
+def composing(question: str, statements: Sequence[str]) -> list[Message]:
+    """Return the messages that ask for one answer made of ``statements``, each with its marks."""
+    wording = _WORDINGS[language_of(question)]
+    listed = "\n".join(statements)
+    return [
+        Message("system", wording.compose),
+        Message("user", f"{wording.statements}\n\n{listed}\n\n{wording.question} {question.strip()}"),
     ]

@@ -1,0 +1,87 @@
+"""What the model is given to answer from: passages that were found, or a whole notebook, each with its prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from quietmind.base.errors import ContextOverflow
+from quietmind.engine.port import Engine
+from quietmind.notes.document import Hit
+from quietmind.think.prompts import behind_notebook, conversation
+from quietmind.think.support import closest
+from quietmind.workspace.choose import Held
+from quietmind.workspace.pack import Given, pack
+
+# Less room than this holds no answer: a sentence or two with their marks.
+LEAST_ANSWER = 64
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Passages and the prompt that asks of them. ``nearest`` of ``given`` come closest to the question, best first.
+
+    The engine has yet to read ``unread`` tokens of the passages. ``cut_at`` says what bounds the answer, for one that
+    reaches its ``max_tokens``. ``held`` is the notebook whose prompt this is.
+    """
+
+    given: tuple[Given, ...]
+    nearest: tuple[Given, ...]
+    prompt: str
+    unread: int
+    max_tokens: int
+    cut_at: str
+    held: Held | None = None
+
+
+def passages_sheet(engine: Engine, question: str, hits: Sequence[Hit], max_tokens: int) -> Sheet:
+    """Pack what of ``hits`` fits beside the question and ``max_tokens`` of answer. Raises ContextOverflow."""
+    bare = len(engine.tokenize(engine.render(conversation(question, ()))))
+    budget = engine.context - max_tokens - bare
+    given = pack(
+        hits,
+        budget,
+        count=lambda text: len(engine.tokenize(text)),
+        focus=lambda text: closest(question, text).start,
+    )
+    while given:
+        prompt = engine.render(conversation(question, given))
+        if len(engine.tokenize(prompt)) + max_tokens <= engine.context:
+            tokens = sum(each.tokens for each in given)
+            return Sheet(given, given, prompt, tokens, max_tokens, f"--max-tokens {max_tokens}")
+        given = given[:-1]
+    raise ContextOverflow(
+        f"the question takes {bare:,} tokens and {max_tokens:,} are kept for the answer, which leaves no room for "
+        f"notes in a context of {engine.context:,}; ask more briefly or give a larger --context",
+        needed=bare + max_tokens,
+        context=engine.context,
+    )
+
+
+def notebook_sheet(engine: Engine, question: str, held: Held, hits: Sequence[Hit], max_tokens: int) -> Sheet:
+    """Ask ``question`` of the whole notebook. Where ``max_tokens`` do not fit behind it, the answer may take fewer.
+
+    Raises ContextOverflow where hardly any are left.
+    """
+    layout, name = held.layout, held.notebook.name
+    scores = {(hit.passage.path, hit.passage.first_line): hit.score for hit in hits}
+    given = tuple(
+        Given(block.number, block.passage, scores.get((block.passage.path, block.passage.first_line), 0.0), len(tokens))
+        for block, tokens in zip(layout.blocks, layout.tokens[1:], strict=True)
+    )
+    nearest = tuple(sorted((each for each in given if each.score), key=lambda each: -each.score))
+    prompt = layout.asking(behind_notebook(question))
+    needed, prefix = len(engine.tokenize(prompt)), sum(map(len, layout.tokens))
+    room = engine.context - needed
+    if room < min(max_tokens, LEAST_ANSWER):
+        raise ContextOverflow(
+            f"notebook {name!r} takes {prefix:,} tokens and the question {needed - prefix:,}, which leaves no room for "
+            f"an answer in a context of {engine.context:,}; ask more briefly, or of passages with --passages",
+            needed=needed + min(max_tokens, LEAST_ANSWER),
+            context=engine.context,
+        )
+    tokens, cut_at = max_tokens, f"--max-tokens {max_tokens}"
+    if room < max_tokens:
+        tokens, cut_at = room, f"{room:,} tokens, all that a context of {engine.context:,} holds behind the notebook"
+    there = prefix if held.read else held.restored.tokens if held.restored else 0
+    return Sheet(given, nearest, prompt, prefix - there, tokens, cut_at, held)
