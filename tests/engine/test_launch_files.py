@@ -329,6 +329,15 @@ def test_a_key_that_others_may_read_and_a_model_that_vanished_are_one_line(form:
     assert re.fullmatch(r".*launch\.key: others may read this key; make it yours alone with chmod 600\n", said())
 
 
+def test_a_port_that_is_none_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "launch.py"
+    file.write_text(FORMS["python"](launch_of()), encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, file], env=os.environ | {"PORT": "http"}, capture_output=True, check=False, text=True
+    )
+    assert ran.stderr == "launch.py: PORT=http: is no port; give a number from 1024 to 65535\n"
+
+
 def test_a_port_in_use_is_one_line(real: Launch, tmp_path: Path) -> None:
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -377,6 +386,13 @@ def test_engines_that_shard_are_composed_with_their_gpus_and_the_whole_cache_of_
     assert "ports" not in found
     assert services["door"]["ports"] == ["127.0.0.1:8087:8080"]
     assert services["key"]["network_mode"] == "none"
+
+
+def test_containers_get_the_image_of_their_accelerator_and_none_for_apple() -> None:
+    assert 'llama.cpp:server-cuda"' in FORMS["compose"](launch_of())
+    assert 'llama.cpp:server"' in FORMS["compose"](launch_of(machine="2x-epyc-9575f-1.5tb"))
+    with pytest.raises(UsageError, match="--as shell"):
+        FORMS["compose"](launch_of(machine="mac-studio-m3-ultra-512"))
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])

@@ -8,6 +8,7 @@ stands on that network and on an ordinary one, and publishes the loopback's port
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from quietmind.base.errors import UsageError
@@ -26,8 +27,8 @@ from quietmind.engine.launch_files.launch import (
 from quietmind.engine.launch_files.posix import MAKE_KEY
 
 # The versions whose flags benchmarks/flags_accepted.py has checked; used where none is installed to go by.
-VLLM_VERSION = "0.33.0"
-SGLANG_VERSION = "0.5.23"
+_CHECKED = {"vllm": "0.33.0", "sglang": "0.5.23"}
+_IMAGES = {"vllm": "vllm/vllm-openai", "sglang": "lmsysorg/sglang"}
 # llama.cpp's own images (docs/docker.md of llama.cpp); their build number is not ours to know, so the moving tag.
 _LLAMA_IMAGE = "ghcr.io/ggml-org/llama.cpp:server"
 _LLAMA_VARIANTS = {"cuda": "-cuda", "rocm": "-rocm"}
@@ -42,6 +43,7 @@ _MODELS = "/models"
 def render_compose(launch: Launch) -> str:
     """Return the compose file. Raises UsageError where Docker cannot reach the plan's devices."""
     require_whole_path(launch)
+    launch = replace(launch, version=launch.version or _CHECKED.get(launch.engine))
     started = serving(launch)
     kinds = {use.device.rstrip("0123456789") for use in launch.plan.devices} & {"cuda", "rocm", "metal"}
     if "metal" in kinds:
@@ -53,6 +55,7 @@ def render_compose(launch: Launch) -> str:
         head(launch, "docker compose -f THIS-FILE down")
         + f"# start:    docker compose -f THIS-FILE up -d --wait; it answers on http://127.0.0.1:{launch.port}/v1\n"
         + "# key:      docker compose -f THIS-FILE exec engine cat /key/launch.key; made at the first start\n"
+        + "# images:   of tags that move; once it runs, pin them by their digests (docker compose images)\n"
         + "\nname: quietmind\n\nservices:\n"
         + _key_service(launch, started, kind)
         + _engine_service(launch, started, kind)
@@ -63,12 +66,9 @@ def render_compose(launch: Launch) -> str:
 
 def image(launch: Launch, kind: str | None) -> str:
     """Return the official image for the engine and the kind of accelerator."""
-    version = launch.version if launch.version and launch.version[0].isdigit() else None
-    if launch.engine == "vllm":
-        return f"vllm/vllm-openai:v{version or VLLM_VERSION}"
-    if launch.engine == "sglang":
-        return f"lmsysorg/sglang:v{version or SGLANG_VERSION}"
-    return _LLAMA_IMAGE + _LLAMA_VARIANTS.get(kind or "", "")
+    if launch.engine in OFFLOADING:
+        return _LLAMA_IMAGE + _LLAMA_VARIANTS.get(kind or "", "")
+    return f"{_IMAGES[launch.engine]}:v{launch.version}"
 
 
 def _key_service(launch: Launch, started: Serving, kind: str | None) -> str:

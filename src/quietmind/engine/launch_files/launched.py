@@ -37,7 +37,10 @@ _end_asked: list[int] = []  # the signals that came
 
 def main() -> int:
     """Start the engine, say where it answers, and stay until it or this program is ended. Return the exit code."""
-    port = int(os.environ.get("PORT") or PORT)
+    given = os.environ.get("PORT") or str(PORT)
+    if not given.isdecimal() or not 0 < int(given) < 65536:
+        return failed(f"PORT={given}: is no port; give a number from 1024 to 65535")
+    port = int(given)
     model = os.environ.get("MODEL") or MODEL
     if not Path(model).exists():
         return failed(f"{model}: there is no such model here; set MODEL to its path")
@@ -60,7 +63,12 @@ def main() -> int:
     for number in _ENDING:
         signal.signal(number, lambda number, _: _end_asked.append(number))  # and no exception anywhere
     try:
-        engine = subprocess.Popen(words, env=environment, start_new_session=True, preexec_fn=_bound)  # noqa: PLW1509  (no threads here)
+        engine = subprocess.Popen(
+            words,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=_bound,  # noqa: PLW1509  (there are no threads yet)
+        )
     except OSError as error:
         return failed(f"{words[0]}: cannot be started ({error.strerror}); install the engine")
     try:
