@@ -295,6 +295,17 @@ def test_memory_that_runs_out_is_told_apart(folder: Path) -> None:
         transformers.start(serving(folder, memory_limit=100 << 20))
 
 
+@pytest.mark.parametrize(("key", "said"), [("", "no key"), ("secret", "where to listen")])
+def test_it_listens_nowhere_without_a_key_or_a_place(folder: Path, key: str, said: str) -> None:
+    words = [*serving(folder).command, f"name={folder.name}"]
+    sources = str(Path(transformers.__file__).parents[2])
+    ran = subprocess.run(
+        words, input=f"{key}\n", capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": sources}
+    )
+    assert ran.returncode == 1
+    assert said in ran.stderr
+
+
 def test_a_damaged_model_ends_the_start(folder: Path, tmp_path: Path) -> None:
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes()[: 5000 if file.suffix == ".safetensors" else None])

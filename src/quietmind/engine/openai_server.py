@@ -38,6 +38,11 @@ _READY_SECONDS = 30.0  # SGLang answers /health after it has generated a token
 _LOG_LINES = 4000
 
 
+# Where the workers of one machine meet: in a network of its own there is nothing but the loopback, and outside of it
+# nobody else should be met. Gloo and NCCL look for another interface first.
+MEETING_ON_LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+
+
 @dataclass(frozen=True)
 class Way:
     """How a server of one kind is started.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quietmind.engine.openai_engine import OpenAIEngine
-from quietmind.engine.openai_server import Serving, Way, start_server
+from quietmind.engine.openai_server import MEETING_ON_LOOPBACK, Serving, Way, start_server
 
 LOG_NAME = "sglang.log"
 
@@ -27,6 +27,8 @@ def start(serving: Serving, flags: frozenset[str] = frozenset()) -> OpenAIEngine
             *("--host", "127.0.0.1", "--port", str(port), "--config", str(secret)),
             *("--served-model-name", serving.name, *welcome),
         ),
+        # Else it looks for an address of another interface, and ends when there is none (srt/utils/network.py).
+        environment=lambda _: {**MEETING_ON_LOOPBACK, "SGLANG_HOST_IP": "127.0.0.1"},
         secrets=lambda key: f'api-key: "{key}"\n',
         listens=False,
         health_seconds=5.0,  # an idle one generates a token to see that it can, and looks once a second

@@ -305,6 +305,10 @@ def main(words: list[str]) -> None:
             own[name] = value
         else:
             rest.append(word)
+    if not key:
+        _end("no key came on standard input")
+    if not own["socket"] and not own["port"].isdecimal():
+        _end("neither socket=PATH nor port=NUMBER says where to listen")
     options = ModelOptions.from_words(rest)
     model = TransformersModel(options)
     service = Service(model, own["name"] or options.model.name)

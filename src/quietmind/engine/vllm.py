@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quietmind.engine.openai_engine import OpenAIEngine
-from quietmind.engine.openai_server import Serving, Way, start_server
+from quietmind.engine.openai_server import MEETING_ON_LOOPBACK, Serving, Way, start_server
 
 LOG_NAME = "vllm.log"
 
@@ -23,6 +23,6 @@ def start(serving: Serving, flags: frozenset[str] = frozenset()) -> OpenAIEngine
     way = Way(
         title="vLLM",
         words=lambda socket, _port, _secret: ("--uds", str(socket), "--served-model-name", serving.name, *welcome),
-        environment=lambda key: {"VLLM_API_KEY": key},
+        environment=lambda key: {**MEETING_ON_LOOPBACK, "VLLM_API_KEY": key},
     )
     return start_server(way, serving)
