@@ -109,7 +109,7 @@ def read(
     progress.begin(f"{label}: reading", len(tokens))
     progress.advance(held.tokens)
     run = _Run(held.tokens, held.seconds, held.snapshot)
-    for blocks in _stretches(layout, held, run):
+    for blocks in _stretches(layout, held, run, until):
         if until is not None and time.monotonic() >= until:
             break
         before = run.tokens
@@ -159,11 +159,15 @@ def _prefill(engine: Engine, layout: Layout, blocks: int) -> float:
     raise AssertionError("a generation ends with Finished or an error")
 
 
-def _stretches(layout: Layout, held: Restored, run: _Run) -> Iterator[int]:
-    """Yield after how many blocks to store, so that a stretch of what is not held yet takes about STRETCH_SECONDS."""
+def _stretches(layout: Layout, held: Restored, run: _Run, until: float | None) -> Iterator[int]:
+    """Yield after how many blocks to store, so that a stretch of what is not held yet takes about STRETCH_SECONDS.
+
+    Less where ``until`` comes before.
+    """
     ends = list(accumulate(map(len, layout.tokens)))  # of each number of blocks, the tokens
     while run.tokens < ends[-1]:
         seconds, tokens = run.seconds - held.seconds, run.tokens - held.tokens
-        stretch = int(STRETCH_SECONDS * tokens / max(seconds, 1e-9)) if tokens else FIRST_STRETCH_TOKENS
+        lasting = STRETCH_SECONDS if until is None else max(0.0, min(STRETCH_SECONDS, until - time.monotonic()))
+        stretch = int(lasting * tokens / max(seconds, 1e-9)) if tokens else FIRST_STRETCH_TOKENS
         wanted = run.tokens + max(1, stretch)
         yield next((number for number, end in enumerate(ends) if end >= wanted), len(ends) - 1)
