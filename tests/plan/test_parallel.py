@@ -124,6 +124,26 @@ def test_weights_without_room_stay_in_the_hosts_memory_and_cost_speed() -> None:
     assert cramped.speed.decode.mid < roomy.speed.decode.mid
 
 
+def test_experts_without_room_are_multiplied_with_on_the_host_by_sglang() -> None:
+    card, machine = open_card("Qwen3-235B-A22B", "FP8"), load_machine("h100-80gb")
+    found = planned(card, machine, engine="sglang", context=131_072)
+    assert found.verdict == "fits"
+    words = dict(zip(found.flags[::2], found.flags[1::2], strict=True))
+    kept = int(words["--kt-num-gpu-experts"])
+    assert 0 < kept < 128
+    assert words["--kt-method"] == "FP8"
+    assert words["--kt-cpuinfer"] == "112"
+    experts = {row.device: row.bytes for row in found.ledger.rows if row.component.startswith("weights: experts")}
+    assert experts["cuda0"] + experts["cpu"] == sum(t.bytes for t in card.tensors if "_exps" in t.name)
+    assert experts["cuda0"] == pytest.approx((experts["cuda0"] + experts["cpu"]) * kept / 128, abs=128)
+    read = {row.device: row.read_per_token for row in found.ledger.rows if row.component.startswith("weights: experts")}
+    assert read["cuda0"] + read["cpu"] == pytest.approx((experts["cuda0"] + experts["cpu"]) / 16, rel=1e-3)
+    assert float(words["--mem-fraction-static"]) < 0.95
+    # Without the instructions it cannot.
+    plain = replace(machine, host=replace(machine.host, instructions=("avx2",)))
+    assert planned(card, plain, engine="sglang", context=131_072).verdict == "does not fit"
+
+
 def test_a_model_far_too_large_is_planned_and_does_not_fit() -> None:
     found = planned(open_card("DeepSeek-V3", "FP8"), gpus(2, 24))
     assert found.verdict == "does not fit"

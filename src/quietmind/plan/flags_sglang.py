@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil
 
+from quietmind.machine.machine import Host
 from quietmind.model.card import LayerKind, ModelCard
 from quietmind.plan.engines import ENGINES, kv_word
 from quietmind.plan.overrides import config_overrides, served_path
@@ -19,8 +20,16 @@ _GIGABYTE = 10**9  # --hicache-size counts decimal ones (mem_cache/pool_host/bas
 _LARGEST_SHARE = 0.97
 _PERCENT = 100
 
+# How kt-kernel, which multiplies with experts on the host, calls the weights that it takes from a checkpoint as they
+# are, and the instructions that it needs (Native-Precision-Tutorial of KTransformers). Others have to be converted.
+_HOST_METHODS = (
+    ("fp8_channel", "FP8_PERCHANNEL", "avx512f"),
+    ("fp8_", "FP8", "avx512f"),
+    ("bf16", "BF16", "amx_bf16"),
+)
 
-def sglang_flags(card: ModelCard, run: ShardedRun) -> tuple[str, ...]:
+
+def sglang_flags(host: Host, card: ModelCard, run: ShardedRun) -> tuple[str, ...]:
     """Return the words after ``python -m sglang.launch_server``. Each word is one argument."""
     sharding, split = run.sharding, run.sharding.split
     overrides = config_overrides(card, run.sharding.context, run.experts_used, run.yarn)
@@ -37,6 +46,7 @@ def sglang_flags(card: ModelCard, run: ShardedRun) -> tuple[str, ...]:
         *("--chunked-prefill-size", str(sharding.batched)),
         *_windows(card, run),
         *_offloads(run),
+        *_host_experts(host, card, run),
         *(("--json-model-override-args", overrides) if overrides is not None else ()),
     )
 
@@ -58,7 +68,8 @@ def static_share(run: ShardedRun) -> float | None:
     fullest = max(run.each, key=lambda share: share.total)
     before = sum(round(size.mid) for name, size, _ in fullest.estimates if name in ("engine context", "collectives"))
     table = sum(round(size.high) for name, size, _ in fullest.estimates if name == "RoPE table")
-    share = ceil(_STEPS * (fullest.counted + table) / max(1, run.gpu_free - before)) / _STEPS
+    static = fullest.counted - run.sharding.weights_offloaded + table
+    share = ceil(_STEPS * static / max(1, run.gpu_free - before)) / _STEPS
     return min(_LARGEST_SHARE, share)
 
 
@@ -74,3 +85,27 @@ def _offloads(run: ShardedRun) -> Iterator[str]:
     if run.sharding.cache_offloaded:
         each = ceil(run.sharding.cache_offloaded / run.sharding.split.gpus / _GIGABYTE)
         yield from ("--enable-hierarchical-cache", "--hicache-size", str(each))
+
+
+def host_method(card: ModelCard, host: Host) -> str | None:
+    """Return how the host's processor can multiply with the experts of a checkpoint; None where it cannot."""
+    kinds = {tensor.type for tensor in card.tensors if tensor.name.endswith("exps.weight")}
+    found = [
+        next(
+            (name for kind, name, needs in _HOST_METHODS if each.startswith(kind) and needs in host.instructions), None
+        )
+        for each in kinds
+    ]
+    return found[0] if len(set(found)) == 1 else None
+
+
+def _host_experts(host: Host, card: ModelCard, run: ShardedRun) -> Iterator[str]:
+    if run.sharding.gpu_experts is None:
+        return
+    yield from ("--kt-weight-path", served_path(card))
+    yield from ("--kt-method", host_method(card, host) or "")
+    cores = host.usable_cores or host.physical_cores
+    if cores:
+        yield from ("--kt-cpuinfer", str(cores))
+    yield from ("--kt-threadpool-count", str(host.numa_nodes or 1))  # one for each NUMA node
+    yield from ("--kt-num-gpu-experts", str(run.sharding.gpu_experts))

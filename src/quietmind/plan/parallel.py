@@ -16,7 +16,7 @@ from quietmind.machine.machine import Device, Machine
 from quietmind.model.card import ModelCard
 from quietmind.plan.ask import DEFAULT_MICRO_BATCH, Ask
 from quietmind.plan.engines import EngineKind, engine_kind, kv_word
-from quietmind.plan.flags_sglang import sglang_flags
+from quietmind.plan.flags_sglang import host_method, sglang_flags
 from quietmind.plan.flags_vllm import vllm_flags
 from quietmind.plan.parallel_ledger import (
     Sharding,
@@ -119,8 +119,9 @@ class _Layout:
                 f"{self.ask.nodes * len(self.gpus)} GPUs; give another --gpus or --nodes"
             )
         best = min(candidate.rank for candidate in found)
-        if best > 1 and self.kind.key == "vllm":
-            relieved = [self._with_weights_on_host(candidate) for candidate in found]
+        if best > 1:
+            relieve = self._with_weights_on_host if self.kind.key == "vllm" else self._with_experts_on_host
+            relieved = [relieve(candidate) for candidate in found]
             found += [candidate for candidate in relieved if candidate is not None]
             best = min(candidate.rank for candidate in found)
         if best == 3:
@@ -196,6 +197,23 @@ class _Layout:
             return None
         return self._judged(sharding, candidate.kv_type, 1)
 
+    def _with_experts_on_host(self, candidate: _Candidate) -> _Candidate | None:
+        """Return the division with so many experts of each layer computed on the host as the GPUs lack room for."""
+        free, split, card = available(self.gpus[0]), candidate.sharding.split, self.card
+        if free is None or split.experts > 1 or split.pipeline > 1 or host_method(card, self.machine.host) is None:
+            return None
+        share = candidate.shares[0]
+        experts = sum(piece.bytes for piece in share.weights if piece.part == "experts")
+        kept = card.experts - ceil((share.total - FITS_BELOW * free) / (experts / card.experts))
+        if not 0 <= kept < card.experts:
+            return None
+        away = round(experts * (1 - kept / card.experts))
+        sharding = replace(candidate.sharding, weights_offloaded=away, gpu_experts=kept)
+        ledger = ledger_of(self.machine, self.gpus, card, sharding)
+        if memory_verdict(self.machine, {device: ledger.total(device) for device in ledger.devices}) != "fits":
+            return None
+        return self._judged(sharding, candidate.kv_type, 1)
+
     def _rank(self, sharding: Sharding) -> int:
         free, memory = available(self.gpus[0]), self.gpus[0].memory_bytes
         needed = max(share.total for share in shares(self.card, sharding))
@@ -249,7 +267,7 @@ def _planned(layout: _Layout, chosen: _Candidate) -> Plan:
         gpu_free=available(layout.gpus[0]),
         each=gpus_of_node(chosen.shares, sharding.split),
     )
-    flags = vllm_flags(card, run) if layout.kind.key == "vllm" else sglang_flags(card, run)
+    flags = vllm_flags(card, run) if layout.kind.key == "vllm" else sglang_flags(machine.host, card, run)
     return Plan(
         model=card.name,
         arch=card.arch,

@@ -50,7 +50,8 @@ class Sharding:
     """What an engine that shards is told. ``resident`` of the ``sequences`` keep their cache on the GPUs at once.
 
     ``batched`` tokens are computed together; ``element`` bytes hold a value of the cache. ``weights_offloaded`` bytes
-    of each GPU's weights stay in the host's memory, ``cache_offloaded`` bytes of all GPUs' cache go there.
+    of each GPU's weights stay in the host's memory, ``cache_offloaded`` bytes of all GPUs' cache go there. Where the
+    host's processor multiplies with the experts that stay there, ``gpu_experts`` of each layer are on the GPUs.
     """
 
     split: Split
@@ -62,6 +63,7 @@ class Sharding:
     positions: int  # rows of the table of rotary embeddings
     weights_offloaded: int = 0
     cache_offloaded: int = 0
+    gpu_experts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ def gpus_of_node(found: tuple[Share, ...], split: Split) -> tuple[Share, ...]:
 def ledger_of(machine: Machine, gpus: tuple[Device, ...], card: ModelCard, sharding: Sharding) -> Ledger:
     """Return the ledger of one node whose GPUs are ``gpus``, proved against sums by device."""
     each = gpus_of_node(shares(card, sharding), sharding.split)
-    rows = list(_host_rows(sharding))
+    rows = list(_host_rows(card, sharding, each))
     totals = {"cpu": sum(row.bytes for row in rows)}
     for device, share in zip(gpus, each, strict=False):
         rows += _gpu_rows(device.key, share, sharding)
@@ -208,6 +210,13 @@ def left_behind(share: Share, sharding: Sharding) -> dict[str, int]:
     return {part: size for part, size in found.items() if size}
 
 
+def _read_from_host(share: Share, sharding: Sharding) -> float:
+    """Return the bytes of a GPU's offloaded weights that a token reads."""
+    parts = left_behind(share, sharding)
+    sizes = {part: sum(piece.bytes for piece in share.weights if piece.part == part) for part in parts}
+    return sum(piece.read * parts[piece.part] / sizes[piece.part] for piece in share.weights if piece.part in parts)
+
+
 def _gpu_rows(device: str, share: Share, sharding: Sharding) -> Iterator[Row]:
     away = left_behind(share, sharding)
     for piece in share.weights:
@@ -228,7 +237,7 @@ def _gpu_rows(device: str, share: Share, sharding: Sharding) -> Iterator[Row]:
         yield Row(device, component, round(size.mid), formula)
 
 
-def _host_rows(sharding: Sharding) -> Iterator[Row]:
+def _host_rows(card: ModelCard, sharding: Sharding, each: tuple[Share, ...]) -> Iterator[Row]:
     gpus = sharding.split.gpus_per_node
     count = gpus + EXTRA_PROCESSES
     yield Row(
@@ -238,11 +247,13 @@ def _host_rows(sharding: Sharding) -> Iterator[Row]:
         f"estimate: {count} processes x {PROCESS.mid / GIB:.0f} GiB",
     )
     if sharding.weights_offloaded:
+        used = "pinned" if sharding.gpu_experts is None else "which the processor multiplies with"
         yield Row(
             "cpu",
-            "weights: in the host's memory",
+            f"weights: {'experts' if card.experts else 'layers'}, offloaded",
             sharding.weights_offloaded * gpus,
-            f"{gpus} GPUs x {sharding.weights_offloaded / GIB:.0f} GiB, pinned",
+            f"{sharding.weights_offloaded / GIB:.2f} GiB of {gpus} GPU{'s' if gpus > 1 else ''}, {used}",
+            round(sum(_read_from_host(share, sharding) for share in each)),
         )
     if sharding.cache_offloaded:
         sequences = sharding.sequences - sharding.resident

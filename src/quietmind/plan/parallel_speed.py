@@ -50,7 +50,7 @@ def parallel_speed(
     decode = [wait for share in found for wait in roof.decode(share, sharding)]
     decode += list(roof.handovers(1, card.hidden))
     prefill = list(roof.prefill(card, sharding))
-    prefill += [wait for share in found for wait in roof.offloaded(share, sharding, all_experts=True)]
+    prefill += [wait for share in found for wait in roof.offloaded(share, sharding, tokens=sharding.batched)]
     prefill += list(roof.handovers(sharding.batched, card.hidden))
     basis = (_UNMEASURED.format(engine=engine), *roof.assumed)
     return Speed(
@@ -89,14 +89,36 @@ class _Roof:
             each = REDUCES_OF_LAYER + (GATHERS_OF_SHARDED_CACHE if self._split.context > 1 else 0)
             yield Wait("collectives of small size", "collectives", times(self._latency(), each * len(share.layers)))
 
-    def offloaded(self, share: Share, sharding: Sharding, *, all_experts: bool = False) -> Iterator[Wait]:
-        """Yield the wait for weights that stay in the host's memory and cross to the GPU where they are needed."""
+    def offloaded(self, share: Share, sharding: Sharding, tokens: int = 1) -> Iterator[Wait]:
+        """Yield the wait for weights that stay in the host's memory, while ``tokens`` are computed together.
+
+        They cross to the GPU where they are needed, or the host's processor multiplies with them.
+        """
         away = left_behind(share, sharding)
         for piece in share.weights:
             gone = min(away.get(piece.part, 0), piece.bytes)
-            if gone:
-                read = gone if all_experts else gone * piece.read / max(1, piece.bytes)
+            if not gone:
+                continue
+            read = gone if tokens > 1 else gone * piece.read / max(1, piece.bytes)
+            if sharding.gpu_experts is None:
                 yield Wait("weights from the host's memory", "link", over(read, self._host_link()))
+            else:
+                visits = tokens * piece.read / max(1, piece.bytes)  # of each expert, by a token on average
+                yield self._on_host(read * self._split.tensor, gone * self._split.tensor * visits, tokens)
+                handovers = times(roofline.HANDOVER_S, len(share.layers))
+                yield Wait("handing over to the host", "handover", handovers)
+
+    def _on_host(self, size: float, products: float, tokens: int) -> Wait:
+        """Return the wait for experts on the host's processor: ``products`` are counted as a byte a weight."""
+        host, cpu = self._machine.host, self._machine.cpu
+        cores = host.usable_cores or host.physical_cores or 1
+        each = roofline.host_rate(
+            "bf16", "experts", prefill=tokens > 1, rows=float(tokens), instructions=host.instructions
+        )
+        reading = over(
+            size, times(roofline.HOST_READING, cpu.bandwidth_bytes_per_s or roofline.CORE_READING.mid * cores)
+        )
+        return Wait("experts on the host", "host", slower(reading, over(products, times(each, cores))))
 
     def prefill(self, card: ModelCard, sharding: Sharding) -> Iterator[Wait]:
         """Yield what ``batched`` tokens wait for in all stages together, at the depth of the whole context."""

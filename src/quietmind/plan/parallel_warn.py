@@ -27,7 +27,7 @@ def parallel_warnings(
         *_past_native(card, run, kind),
         *_other_experts(card, run),
         *_waiting(run, kind),
-        *_from_host(run),
+        *_from_host(card, run),
         *_nodes(run, kind),
         *_dealt_out(card, run),
         *_eight_bits(run),
@@ -75,8 +75,13 @@ def _waiting(run: ShardedRun, kind: EngineKind) -> Iterator[str]:
         )
 
 
-def _from_host(run: ShardedRun) -> Iterator[str]:
-    if run.sharding.weights_offloaded:
+def _from_host(card: ModelCard, run: ShardedRun) -> Iterator[str]:
+    if run.sharding.gpu_experts is not None:
+        yield (
+            f"{run.sharding.gpu_experts} of {card.experts} experts of a layer are on the GPUs, and the processor "
+            "multiplies with the others: SGLang needs the kt-kernel package for that"
+        )
+    elif run.sharding.weights_offloaded:
         yield (
             f"{run.sharding.weights_offloaded / GIB:.0f} GiB of each GPU's weights stay in the host's memory and cross "
             "the link whenever they are needed; fewer bits a weight or more GPUs are faster"
