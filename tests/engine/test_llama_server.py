@@ -174,6 +174,14 @@ def test_openais_http_is_spoken_at_its_endpoint(served: LlamaEngine) -> None:
         assert answer.json()["choices"][0]["message"]["content"]
 
 
+def test_its_key_is_nowhere_to_be_seen(served: LlamaEngine) -> None:
+    process, key, place = psutil.Process(served.pid), served.endpoint.key, served.endpoint.socket
+    assert len(key) == 64
+    assert key not in " ".join((*process.cmdline(), *process.environ().values()))
+    assert place is not None
+    assert not [file for file in place.parent.rglob("*") if file.is_file()]
+
+
 @pytest.mark.skipif(sealed.possible() is not None, reason=f"no network of its own here: {sealed.possible()}")
 def test_it_is_sealed_and_a_connection_from_inside_it_fails(served: LlamaEngine) -> None:
     assert served.sealed

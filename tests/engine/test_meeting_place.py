@@ -33,6 +33,8 @@ def test_only_this_user_can_look_into_it_and_it_goes_away(runtime_folder: Path) 
     secret = place.secret("key", "abc\n")
     assert (mode(place.folder), mode(place.folder.parent), mode(secret)) == (0o700, 0o700, 0o600)
     assert len(os.fsencode(place.socket)) < 104
+    place.forget()
+    assert not secret.exists()
     place.close()
     place.close()
     assert not place.folder.exists()

@@ -35,6 +35,10 @@ from quietmind.plan.engines import Capabilities
 _DYING_SECONDS = 2.0
 _LOOK_SECONDS = 0.02
 
+# Template text to remember the tokens of: asking for them takes a millisecond each time, before the first token.
+_LONGEST_MARK = 1024
+_MOST_MARKS = 64
+
 # The one slot that a plan of one sequence has; a prompt in it is what a snapshot keeps.
 _SLOT = 0
 
@@ -80,12 +84,14 @@ class LlamaEngine:
         self._place = place
         self._serving = serving
         self._turn = Turn()
+        self._marks: dict[tuple[str, bool], list[int]] = {}
         self._gone: EngineError | None = None  # why no further call can succeed
         self._endpoint = Endpoint("http://localhost", key, serving.name, place.socket)
         self._http = LlamaHttp(
             self._endpoint.url, key, silence=serving.silence_timeout_s, broken=self._broken, at=place.socket
         )
         self._wait()
+        place.forget()
         props = self._http.get("/props")
         self._context = int(self._field(self._field(props, "default_generation_settings"), "n_ctx"))
         self._build = f"{serving.build} {props.get('build_info', '')}".strip()
@@ -229,9 +235,20 @@ class LlamaEngine:
         for number, segment in enumerate(segments):
             if segment.tokens is not None:
                 tokens += segment.tokens
+            elif segment.trusted and len(segment.text) <= _LONGEST_MARK:
+                tokens += self._mark_tokens(segment.text, start=number == 0)
             else:
                 tokens += self._tokens(segment.text, start=number == 0, special=segment.trusted)
         return tokens
+
+    def _mark_tokens(self, text: str, *, start: bool) -> list[int]:
+        """Return the tokens of what the template writes around messages, which is the same in every prompt."""
+        known = self._marks.get((text, start))
+        if known is None:
+            if len(self._marks) >= _MOST_MARKS:
+                self._marks.clear()
+            known = self._marks[text, start] = self._tokens(text, start=start, special=True)
+        return known
 
     def _tokens(self, text: str, *, start: bool, special: bool) -> list[int]:
         self._require_alive()

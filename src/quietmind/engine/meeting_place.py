@@ -24,6 +24,7 @@ class MeetingPlace:
     """
 
     def __init__(self) -> None:
+        self._secrets: list[Path] = []
         try:
             parent = _parent()
             with _Locked(parent):  # nobody sweeps between the making and the locking below
@@ -43,12 +44,18 @@ class MeetingPlace:
         return self.folder / "engine.sock"
 
     def secret(self, name: str, text: str) -> Path:
-        """Write ``text`` to a file that only this user reads, and return its path."""
+        """Write ``text`` to a file that only this user reads, and return its path; see :meth:`forget`."""
         path = self.folder / name
+        self._secrets.append(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
         return path
+
+    def forget(self) -> None:
+        """Remove the secrets: the child has read them."""
+        while self._secrets:
+            self._secrets.pop().unlink(missing_ok=True)
 
     def close(self) -> None:
         """Remove the folder. Calling it again does nothing."""
