@@ -182,10 +182,10 @@ def test_nothing_is_sent_without_consent() -> None:
 
 
 def test_a_key_file_that_others_may_read_is_refused_with_the_command_that_helps(tmp_path: Path) -> None:
-    file = tmp_path / "key"
+    file = tmp_path / "my key"
     file.write_text("abc123\n")
     file.chmod(0o644)
-    with pytest.raises(UsageError, match=f"chmod 600 {file}"):
+    with pytest.raises(UsageError, match=f"chmod 600 '{file}'"):
         key_from_file(file)
     file.chmod(stat.S_IRUSR | stat.S_IWUSR)
     assert key_from_file(file) == "abc123"

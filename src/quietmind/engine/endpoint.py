@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from quietmind.base.errors import EngineError, EngineRefused, EngineUnreachable, UsageError
@@ -48,7 +49,7 @@ class EndpointOptions:
     url: str
     model: str | None = None
     context: int | None = None
-    key: str = ""
+    key: str = field(default="", repr=False)
     allow_remote: tuple[str, ...] = ()
     patience: Patience = field(default_factory=Patience)
 
@@ -134,7 +135,7 @@ def key_from_file(file: Path) -> str:
             if not stat.S_ISREG(mode):
                 raise UsageError(f"{shown}: not a plain file; give the file that holds the key")
             if mode & 0o077:
-                raise UsageError(f"{shown}: others on this machine may read this key; chmod 600 {shown}")
+                raise UsageError(f"{shown}: others on this machine may read this key; chmod 600 {quote(str(file))}")
             content = opened.read(_LARGEST_KEY_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{shown}: the key cannot be read ({error.strerror}); check the path") from error

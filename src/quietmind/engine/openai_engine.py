@@ -103,6 +103,7 @@ class OpenAIEngine:
         self._prompts = prompts
         self._host = host
         self._turn = Turn()
+        self._last: tuple[str | None, list[int]] = (None, [])
         self._gone: EngineError | None = None  # why no further call can succeed
 
     @property
@@ -138,7 +139,7 @@ class OpenAIEngine:
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of ``text`` alone; see the port. Estimates where ``counts_estimated``."""
         with self._alive():
-            return self._prompts.tokens(text) if isinstance(text, Prompt) else self._prompts.plain(text)
+            return list(self._tokens(text)) if isinstance(text, Prompt) else self._prompts.plain(text)
 
     def render(self, messages: Sequence[Message]) -> Prompt:
         """Return the prompt for ``messages``. Raises as the port says."""
@@ -154,7 +155,7 @@ class OpenAIEngine:
                 f"{self._identity.who} cannot hold its output to a schema; choose another engine for this"
             )
         with self._alive():
-            tokens = self._prompts.tokens(request.prompt)
+            tokens = self._tokens(request.prompt)
         if not self.counts_estimated or request.max_tokens < 1:
             require_room(request, len(tokens), self.context)
         with self._turn, self._alive():
@@ -200,6 +201,14 @@ class OpenAIEngine:
             self._host.end()
             self._gone = failure
         return failure
+
+    def _tokens(self, prompt: str) -> list[int]:
+        """Return the tokens of a prompt; those of the last one are at hand, since whoever asks has counted them."""
+        last, tokens = self._last
+        if prompt is not last:
+            tokens = self._prompts.tokens(prompt)
+            self._last = (prompt, tokens)
+        return tokens
 
     def _alive(self) -> _Alive:
         return _Alive(self)
