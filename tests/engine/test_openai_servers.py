@@ -337,10 +337,10 @@ def test_silence_is_a_hang_and_ends_the_server(tmp_path: Path, word: str) -> Non
 
 
 def test_a_reader_may_take_longer_than_the_engine(tmp_path: Path) -> None:
-    with start("vllm", tmp_path, patience=Patience(prefill=5, decode=0.3, call=20)) as engine:
+    with start("vllm", tmp_path, patience=Patience(prefill=20, decode=1, call=20)) as engine:
         items = engine.generate(Request("text", max_tokens=5))
         next(items)
-        time.sleep(0.8)
+        time.sleep(1.5)
         assert isinstance(list(items)[-1], Finished)
 
 
