@@ -31,9 +31,10 @@ def render_nodes(launch: Launch) -> str:
         raise UsageError(f"{launch.engine} does not run on several machines; vllm and sglang do")
     started = serving(launch, several=True)
     first, other = _ROLES[launch.engine]
+    wait = ", where Ray takes up to a minute to end" if launch.engine == "vllm" else ""
     return (
         "#!/bin/sh\n"
-        + head(launch, "Ctrl-C on the head, then on the others; PORT=... and MODEL=... change these")
+        + head(launch, f"Ctrl-C on every machine{wait}; PORT=... and MODEL=... change these")
         + "# run:      on each machine, with its own address as SELF and the head's as HEAD:\n"
         + f"#           CONSENT=yes HEAD=10.0.0.1 SELF=10.0.0.1 sh THIS-FILE {first}\n"
         + f"#           CONSENT=yes HEAD=10.0.0.1 SELF=10.0.0.2 sh THIS-FILE {other}\n"
