@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from quietmind.base.errors import ModelNotUnderstood, UsageError
 from quietmind.model.card import ModelCard
 from quietmind.model.ggml_types import GgmlType
-from quietmind.plan.engines import EngineKind, engine_kind, kv_word, refuse_format
+from quietmind.plan.engines import EngineKind, engine_kind, kv_word, refuse_format, refuse_incapable
 from quietmind.plan.kv import kv_type
-from quietmind.plan.yarn import Yarn
+from quietmind.plan.yarn import Yarn, yarn_for
 
 LARGEST_CONTEXT = 1 << 31  # positions are 32-bit in the engine
 LARGEST_SEQUENCES = 256  # LLAMA_MAX_SEQ in src/llama-cparams.h
@@ -103,6 +103,9 @@ def refuse_nonsense(ask: Ask, card: ModelCard) -> None:
         )
     _refuse_places(kind, ask)
     _refuse_experts(ask.experts_used, card)
+    other_experts = ask.experts_used not in (None, card.experts_used)
+    stretched = yarn_for(card, ask.context or 1) is not None
+    refuse_incapable(kind, experts_override=other_experts, yarn=stretched)
     if kind.placing != "offload":
         refuse_format(kind, card)
         return

@@ -161,3 +161,14 @@ def refuse_format(kind: EngineKind, card: ModelCard) -> None:
             f"{card.name}: {kind.key} runs no {card.quantization or 'GGUF'} weights of a GGUF ({able} do); give the "
             "folder of its safetensors, or of a known model --quant BF16, FP8, GPTQ-INT4 or AWQ-INT4"
         )
+
+
+def refuse_incapable(kind: EngineKind, *, experts_override: bool, yarn: bool) -> None:
+    """Raise UsageError for what a run needs and the engine cannot do, with the engines that can."""
+    for needed, able, what in (
+        (experts_override, "experts_override", "use another number of experts than the model was trained with"),
+        (yarn, "yarn", "go past the model's native context"),
+    ):
+        if needed and not getattr(kind.capabilities, able):
+            others = ", ".join(other.key for other in ENGINES.values() if getattr(other.capabilities, able))
+            raise UsageError(f"{kind.key} cannot {what}; {others} can: leave it out, or choose one of these")
