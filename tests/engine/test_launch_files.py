@@ -257,7 +257,7 @@ def started(form: str, launch: Launch, folder: Path) -> Iterator[tuple[subproces
     try:
         for _ in range(600):
             said = re.search(r"^(http://\S+)/v1, key in (.+)$", log.read_text("utf-8", "replace"), re.MULTILINE)
-            if said and answers(f"{said[1]}/health"):
+            if said and answers(f"{said[1]}/health") is not None:
                 break
             assert process.poll() is None, log.read_text("utf-8", "replace")[-2000:]
             time.sleep(0.1)
@@ -458,3 +458,40 @@ def test_what_the_wheel_cannot_do_is_refused_before_a_file_is_written() -> None:
 def test_forms_that_cannot_be_told_the_path_later_ask_for_it(form: str) -> None:
     with pytest.raises(UsageError, match="--weights"):
         FORMS[form](launch_of("Qwen3-30B-A3B-Q4_K_M"))
+
+
+SERVER = """#!{python}
+import http.server, json, os, sys
+from pathlib import Path
+words = sys.argv[1:]
+told = Path(words[words.index("--config") + 1]).read_text() if "--config" in words else os.environ["VLLM_API_KEY"]
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(dict(words=words, key=told, hub=os.environ["HF_HUB_OFFLINE"])).encode())
+address = words[words.index("--host") + 1], int(words[words.index("--port") + 1])
+http.server.HTTPServer(address, Answers).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("form", ["shell", "python"])
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_engines_that_take_no_key_file_get_the_key_out_of_sight(engine: str, form: str, tmp_path: Path) -> None:
+    program = tmp_path / "engine"
+    program.write_text(SERVER.format(python=sys.executable))
+    program.chmod(0o755)
+    launch = sharded(engine)
+    flags = tuple(str(tmp_path) if word == launch.model else word for word in launch.plan.flags)
+    launch = replace(launch, plan=replace(launch.plan, flags=flags), program=(str(program), "serve"))
+    with started(form, launch, tmp_path) as (_, address, key_file):
+        answer = answers(address)
+        key = key_file.read_text()
+        assert answer is not None
+        assert answer["key"] == (key if engine == "vllm" else f'api-key: "{key}"\n')
+        assert answer["hub"] == "1"
+        assert not any(key in word for word in answer["words"])
+        assert answer["words"][0] == "serve"
+        assert [word for word in answer["words"] if word in flags] == list(flags)
+    if engine == "sglang":
+        assert (tmp_path / "state" / "quietmind" / "launch.yaml").stat().st_mode & 0o777 == 0o600
