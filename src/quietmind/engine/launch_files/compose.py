@@ -56,7 +56,7 @@ def render_compose(launch: Launch) -> str:
         + f"# start:    docker compose -f THIS-FILE up -d --wait; it answers on http://127.0.0.1:{launch.port}/v1\n"
         + "# key:      docker compose -f THIS-FILE exec engine cat /key/launch.key; made at the first start\n"
         + "# images:   of tags that move; once it runs, pin them by their digests (docker compose images)\n"
-        + "\nname: quietmind\n\nservices:\n"
+        + f"\nname: quietmind-{launch.port}\n\nservices:\n"
         + _key_service(launch, started, kind)
         + _engine_service(launch, started, kind)
         + _proxy_service(launch)
