@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from quietmind.base.errors import UsageError
 from quietmind.machine.load import load_machine
 from quietmind.machine.machine import Device, Host, Machine
 from quietmind.model.card import ModelCard
@@ -135,6 +136,14 @@ def test_a_part_of_a_head_that_turns_is_kept_with_yarn() -> None:
     half = replace(card, rope=replace(card.rope, dimensions=card.key_length // 2))
     said = options(planned(half, "vllm", context=131_072).flags)
     assert json.loads(said["--hf-overrides"])["rope_parameters"]["partial_rotary_factor"] == 0.5
+
+
+@pytest.mark.parametrize("model", ["gpt-oss-20b", "DeepSeek-V3", "gemma-3-12b", "Llama-3.1-8B"])
+def test_a_scaling_of_the_models_own_is_not_overridden(model: str) -> None:
+    card = open_card(model, "BF16")
+    with pytest.raises(UsageError, match="an override would lose"):
+        planned(card, "vllm", context=2 * card.native_context)
+    assert planned(card, "vllm", context=8192).flags  # within the native context it runs as it is
 
 
 def words_of(found: Plan) -> dict[str, str]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from quietmind.base.errors import UsageError
 from quietmind.model.card import ModelCard
 from quietmind.plan.yarn import Yarn
 
 # Architectures whose configuration keeps the language model's numbers in a part of its own (text_config).
 _NESTED = frozenset({"qwen35", "qwen35moe", "gemma3", "llama4"})
+# Whose layers with windows turn by another theta than the others (rope_parameters by kind of layer).
+_TWO_KINDS = frozenset({"gemma3"})
 
 
 def served_path(card: ModelCard) -> str:
@@ -23,12 +26,18 @@ def config_overrides(card: ModelCard, context: int, experts_used: int | None, ya
 
     YaRN in the form of transformers 5, which all of these engines read: ``rope_parameters`` stands for the old
     ``rope_scaling`` and carries theta too, and ``max_position_embeddings`` is the stretched length, which ``factor`` is
-    not applied to again (config/model.py of vLLM 0.33, _get_and_verify_max_len).
+    not applied to again (config/model.py of vLLM 0.33, _get_and_verify_max_len). Raises UsageError for a model whose
+    own scaling such an override would lose.
     """
     overrides: dict[str, Any] = {}
     if experts_used is not None:
         overrides["num_experts_per_tok"] = experts_used
     if yarn is not None:
+        if card.arch in _TWO_KINDS or (card.rope is not None and card.rope.scaling is not None):
+            raise UsageError(
+                f"{card.name}: its configuration already scales positions in a way that an override would lose; stay "
+                f"within its {card.native_context:,} tokens, or plan with --engine llama-server"
+            )
         rope: dict[str, Any] = {
             "rope_type": "yarn",
             "factor": yarn.factor,
