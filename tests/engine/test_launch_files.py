@@ -290,7 +290,7 @@ def test_the_scripts_start_the_model_ask_for_the_key_and_leave_nothing(form: str
         assert answers(f"{address}/v1/completions", "another key", asked) is None
         answer = answers(f"{address}/v1/completions", key, asked)
         assert answer is not None
-        assert answer["usage"]["completion_tokens"] == 3
+        assert (answer["usage"]["completion_tokens"], answer["model"]) == (3, "малая модель")
         process.send_signal(signal.SIGTERM)
         process.wait(30)
         assert answers(f"{address}/health") is None

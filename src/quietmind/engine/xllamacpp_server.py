@@ -16,7 +16,7 @@ from quietmind.base.errors import QuietmindError, UsageError
 from quietmind.engine.llamacpp_child import serve
 from quietmind.engine.llamacpp_params import params_of
 
-_OURS = ("--host", "--port", "--api-key-file")
+_OURS = ("--host", "--port", "--api-key-file", "--alias")
 
 
 def main(words: Sequence[str]) -> int:
@@ -24,13 +24,13 @@ def main(words: Sequence[str]) -> int:
     rest, ours = without_address(words)
     try:
         params = params_of(rest)
-        host, port, key_file = ours.values()
-        if not (host and port.isdecimal() and key_file):
+        host, port, key_file, name = ours.values()
+        if not (host and port.isdecimal() and key_file and name):
             raise UsageError(f"{', '.join(_OURS)}: each is needed, with its value")
         wanted = {
             "values": params.values,
             "environment": params.environment,
-            "name": Path(params.values["model.path"]).stem,
+            "name": name,
             "key": Path(key_file).read_text(encoding="ascii").strip(),
             "socket": host,
             "port": int(port),
@@ -45,7 +45,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def without_address(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the words without where to listen and whom to answer, and these by their options, "" where not given."""
+    """Return the words without what our own process does, and these by their options, "" where not given."""
     rest, ours = list(words), dict.fromkeys(_OURS, "")
     for option in _OURS:
         if option in rest[:-1]:

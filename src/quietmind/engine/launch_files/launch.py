@@ -129,7 +129,7 @@ def serving(launch: Launch, *, several: bool = False) -> Serving:
         params_of(launch.plan.flags)  # which refuses what the wheel cannot do
     if launch.engine in OFFLOADING:
         quiet = (flag for flag in _QUIET if not launch.known or flag in launch.known)
-        words = (*planned, *listen, "--api-key-file", Slot.KEY_FILE, *quiet)
+        words = (*planned, "--alias", Path(launch.model).stem, *listen, "--api-key-file", Slot.KEY_FILE, *quiet)
         return _checked(Serving(launch.program, words, {**SWITCHES, **_GOOD_NEIGHBOUR}))
     name = ("--served-model-name", Path(launch.model).name)
     environment = dict(SWITCHES) if launch.nodes > 1 else {**SWITCHES, **_MEET_ON_LOOPBACK}

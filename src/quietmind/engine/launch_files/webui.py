@@ -29,7 +29,7 @@ _NUMBERS = {
 _TEXTS = {"-ts": "tensor_split", "-sm": "split_mode"}
 _CACHE_TYPES = {"f16": "fp16", "q8_0": "q8_0", "q4_0": "q4_0"}  # it quietly takes fp16 for every other name
 # The loader decides these: where the engine listens, the model's path, no web page, no fitting with layers given.
-_ITS_OWN = frozenset({"-m", "--host", "--port", "--no-webui", "--api-key-file", "-fit", "--no-slots"})
+_ITS_OWN = frozenset({"-m", "--alias", "--host", "--port", "--no-webui", "--api-key-file", "-fit", "--no-slots"})
 
 
 def render_webui(launch: Launch) -> str:
