@@ -200,6 +200,15 @@ def test_more_experts_change_what_is_read_and_not_what_is_held() -> None:
     assert read[1] == pytest.approx(2 * read[0], rel=0.001)
 
 
+def test_unknown_memory_is_never_enough_and_no_share_of_it_is_named() -> None:
+    machine = gpus(2, 96)
+    silent = tuple(replace(device, memory_bytes=None, free_bytes=None) for device in machine.accelerators)
+    found = planned(open_card("Qwen3-4B", "BF16"), replace(machine, devices=(machine.cpu, *silent)))
+    assert found.verdict == "tight"
+    assert "--gpu-memory-utilization" not in found.flags
+    assert any("could not be found out" in warning for warning in found.warnings)
+
+
 def test_unknown_bandwidth_gives_no_speed_and_the_fewest_gpus() -> None:
     machine = gpus(4, 96)
     silent = replace(machine, devices=tuple(replace(device, bandwidth_bytes_per_s=None) for device in machine.devices))

@@ -31,6 +31,7 @@ def parallel_warnings(
         *_nodes(run, kind),
         *_dealt_out(card, run),
         *_eight_bits(run),
+        *_unknown(gpus, run),
         *_unused(machine, gpus, run),
     )
 
@@ -112,6 +113,14 @@ def _eight_bits(run: ShardedRun) -> Iterator[str]:
         yield (
             "an FP8 cache is rounded with a scale of 1 unless the checkpoint brings its own; what that costs on your "
             "questions was not measured"
+        )
+
+
+def _unknown(gpus: tuple[Device, ...], run: ShardedRun) -> Iterator[str]:
+    if run.gpu_memory is None:
+        yield (
+            f"{gpus[0].name}: how much memory it has could not be found out; the verdict is a guess, and the engine takes "
+            "the share of it that it takes by itself"
         )
 
 
