@@ -119,8 +119,8 @@ def _eight_bits(run: ShardedRun) -> Iterator[str]:
 def _unknown(gpus: tuple[Device, ...], run: ShardedRun) -> Iterator[str]:
     if run.gpu_memory is None:
         yield (
-            f"{gpus[0].name}: how much memory it has could not be found out; the verdict is a guess, and the engine takes "
-            "the share of it that it takes by itself"
+            f"{gpus[0].name}: how much memory it has could not be found out; the verdict is a guess, and the engine "
+            "takes the share of it that it takes by itself"
         )
 
 
