@@ -26,6 +26,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quietmind.base.errors import EngineMissing, EngineTooOld, ModelNotFound, UsageError
+from quietmind.engine import xllamacpp_server
 from quietmind.engine.installed import find
 from quietmind.engine.launch_files import FORMS, Launch
 from quietmind.engine.launch_files.launch import OUR_SERVER, Slot, arguments, refuse_unwritable, serving, usual_program
@@ -495,3 +496,13 @@ def test_engines_that_take_no_key_file_get_the_key_out_of_sight(engine: str, for
         assert [word for word in answer["words"] if word in flags] == list(flags)
     if engine == "sglang":
         assert (tmp_path / "state" / "quietmind" / "launch.yaml").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("words", [["-m", "x.gguf"], ["--mirostat", "2"], ["-c", "many"]])
+def test_the_server_of_the_wheel_says_in_one_line_what_is_wrong(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert xllamacpp_server.main(words) == 1
+    said = capfd.readouterr().err
+    assert said.startswith("UsageError: ")
+    assert said.count("\n") == 1
