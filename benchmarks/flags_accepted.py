@@ -53,7 +53,7 @@ SEQUENCES = (1, 4)
 QUICK_MODELS = ("qwen3-30b-a3b", "qwen3-235b-a22b-2507", "gemma-3-27b", "deepseek-v3", "llama-3.1-8b")
 CHECKPOINTS = ("BF16", "FP8", "GPTQ-INT4", "AWQ-INT4")
 MISSING = "/there is no such model.gguf"
-ATTEMPTS = 5  # ending at once, about one in a hundred servers of some builds loses all that it has logged
+ATTEMPTS = 5  # of some builds, about one in a hundred servers that end at once loses the end of its log
 PARSERS = 2  # processes at a time
 
 Words = tuple[str, ...]
@@ -168,18 +168,17 @@ def _parsed(program: Path, words: Words, key: str) -> list[str]:
     given = [key if word == "/a file" else word for word in words]
     if "-dev" in given and given[given.index("-dev") + 1] != "none":
         del given[given.index("-dev") : given.index("-dev") + 2]
-    said = ""
     for _ in range(ATTEMPTS):
         ran = subprocess.run(
             [program, *given], capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
         )
         said = ran.stdout + ran.stderr
-        if said.strip():
-            break
-    if f"loading model '{MISSING}'" in said:
-        return []
-    errors = [re.sub(r"^[\d.]+ ", "", line) for line in said.splitlines() if "error" in line.lower()]
-    return [errors[0] if errors else "ended before it looked for the model"]
+        if f"loading model '{MISSING}'" in said:
+            return []
+        errors = [re.sub(r"^[\d.]+ ", "", line) for line in said.splitlines() if "error" in line.lower()]
+        if errors:
+            return [errors[0]]
+    return ["ended before it looked for the model"]
 
 
 def our_child(found: set[Words]) -> Verdicts:
