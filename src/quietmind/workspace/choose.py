@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from quietmind.base.errors import ContextOverflow, SnapshotError, WorkspaceError
 from quietmind.base.progress import SILENT, Progress
@@ -18,13 +19,17 @@ from quietmind.engine.port import Engine
 from quietmind.kvstore.store import Match
 from quietmind.notes.document import Hit
 from quietmind.plan.interval import Interval
+from quietmind.workspace.cost import prefill_seconds
 from quietmind.workspace.due import parts_of, standing
 from quietmind.workspace.laid import laid_out, reserve_of
+from quietmind.workspace.launch import Start
 from quietmind.workspace.layout import Layout, lay_out
 from quietmind.workspace.notebook import Member, Notebook
 from quietmind.workspace.notebooks import Notebooks
 from quietmind.workspace.overnight import Reader
 from quietmind.workspace.reading import ReadReport, Restored, restore
+from quietmind.workspace.store import budget_of, open_store
+from quietmind.workspace.workspace import Workspace
 
 # A notebook is taken up if what is missing of it is prefilled in so many seconds: little more than reading the passages
 # takes that would be given instead (2 s with the smallest model on two cores), and no more than a person waits calmly.
@@ -89,6 +94,15 @@ class Desk:
     engine: Engine
     reader: Reader | None
     seconds: Callable[[int], Interval | None] = lambda _tokens: None
+
+    @classmethod
+    def of(cls, workspace: Workspace, start: Start, engine: Engine, snapshot_gib: int | None = None) -> Self:
+        """Return the desk of ``engine``, which runs as ``start`` has planned. Raises SnapshotError, ModelNotFound."""
+        reader = None
+        if engine.capabilities.snapshots:
+            budget = budget_of(workspace.folder, snapshot_gib)
+            reader = Reader.of(start, engine, open_store(workspace.folder, budget), budget)
+        return cls(workspace.notebooks, engine, reader, lambda tokens: prefill_seconds(start.speed, tokens))
 
 
 def evidence(notebooks: Sequence[Notebook], hits: Sequence[Hit]) -> list[Evidence]:
