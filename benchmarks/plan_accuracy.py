@@ -44,7 +44,8 @@ QUICK = ((131_072, 2048, "q8_0", True), (32_768, 512, "f16", False))
 BATCH = 2048  # the engine's own: tokens that are handed over at once, micro-batches beyond it with it
 
 PIB = 1 << 50
-MACHINE = Machine("any of enough memory", (Device("cpu", "any", PIB, PIB),), (), Host("any", "any"))
+HOST = Host("any", "any", instructions=("avx2",))  # as the engine of the wheel is built for
+MACHINE = Machine("any of enough memory", (Device("cpu", "any", PIB, PIB),), (), HOST)
 
 CHILDREN = 2  # dry loads at a time
 COMPUTE_WITHIN, TOTAL_WITHIN = 0.03, 0.01

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import platform
 import random
 import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -96,6 +98,33 @@ def test_the_engine_takes_what_the_plan_says(
     ledger = plan(MACHINE, read_card(model), Ask(context, kv, micro_batch, sequences=sequences)).ledger
     planned = {part: ledger.component(part) / MIB for part in taken}
     assert planned == pytest.approx(taken, abs=0.0101), log[-1000:]  # two digits are printed, of each buffer
+
+
+@pytest.fixture(scope="module")
+def header_only() -> Iterator[tuple[ModuleType, ModuleType]]:
+    if importlib.util.find_spec("xllamacpp") is None:
+        pytest.skip("the engine (xllamacpp) is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        yield importlib.import_module("header_only"), importlib.import_module("engine_account")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors pack other types")
+@pytest.mark.parametrize(
+    ("tied", "recipe", "vocabulary"),
+    [(False, "Q8_0", 7777), (False, "Q4_K_M", 7777), (True, "IQ4_NL", 7776), (True, "IQ4_NL", 7777)],
+)
+def test_gaps_and_the_packed_copy_of_a_tied_output_are_weights(
+    header_only: tuple[ModuleType, ModuleType], tmp_path: Path, tied: bool, recipe: str, vocabulary: int
+) -> None:
+    writer, engine = header_only
+    path = tmp_path / "shape.gguf"
+    shape = writer.Shape("shape", "qwen3", 2, 768, 8, 2, 96, 2560, vocabulary, 4096, recipe=recipe, tied=tied)
+    writer.write_header(shape, path)
+    packing = replace(MACHINE, host=Host("any", "any", instructions=("avx2",)))
+    ledger = plan(packing, read_card(path), Ask(512)).ledger
+    truth = engine.account(path, 512, 512, 1)
+    assert (truth.refused, ledger.component("weights")) == (None, truth.weights)
 
 
 @pytest.fixture(scope="module")

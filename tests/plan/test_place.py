@@ -34,7 +34,7 @@ def mixture(card_of: MakeCard, layers: int = 12, expert_bytes: int = 300 * MIB, 
     """Return a mixture of 16 experts, 2 used: 3 tensors of ``expert_bytes`` in every layer but the first."""
     tensors = [
         Tensor("token_embd.weight", (1024, 1000), "f16", 200 * MIB),
-        Tensor("output_norm.weight", (1,), "f32", 4),
+        Tensor("output_norm.weight", (1024,), "f32", 4096),
     ]
     if not tied:
         tensors.append(Tensor("output.weight", (1024, 1000), "f16", 300 * MIB))
@@ -124,6 +124,25 @@ def test_a_tied_output_is_copied_to_the_gpu_and_read_there(card_of: MakeCard) ->
     assert found.ledger.component("weights") == card.weight_bytes + 200 * MIB
     alone = plan(machine_with(64 * GIB), card, Ask(4096))
     assert alone.ledger.component("weights") == card.weight_bytes
+
+
+def test_a_tied_output_that_the_processor_packs_is_a_copy_and_the_copy_is_read(card_of: MakeCard) -> None:
+    plain = mixture(card_of, tied=True)
+    embedding, *others = plain.tensors
+    packable = replace(plain, tensors=(replace(embedding, type="q4_0"), *others))
+    without_avx2 = machine_with(64 * GIB)
+    machine = replace(without_avx2, host=replace(without_avx2.host, instructions=("avx2",)))
+    found = plan(machine, packable, Ask(4096))
+    rows = {row.component: row for row in found.ledger.rows}
+    assert rows["weights: embeddings"].read_per_token == round(200 * MIB / 1000)
+    assert rows["weights: output"].read_per_token == rows["weights: output"].bytes == 200 * MIB
+    assert found.ledger.component("weights") == plain.weight_bytes + 200 * MIB
+    for unpacked in (
+        plan(machine, plain, Ask(4096)),
+        plan(without_avx2, packable, Ask(4096)),
+        plan(machine, replace(packable, vocabulary=1001), Ask(4096)),
+    ):
+        assert unpacked.ledger.component("weights") == plain.weight_bytes
 
 
 def test_what_several_gpus_hold_together_goes_to_the_fewest_fast_ones(card_of: MakeCard) -> None:

@@ -48,6 +48,12 @@ def test_parts_and_layers_add_up_to_the_tensor_table(card_of: MakeCard) -> None:
     assert weights.expert_layers == ()
 
 
+def test_every_tensor_begins_where_the_engine_lets_it_begin(card_of: MakeCard) -> None:
+    odd = Tensor("output.weight", (32, 3), "q8_0", 102)
+    card = card_of(tensors=(*card_of().tensors, odd))
+    assert weights_of(card, 32).total - weights_of(card_of(), 32).total == 128
+
+
 def test_a_draft_head_past_the_last_layer_counts_to_the_last(card_of: MakeCard) -> None:
     plain = card_of()
     head = Tensor("blk.4.ffn_up.weight", (32, 1), "q8_0", 34)

@@ -34,6 +34,10 @@ CONTEXT_BYTES = 512 * MIB
 # (op_offload; the constant is in ggml/src/ggml-cuda/ggml-cuda.cu).
 OFFLOAD_FROM_TOKENS = 32
 
+# What llama.cpp packs anew for AVX2, in groups of so many rows (ggml_repack_get_optimal_repack_type in repack.cpp).
+PACKED_TYPES = frozenset({"q4_0", "q4_k", "iq4_nl", "mxfp4"})
+PACKED_ROWS = 8
+
 PIPELINE_COPIES = 4  # GGML_SCHED_MAX_COPIES: inputs are kept so often when whole layers are split over accelerators
 
 
@@ -329,7 +333,7 @@ def resident(machine: Machine, placement: Placement, needs: Needs) -> dict[str, 
         *zip(placement.experts, weights.experts, strict=True),
         *zip(placement.kv, needs.kv, strict=True),
         (placement.output, weights.output),
-        *((key, weights.embedding) for key in embedding_homes(machine, placement, tied=weights.tied)),
+        *((key, weights.embedding) for key in embedding_homes(machine, placement, weights)),
         *((key, weights.common) for key in layer_homes(placement)),
     ):
         if key:
@@ -350,16 +354,33 @@ def host_compute(machine: Machine, placement: Placement, needs: Needs) -> int:
     return needs.compute if computes else needs.inputs
 
 
-def embedding_homes(machine: Machine, placement: Placement, *, tied: bool) -> tuple[str, ...]:
-    """Return the devices that hold the embedding table.
+def embedding_homes(machine: Machine, placement: Placement, weights: Weights) -> tuple[str, ...]:
+    """Return the devices that hold the embedding table, one twice where it holds a copy for the output.
 
     The engine always looks rows up on the host. A tied output on an accelerator is a second copy there, but not in
-    unified memory, where both map the same pages: these are counted to the accelerator's working set.
+    unified memory, where both map the same pages: these are counted to the accelerator's working set. A tied output on
+    the host is a second copy where the engine repacks it: rows cannot be looked up in what is packed.
     """
-    if not tied or placement.output == placement.embedding:
+    if not weights.tied:
         return (placement.embedding,)
+    if placement.output == placement.embedding:
+        return (placement.embedding,) * (2 if _repacked(machine, weights) else 1)
     unified = {device.key for device in machine.accelerators if device.unified}
     return (placement.output,) if placement.output in unified else (placement.embedding, placement.output)
+
+
+def _repacked(machine: Machine, weights: Weights) -> bool:
+    """Whether the engine multiplies the embedding in a packing of its own (ggml-cpu/repack.cpp; beside a GPU, never).
+
+    Known of x86 with AVX2 alone: others pack more types, by what each has.
+    """
+    types = {name for group in weights.groups if group.part == "embeddings" for name, _ in group.types}
+    return (
+        not machine.accelerators
+        and "avx2" in machine.host.instructions
+        and weights.embedding_rows % PACKED_ROWS == 0
+        and types <= PACKED_TYPES
+    )
 
 
 def layer_homes(placement: Placement) -> tuple[str, ...]:

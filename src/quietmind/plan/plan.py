@@ -26,7 +26,7 @@ from quietmind.plan.record import DeviceUse, Plan, Verdict, device_uses, memory_
 from quietmind.plan.rows import F32, Placed, kv_group_of, ledger_rows, output_bytes, overhead_bytes
 from quietmind.plan.speed import predict
 from quietmind.plan.warn import warnings_of
-from quietmind.plan.weights import Weights, weights_of
+from quietmind.plan.weights import ENGINE_ALIGNMENT, Weights, weights_of
 from quietmind.plan.yarn import yarn_for
 
 __all__ = [
@@ -65,7 +65,7 @@ def plan(machine: Machine, card: ModelCard, ask: Ask | None = None, measured: Se
         return plan_parallel(machine, card, ask)
     if placing == "device map":
         return plan_mapped(machine, card, ask)
-    sized = _Sized(card, weights_of(card))
+    sized = _Sized(card, weights_of(card, ENGINE_ALIGNMENT))
     tokens = ask.context if ask.context is not None else _largest_context(machine, sized, ask)
     return _planned(_placed(machine, sized, ask, tokens), measured, ask.engine)
 
@@ -200,12 +200,13 @@ def _planned(placed: Placed, measured: Sequence[Measurement], engine: str) -> Pl
 def _prove(ledger: Ledger, placed: Placed, held: dict[str, int]) -> None:
     """Compare the rows with the sums that the placement was chosen by, and with the model's own totals."""
     weights, placement = placed.needs.weights, placed.placement
-    copies = (len(embedding_homes(placed.machine, placement, tied=weights.tied)) - 1) * weights.embedding + (
+    copies = (len(embedding_homes(placed.machine, placement, weights)) - 1) * weights.embedding + (
         len(layer_homes(placement)) - 1
     ) * weights.common
     stored = sum(group.bytes for group in placed.groups) * placed.run.sequences
     cached = ledger.component("recurrent state")
-    ledger.prove(held, {"weights": placed.card.weight_bytes + copies, "KV cache": stored - cached})
+    gaps = sum(-tensor.bytes % ENGINE_ALIGNMENT for tensor in placed.card.tensors)
+    ledger.prove(held, {"weights": placed.card.weight_bytes + gaps + copies, "KV cache": stored - cached})
 
 
 def _verdict(machine: Machine, weights: Weights, placement: Placement, held: dict[str, int]) -> Verdict:

@@ -81,21 +81,23 @@ def kv_group_of(groups: tuple[KvGroup, ...], card: ModelCard, layer: int) -> KvG
 
 
 def _weight_rows(placed: Placed) -> Iterator[Row]:
-    found: dict[tuple[str, str], list[Group]] = {}
+    found: dict[tuple[str, str, bool], list[Group]] = {}
     for group in placed.needs.weights.groups:
-        for home in _homes(placed, group):
-            found.setdefault((home, group.part), []).append(group)
-    for (device, part), groups in sorted(found.items(), key=lambda item: PARTS.index(item[0][1])):
+        for number, home in enumerate(_homes(placed, group)):
+            copied = group.part == "embeddings" and (number > 0 or home != "cpu")
+            found.setdefault((home, group.part, copied), []).append(group)
+    for (device, part, copied), groups in sorted(found.items(), key=lambda item: PARTS.index(item[0][1])):
         label = "feed-forward" if part == "shared" and not placed.card.experts else part
         formula = counted(groups)
-        if part == "embeddings" and device != "cpu":
-            label, formula = "output", f"{formula}, tied: a copy of the embeddings"
+        if copied:
+            packed = ", packed for the processor" if device == "cpu" else ""
+            label, formula = "output", f"{formula}, tied: a copy of the embeddings{packed}"
         yield Row(
             device=device,
             component=f"weights: {label}",
             bytes=sum(group.bytes for group in groups),
             formula=formula,
-            read_per_token=round(sum(_read(placed, group, device) for group in groups)),
+            read_per_token=round(sum(_read(placed, group, copied=copied) for group in groups)),
         )
 
 
@@ -106,19 +108,19 @@ def _homes(placed: Placed, group: Group) -> tuple[str, ...]:
         keys = placement.experts if group.part == "experts" else placement.dense
         return (keys[group.layer],)
     if group.part == "embeddings":
-        return embedding_homes(placed.machine, placement, tied=placed.needs.weights.tied)
+        return embedding_homes(placed.machine, placement, placed.needs.weights)
     if group.part in ("output", "norms"):
         return (placement.output,)
     return layer_homes(placement)
 
 
-def _read(placed: Placed, group: Group, device: str) -> float:
-    """Return the bytes of a group that decoding one token reads on ``device``."""
+def _read(placed: Placed, group: Group, *, copied: bool) -> float:
+    """Return the bytes of a group that decoding one token reads; ``copied``: of the output's copy of the embeddings."""
     if group.part == "experts":
         return group.bytes * placed.needs.expert_share
-    if group.part == "embeddings":
-        homes = embedding_homes(placed.machine, placed.placement, tied=placed.needs.weights.tied)
-        multiplied = placed.needs.weights.tied and device == homes[-1]  # as the output; elsewhere one row is looked up
+    if group.part == "embeddings" and not copied:
+        homes = embedding_homes(placed.machine, placed.placement, placed.needs.weights)
+        multiplied = placed.needs.weights.tied and len(homes) == 1  # as the output; else one row is looked up
         return group.bytes if multiplied else group.bytes / max(placed.card.vocabulary, 1)
     return group.bytes
 

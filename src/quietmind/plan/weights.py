@@ -17,6 +17,10 @@ from quietmind.model.card import ModelCard, Tensor
 # that all tokens visit, and the router.
 PARTS = ("embeddings", "attention", "shared", "experts", "norms", "output", "other")
 
+# llama.cpp begins every tensor of a host buffer at a multiple of this (TENSOR_ALIGNMENT in ggml/src/ggml-impl.h), and
+# its account of the buffer counts the gaps.
+ENGINE_ALIGNMENT = 32
+
 _IN_LAYER = re.compile(r"blk\.(\d+)\.")
 _MARKS = (
     ("_embd", "embeddings"),
@@ -40,7 +44,10 @@ def part_of(name: str) -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """The tensors of one part in one layer; ``layer`` is None outside the layers. ``largest`` is its largest tensor."""
+    """The tensors of one part in one layer; ``layer`` is None outside the layers. ``largest`` is its largest tensor.
+
+    ``bytes`` counts the gaps before the next tensor.
+    """
 
     part: str
     layer: int | None
@@ -69,7 +76,7 @@ class Weights:
 
     @property
     def total(self) -> int:
-        """Bytes of all tensors, each counted once."""
+        """Bytes of all tensors and the gaps between them, each counted once."""
         return sum(group.bytes for group in self.groups)
 
     @property
@@ -78,14 +85,17 @@ class Weights:
         return tuple(layer for layer, size in enumerate(self.experts) if size)
 
 
-def weights_of(card: ModelCard) -> Weights:
-    """Return the weights of ``card`` by part and layer. A layer past the last one (a draft head) counts to the last."""
+def weights_of(card: ModelCard, alignment: int = 1) -> Weights:
+    """Return the weights of ``card`` by part and layer, every tensor at a multiple of ``alignment`` bytes.
+
+    A layer past the last one (a draft head) counts to the last.
+    """
     found: dict[tuple[str, int | None], list[Tensor]] = {}
     for tensor in card.tensors:
         inside = _IN_LAYER.match(tensor.name)
         layer = min(int(inside[1]), card.layers - 1) if inside else None
         found.setdefault((part_of(tensor.name), layer), []).append(tensor)
-    groups = tuple(_group(part, layer, tensors) for (part, layer), tensors in found.items())
+    groups = tuple(_group(part, layer, tensors, alignment) for (part, layer), tensors in found.items())
     dense, experts = [0] * card.layers, [0] * card.layers
     outside = dict.fromkeys(PARTS, 0)
     for group in groups:
@@ -107,11 +117,11 @@ def weights_of(card: ModelCard) -> Weights:
     )
 
 
-def _group(part: str, layer: int | None, tensors: list[Tensor]) -> Group:
+def _group(part: str, layer: int | None, tensors: list[Tensor], alignment: int) -> Group:
     return Group(
         part=part,
         layer=layer,
-        bytes=sum(tensor.bytes for tensor in tensors),
+        bytes=sum(-(-tensor.bytes // alignment) * alignment for tensor in tensors),
         largest=max(tensor.bytes for tensor in tensors),
         types=tuple(Counter(tensor.type for tensor in tensors).items()),
     )
