@@ -12,6 +12,7 @@ from quietmind.base.errors import ModelError, UsageError
 from quietmind.base.paths import shown_path
 from quietmind.base.units import format_bytes
 from quietmind.cli.amounts import shown_time
+from quietmind.cli.ask import ask
 from quietmind.cli.notebook_auto import auto
 from quietmind.cli.options import State, debug_option, json_option, pass_state, workspace_option
 from quietmind.cli.output import counted, print_json, visible
@@ -268,7 +269,23 @@ def _pin(name: str, workspace: Path, *, pinned: bool, as_json: bool) -> None:
         click.echo(f"{name}: {'pinned' if pinned else 'no longer pinned'}, {counted(len(stored), 'snapshot')}")
 
 
+def _asking() -> click.Command:
+    """Return ``quietmind ask`` with the notebook in front of the question."""
+    callback = ask.callback
+    assert callback is not None
+
+    def asked(**given: Any) -> Any:
+        """Answer QUESTION from the notebook NAME, as `quietmind ask QUESTION --notebook NAME` does."""
+        return callback(passages=None, **given)
+
+    options = [param for param in ask.params if param.name not in ("notebook", "passages")]
+    return click.Command(
+        "ask", callback=asked, params=[click.Argument(["notebook"], metavar="NAME"), *options], help=asked.__doc__
+    )
+
+
 notebook.add_command(auto)
+notebook.add_command(_asking())
 
 
 def _expected(model: str, *, named: bool) -> dict[str, str]:
