@@ -92,8 +92,8 @@ def questions(passages: Sequence[Passage], count: int, chance: random.Random) ->
     asked = []
     for passage in chance.choices(passages, k=count):
         words = [word.strip(".,:;()[]*#") for word in passage.text.split()]
-        word = chance.choice([word for word in words if len(word) > 5] or ["it"])
-        asked.append(f"What do the notes say about {word} in {passage.title}?")
+        word = chance.choice([word for word in words if len(word) > 5 and word.isascii()] or ["it"])
+        asked.append(f"What do the notes say about {word}?")
     return asked
 
 
@@ -138,6 +138,7 @@ def speed(bench: Bench, points: Sequence[int]) -> list[dict[str, Any]]:
             "tokens": tokens,
             "fresh_s": round(fresh, 3),
             "restored_s": round(restored, 3),
+            "question_tokens": tokens - len(layout.prefix_tokens()),
             "ratio": round(fresh / restored, 1),
             "snapshot_bytes": size,
             "raw_bytes": store.snapshots()[0].header.raw_bytes,

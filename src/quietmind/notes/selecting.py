@@ -13,6 +13,7 @@ from pathlib import Path
 from quietmind.notes.document import Passage
 
 _ALL = "SELECT path, sha256, mtime_ns, size, title FROM documents ORDER BY path"
+_ONE = "SELECT path, sha256, mtime_ns, size, title FROM documents WHERE path = ?"
 _BELOW = (
     "SELECT path, sha256, mtime_ns, size, title FROM documents WHERE path = ? OR substr(path, 1, ?) = ? ORDER BY path"
 )
@@ -42,8 +43,8 @@ def notes_below(connection: sqlite3.Connection, path: Path) -> list[Indexed]:
 
 def notes_named(connection: sqlite3.Connection, paths: Sequence[Path]) -> list[Indexed]:
     """Return those of ``paths`` that the index has, in the order of their paths."""
-    wanted = {os.fsencode(path) for path in paths}
-    return [note for note in _indexed(connection, _ALL, ()) if os.fsencode(note.path) in wanted]
+    wanted = sorted({os.fsencode(path) for path in paths})
+    return [note for path in wanted for note in _indexed(connection, _ONE, (path,))]
 
 
 def notes_tagged(connection: sqlite3.Connection, tag: str) -> list[Indexed]:
