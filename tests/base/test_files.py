@@ -49,3 +49,8 @@ def test_paths_below_the_current_folder_are_shown_relative(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     assert shown_path(tmp_path / "notes" / "a.md") == "notes/a.md"
     assert shown_path("/elsewhere/a.md") == "/elsewhere/a.md"
+
+
+def test_an_address_keeps_its_slashes() -> None:
+    assert shown_path("https://example.org/models/a.gguf") == "https://example.org/models/a.gguf"
+    assert shown_path(Path("http://127.0.0.1:80/a.gguf")) == "http://127.0.0.1:80/a.gguf"

@@ -53,6 +53,11 @@ def flags(machine: Machine, placement: Placement, card: ModelCard, run: Run = RU
     return found
 
 
+@pytest.mark.parametrize("name", ["hf:owner/model/small.gguf", "https://example.org/models/small.gguf"])
+def test_a_model_on_a_server_is_named_as_it_will_be_once_fetched(card_of: MakeCard, name: str) -> None:
+    assert flags(machine_with(), placed("cccc"), card_of(layers=4, path=Path(name)))["-m"] == "small.gguf"
+
+
 def test_the_run_is_said_in_full(card_of: MakeCard) -> None:
     found = flags(machine_with(), placed("cccc"), card_of(layers=4))
     assert found == {

@@ -61,6 +61,15 @@ def test_the_verdict_weighs_free_and_total_memory(
     assert plan(machine, card_of(), Ask(4096)).verdict == verdict
 
 
+def test_tight_on_a_machine_that_is_not_here_says_nothing_of_now(card_of: MakeCard, machine_of: MakeMachine) -> None:
+    needed = plan(machine_of(), card_of(), Ask(4096)).devices[0].needed_bytes
+    here, elsewhere = (
+        render(plan(machine_of(memory=int(needed * 1.05), free=free), card_of(), Ask(4096))) for free in (needed, None)
+    )
+    assert "what is free now" in here
+    assert "verdict: tight: it fits into this machine, but leaves less than a tenth" in elsewhere
+
+
 def test_what_does_not_fit_is_planned_all_the_same(card_of: MakeCard, machine_of: MakeMachine) -> None:
     found = plan(machine_of(memory=1 << 20, free=1 << 20), card_of(), Ask(4096))
     assert found.verdict == "does not fit"

@@ -57,6 +57,25 @@ def test_what_does_not_fit_leaves_its_frame(machine_of: Machines, card_of: Cards
     assert [rect.get("class") for rect in parsed(draw(planned, ())).iter(f"{SVG}rect")].count("over") == 1
 
 
+def test_components_have_colours_of_their_own_that_any_reader_of_svg_knows(
+    machine_of: Machines, card_of: Cards
+) -> None:
+    planned = plan(machine_of(), card_of())
+    rows = tuple(Row("cpu", f"component {number}", 10 + number, "") for number in range(13))
+    legend = [
+        rect.get("fill", "")
+        for rect in parsed(draw(replace(planned, ledger=Ledger(rows)), ())).iter(f"{SVG}rect")
+        if rect.get("rx")
+    ]
+    assert len(set(legend)) == len(legend) == 13
+    assert all(re.fullmatch("#[0-9a-f]{6}", colour) for colour in legend)
+
+
+def test_the_title_says_which_quantization(machine_of: Machines, card_of: Cards) -> None:
+    document = draw(plan(machine_of(), replace(card_of(), quantization="Q5_K_S")), ())
+    assert "Small Q5_K_S on here" in document
+
+
 @given(st.text())
 def test_any_name_is_escaped_and_the_document_stays_well_formed(name: str) -> None:
     curve = Curve(name, ((4096, Interval(1, 2, 3)), (8192, Interval(1, 1, 1))))

@@ -6,6 +6,7 @@ Where no home folder is known, every function that needs one raises UsageError.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import platformdirs
 from quietmind.base.errors import UsageError
 
 _APP = "quietmind"
+_LOST_SLASH = re.compile(r"^(https?:)/(?!/)")
 
 
 def expanded(path: str) -> Path:
@@ -61,12 +63,14 @@ def shown_path(path: Path | str) -> str:
     """Return ``path`` as a person at this prompt would type it: relative below the current folder, else whole.
 
     A name that is not UTF-8 (Python carries its bytes as lone surrogates) is shown with those bytes escaped, and
-    control characters (a newline in a file name) likewise, so that one path is always one line.
+    control characters (a newline in a file name) likewise, so that one path is always one line. An address on the web
+    keeps the two slashes that a path would lose.
     """
     whole = Path(path)
     try:
         shown = str(whole.relative_to(Path.cwd())) if whole.is_absolute() else str(whole)
     except (ValueError, OSError):  # outside the current folder, or the current folder is gone
         shown = str(whole)
+    shown = _LOST_SLASH.sub(r"\1//", shown)
     shown = shown.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown)

@@ -15,6 +15,7 @@ from quietmind.base.errors import UsageError
 from quietmind.machine.machine import Device, Machine
 from quietmind.model.card import ModelCard
 from quietmind.plan.ask import Ask
+from quietmind.plan.flags import model_word
 from quietmind.plan.ledger import Ledger, Row
 from quietmind.plan.measured import Measurement
 from quietmind.plan.place import FITS_BELOW, available
@@ -126,7 +127,7 @@ def _draft_flags(resident: Resident, plan_: Plan) -> tuple[str, ...]:
         return ()
     owners = (*plan_.placement.dense, plan_.placement.output)
     return (
-        *("-md", str(resident.card.path)),
+        *("-md", model_word(resident.card)),
         *("-ngld", str(sum(1 for key in owners if key != "cpu"))),
         *("-ctkd", plan_.kv_type),
         *("-ctvd", plan_.kv_type),

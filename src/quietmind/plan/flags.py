@@ -15,13 +15,20 @@ from quietmind.plan.placement import Placement
 
 _UNCUTTABLE = frozenset({LayerKind.SLIDING, LayerKind.LINEAR})
 
+_ELSEWHERE = ("hf:", "http:", "https:")  # names that model.remote reads
+
 _DEVICE_NAMES = {"cuda": "CUDA", "rocm": "ROCm", "metal": "MTL"}
+
+
+def model_word(card: ModelCard) -> str:
+    """Return what the engine is to open: the file, of a model on a server its name once it has been fetched."""
+    return card.path.name if str(card.path).startswith(_ELSEWHERE) else str(card.path)
 
 
 def engine_flags(machine: Machine, card: ModelCard, placement: Placement, run: Run) -> tuple[str, ...]:
     """Return the words after ``llama-server``. Each word is one argument; none needs a shell's quotes."""
     return (
-        *("-m", str(card.path)),
+        *("-m", model_word(card)),
         *("-c", str(run.context * run.sequences)),  # the engine divides it among the sequences
         *("-b", str(run.batch)),
         *("-ub", str(run.micro_batch)),

@@ -23,6 +23,7 @@ _WORDS = {
     "tight": "tight: it fits into this machine, but not comfortably into what is free now",
     "does not fit": "does not fit into this machine",
 }
+_FULL = "tight: it fits into this machine, but leaves less than a tenth of a memory to everything else"
 _PAGED = "tight: part of it is read from the disk all the time"
 
 BAR_WIDTH = 60
@@ -73,6 +74,8 @@ def _bars(plan: Plan, width: int) -> Iterator[str]:
 
 def _verdict(plan: Plan) -> str:
     paged = plan.verdict == "tight" and any(use.device == DISK for use in plan.devices)
+    if plan.verdict == "tight" and not paged and all(use.free_bytes is None for use in plan.devices):
+        return _FULL  # a machine that is not here: nothing is known of what is free
     return _PAGED if paged else _WORDS[plan.verdict]
 
 

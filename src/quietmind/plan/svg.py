@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import cycle
 from math import ceil, floor, log2
 
 from quietmind.base.errors import QuietmindError
@@ -33,8 +34,9 @@ _SMALLEST_CONTEXT = 4096
 _NARROWEST = 0.5  # a part of a bar thinner than this many units is not drawn
 
 # Eight hues that keep apart in both settings and for most readers with a colour deficiency (Okabe and Ito, 2008,
-# without black, and a grey).
+# without black, and a grey), then the same ones halfway to white, in six digits: not every reader of SVG knows eight.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#8c8c8c")
+_FAINTER = ("#7fb8d8", "#f2cf7f", "#7fceb9", "#e5bcd3", "#aad9f4", "#eaae7f", "#dbd37f", "#c5c5c5")
 
 _STYLE = """
   svg { background: #ffffff; color: #1c1c1e; font: 13px system-ui, sans-serif; }
@@ -96,7 +98,7 @@ def draw(planned: Plan, curves: Sequence[Curve]) -> str:
     """Return the plan as an SVG document: a stacked bar of memory for each device, a legend, and ``curves`` if any."""
     colours = _colours(planned)
     parts = [
-        _text(_MARGIN, 34, f"{planned.model} on {planned.machine}", "title"),
+        _text(_MARGIN, 34, f"{planned.title} on {planned.machine}", "title"),
         _text(_MARGIN, 56, _settings(planned), "quiet"),
     ]
     top = 82.0
@@ -128,10 +130,7 @@ def _colours(planned: Plan) -> dict[str, str]:
         if row.bytes:
             totals[row.component] = totals.get(row.component, 0) + row.bytes
     largest = sorted(totals, key=lambda component: -totals[component])
-    return {
-        component: _COLOURS[number % len(_COLOURS)] + ("" if number < len(_COLOURS) else "80")
-        for number, component in enumerate(largest)
-    }
+    return dict(zip(largest, cycle(_COLOURS + _FAINTER), strict=False))
 
 
 def _settings(planned: Plan) -> str:
