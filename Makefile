@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo
+# What `make test` installs besides the program; .ci/run adds engines that are at hand.
+EXTRAS ?= all,dev
 
 # What the demo asks: the answers stand in examples/archive.
 ASK_EN := How much water fits into the tank of the test bench?
@@ -22,7 +24,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[all,dev]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
