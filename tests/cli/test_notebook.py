@@ -153,6 +153,40 @@ def test_a_reading_that_is_killed_leaves_nothing_wrong_and_goes_on(
     assert {path.suffix for path in (tmp_path / "workspace" / "snapshots").iterdir()} <= {".snapshot", ""}
 
 
+def test_ctrl_c_ends_a_reading_at_once_and_leaves_no_engine(
+    quietmind: Quietmind, notes: Path, tiny: Path, tmp_path: Path
+) -> None:
+    (notes / "long.md").write_text("# Long\n\n" + "The pump hums in the cellar, and the hub blinks. " * 300)
+    quietmind("index", str(notes))
+    quietmind("notebook", "make", "all", "--from", "notes")
+    process = background(tmp_path, "read", "--context", "8k")
+    log = tmp_path / "workspace" / "logs" / "llamacpp.log"
+    deadline = time.monotonic() + 60
+    while not (log.exists() and b"processing task" in log.read_bytes()):
+        assert time.monotonic() < deadline, "the engine did not start"
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "stopped"
+    assert "not read, still due: all" in out
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert not list((tmp_path / "workspace" / "snapshots").glob(".scratch*"))
+
+
+def test_a_notebook_answers_a_question_from_what_was_read(quietmind: Quietmind, notes: Path, tiny: Path) -> None:
+    quietmind("notebook", "make", "pumps", "--from", "notes/pumps")
+    quietmind("read", *SMALL)
+    question = "At how many degrees does the pump stop?"
+    asked = quietmind("notebook", "ask", "pumps", question, *SMALL, "--max-tokens", "24", "--json")
+    answer = document(asked)
+    assert answer["timings"]["cached_tokens"] > 100
+    assert {Path(citation["path"]).name for citation in answer["citations"]} <= {"start.md", "stop.md"}
+    assert "there are: pumps" in one_line(quietmind("notebook", "ask", "none", question), 2)
+
+
 def test_two_readings_at_once_share_one_store(quietmind: Quietmind, notes: Path, tiny: Path, tmp_path: Path) -> None:
     quietmind("notebook", "make", "pumps", "--from", "notes/pumps")
     quietmind("notebook", "make", "hubs", "--from", "notes/hubs")
