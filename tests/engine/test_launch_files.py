@@ -390,8 +390,8 @@ def test_engines_that_shard_are_composed_with_their_gpus_and_the_whole_cache_of_
 
 
 def test_containers_get_the_image_of_their_accelerator_and_none_for_apple() -> None:
-    assert 'llama.cpp:server-cuda"' in FORMS["compose"](launch_of())
-    assert 'llama.cpp:server"' in FORMS["compose"](launch_of(machine="2x-epyc-9575f-1.5tb"))
+    assert "with the tag server-cuda," in FORMS["compose"](launch_of())
+    assert "with the tag server," in FORMS["compose"](launch_of(machine="2x-epyc-9575f-1.5tb"))
     with pytest.raises(UsageError, match="--as shell"):
         FORMS["compose"](launch_of(machine="mac-studio-m3-ultra-512"))
 

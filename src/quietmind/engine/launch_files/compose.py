@@ -29,8 +29,11 @@ from quietmind.engine.launch_files.posix import MAKE_KEY
 # The versions whose flags benchmarks/flags_accepted.py has checked; used where none is installed to go by.
 _CHECKED = {"vllm": "0.33.0", "sglang": "0.5.23"}
 _IMAGES = {"vllm": "vllm/vllm-openai", "sglang": "lmsysorg/sglang"}
-# llama.cpp's own images (docs/docker.md of llama.cpp); their build number is not ours to know, so the moving tag.
-_LLAMA_IMAGE = "ghcr.io/ggml-org/llama.cpp:server"
+# llama.cpp's own images are in a registry that is not Docker's own, and their tags are build numbers: which one, the
+# person says, and compose asks for it where they have not.
+_LLAMA_IMAGE = (
+    "${LLAMA_CPP_IMAGE:?set it to an image of llama.cpp with the tag server%s, as its docs/docker.md has them}"
+)
 _LLAMA_VARIANTS = {"cuda": "-cuda", "rocm": "-rocm"}
 _PROXY_IMAGE = "nginx:1.29-alpine"
 
@@ -55,6 +58,11 @@ def render_compose(launch: Launch) -> str:
         head(launch, "docker compose -f THIS-FILE down")
         + f"# start:    docker compose -f THIS-FILE up -d --wait; it answers on http://127.0.0.1:{launch.port}/v1\n"
         + "# key:      docker compose -f THIS-FILE exec engine cat /key/launch.key; made at the first start\n"
+        + (
+            "# image:    export LLAMA_CPP_IMAGE=..., the server image that llama.cpp's docs/docker.md names\n"
+            if launch.engine in OFFLOADING
+            else ""
+        )
         + "# images:   of tags that move; once it runs, pin them by their digests (docker compose images)\n"
         + f"\nname: quietmind-{launch.port}\n\nservices:\n"
         + _key_service(launch, started, kind)
@@ -65,10 +73,10 @@ def render_compose(launch: Launch) -> str:
 
 
 def image(launch: Launch, kind: str | None) -> str:
-    """Return the official image for the engine and the kind of accelerator."""
+    """Return the official image for the engine and the kind of accelerator, as a word of the file."""
     if launch.engine in OFFLOADING:
-        return _LLAMA_IMAGE + _LLAMA_VARIANTS.get(kind or "", "")
-    return f"{_IMAGES[launch.engine]}:v{launch.version}"
+        return f'"{_LLAMA_IMAGE % _LLAMA_VARIANTS.get(kind or "", "")}"'
+    return yaml_word(f"{_IMAGES[launch.engine]}:v{launch.version}")
 
 
 def _key_service(launch: Launch, started: Serving, kind: str | None) -> str:
@@ -77,7 +85,7 @@ def _key_service(launch: Launch, started: Serving, kind: str | None) -> str:
     return (
         "  # Makes the key once, on a volume that only the engine has beside it.\n"
         "  key:\n"
-        f"    image: {yaml_word(image(launch, kind))}\n"
+        f"    image: {image(launch, kind)}\n"
         '    entrypoint: ["/bin/sh", "-euc"]\n'
         f"    command: [{yaml_word(script)}]\n"
         "    network_mode: none\n"
@@ -98,7 +106,7 @@ def _engine_service(launch: Launch, started: Serving, kind: str | None) -> str:
     limit = memory_limit(launch)
     return (
         "  engine:\n"
-        + f"    image: {yaml_word(image(launch, kind))}\n"
+        + f"    image: {image(launch, kind)}\n"
         + "    depends_on:\n      key:\n        condition: service_completed_successfully\n"
         + f"    entrypoint: [{', '.join(yaml_word(word) for word in _entrypoint(launch, started))}]\n"
         + "    command:\n"
