@@ -20,13 +20,17 @@ import pytest
 
 from quietmind.base.errors import ModelNotFound
 from quietmind.machine.machine import Device, Host, Machine
+from quietmind.model.ggml_types import BY_NAME, GGML_TYPES
 from quietmind.model.gguf import read_card
 from quietmind.model.locate import locate
 from quietmind.plan import Ask, plan
+from quietmind.plan.ask import Run
+from quietmind.plan.graph_limit import most_experts
 
 MIB = 1 << 20
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 SEED, SHAPES = 20_261_122, 24
+GGML_NUMBERS = {kind.name: number for number, kind in GGML_TYPES.items()}
 MACHINE = Machine("any", (Device("cpu", "any", 1 << 40, 1 << 40),), (), Host("any", "any"))
 
 CHILD = """
@@ -125,6 +129,25 @@ def test_gaps_and_the_packed_copy_of_a_tied_output_are_weights(
     ledger = plan(packing, read_card(path), Ask(512)).ledger
     truth = engine.account(path, 512, 512, 1)
     assert (truth.refused, ledger.component("weights")) == (None, truth.weights)
+
+
+@pytest.mark.parametrize(("name", "kv"), [("Mixtral-8x7B", "q8_0"), ("Qwen3-30B-A3B", "f16")])
+def test_the_engine_starts_with_as_many_experts_as_we_say_and_not_with_many_more(
+    header_only: tuple[ModuleType, ModuleType], tmp_path: Path, name: str, kv: str
+) -> None:
+    writer, engine = header_only
+    (public,) = (shape for shape in writer.SHAPES if shape.name == name)
+    shape = replace(public, layers=16, experts=64, vocabulary=1000)
+    path, kind = tmp_path / "shape.gguf", BY_NAME[kv]
+    writer.write_header(shape, path)
+    most = most_experts(read_card(path), Run(512, 2048, 512, kind))
+    assert most is not None
+    for used, starts in ((most, True), (most + 4, False)):
+        writer.write_header(replace(shape, experts_used=used), path)
+        refused = engine.account(path, 512, 512, GGML_NUMBERS[kv]).refused
+        assert (refused is None) == starts, f"{used} experts: {refused}"
+        planned = plan(MACHINE, read_card(path), Ask(512, kv))
+        assert any("may end at its start" in warning for warning in planned.warnings) != starts
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from quietmind.base.units import format_bytes
 from quietmind.machine.machine import Machine
 from quietmind.model.card import ModelCard
 from quietmind.plan.ask import Run
+from quietmind.plan.graph_limit import most_experts
 from quietmind.plan.ledger import Ledger
 from quietmind.plan.place import available
 from quietmind.plan.placement import DISK, Placement
@@ -18,6 +19,7 @@ def warnings_of(machine: Machine, card: ModelCard, placement: Placement, run: Ru
     """Return the warnings of a placed model, the costliest mistake first."""
     return (
         *unsure(card),
+        *_too_many_experts(card, run),
         *_past_native(card, run),
         *_other_experts(card, run),
         *_from_disk(machine, ledger),
@@ -61,6 +63,15 @@ def past_known(card: ModelCard, yarn: Yarn) -> str:
         f"; nothing is known to work past a factor of {yarn.known:,.2f} without training for it "
         "(the most that Qwen documents, for its own models)"
     )
+
+
+def _too_many_experts(card: ModelCard, run: Run) -> Iterator[str]:
+    most = most_experts(card, run)
+    if most is not None and card.experts_used > most:
+        yield (
+            f"with {card.experts_used} experts at work llama.cpp may end at its start, because its graph has room for "
+            f"only so many steps: up to {most} are known to start with these settings; use no more"
+        )
 
 
 def _other_experts(card: ModelCard, run: Run) -> Iterator[str]:
