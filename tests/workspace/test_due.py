@@ -16,7 +16,7 @@ from quietmind.engine.fake import FakeEngine
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.store import Store
 from quietmind.workspace.due import standing
-from quietmind.workspace.laid import laid_out, reserve_of
+from quietmind.workspace.laid import laid_out, left_out, reserve_of
 from quietmind.workspace.notebook import Source
 from quietmind.workspace.overnight import Done, Reader, Room, read_all
 from quietmind.workspace.store import LEAST_BUDGET, budget_of, open_store
@@ -160,6 +160,9 @@ def test_what_had_no_room_is_read_once_a_larger_context_has_it(workspace: Worksp
     by = reader(workspace, context=3000)
     done = {each.name: each for each in read_due(workspace, by)}
     assert done["large"].left_out
+    for name in ("large", "small"):
+        passages = workspace.notebooks.passages(workspace.notebooks.named(name))
+        assert left_out(workspace.notebooks, name, passages) == list(done[name].left_out)
     assert not done["small"].left_out
     assert why(workspace, by) == {}
     assert why(workspace, reader(workspace, context=2000)) == {}

@@ -19,7 +19,10 @@ from quietmind.cli.output import counted, print_json, visible
 from quietmind.cli.read import reading_options, run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from quietmind.kvstore.store import Snapshot
+    from quietmind.notes.document import Passage
     from quietmind.workspace.due import Standing
     from quietmind.workspace.notebook import Member, Notebook, Source
     from quietmind.workspace.workspace import Workspace
@@ -146,6 +149,7 @@ def _print_list(standings: list[Standing]) -> None:
 @pass_state
 def show(state: State, name: str, as_json: bool, workspace: Path) -> None:
     """Show what the notebook NAME holds, in the order in which it is read, and what is stored of it."""
+    from quietmind.workspace.laid import left_out
     from quietmind.workspace.store import open_store
     from quietmind.workspace.workspace import Workspace
 
@@ -153,13 +157,16 @@ def show(state: State, name: str, as_json: bool, workspace: Path) -> None:
         found = archive.notebooks.named(name)
         store = open_store(archive.folder)
         standing = _standing(archive, found, store.snapshots(), _expected(state.settings.model, named=False))
-        left_out = _left_out(archive, standing)
+        without = left_out(archive.notebooks, name, archive.notebooks.passages(found)) or []
     if as_json:
         print_json(
             _standing_json(standing)
             | {
                 "members": [_member_json(member) for member in found.members],
-                "left_out": left_out,
+                "left_out": [
+                    {"path": str(each.path), "first_line": each.first_line, "last_line": each.last_line}
+                    for each in without
+                ],
                 "snapshots": [_snapshot_json(snapshot) for snapshot in standing.stored],
             }
         )
@@ -169,15 +176,17 @@ def show(state: State, name: str, as_json: bool, workspace: Path) -> None:
         click.echo(f"  {_place(member)}")
     if len(found.members) > _LISTED:
         click.echo(f"  and {len(found.members) - _LISTED:,} more (--json lists all)")
-    _print_reading(standing, left_out)
+    _print_reading(standing, without)
 
 
-def _print_reading(standing: Standing, left_out: int | None) -> None:
+def _print_reading(standing: Standing, without: Sequence[Passage]) -> None:
     reading = standing.notebook.reading
     if reading:
         click.echo(f"read {reading.when}: {reading.tokens:,} tokens, from nothing in {shown_time(reading.seconds)}")
-    if left_out:
-        click.echo(f"{counted(left_out, 'passage')} found no room in the context of that reading")
+    if without:
+        click.echo(f"{counted(len(without), 'passage')} found no room in the context:")
+    for passage in without[:_LISTED]:
+        click.echo(f"  {shown_path(passage.path)}:{passage.first_line}-{passage.last_line}")
     if standing.due:
         click.echo(f"due: {standing.due}; run `quietmind read`")
     for snapshot in standing.stored:
@@ -186,14 +195,6 @@ def _print_reading(standing: Standing, left_out: int | None) -> None:
             f"snapshot {snapshot.path.name}: {header.tokens:,} tokens, {format_bytes(snapshot.bytes)} of "
             f"{format_bytes(header.raw_bytes)}{', pinned' if snapshot.pinned else ''}, made {header.made}"
         )
-
-
-def _left_out(archive: Workspace, standing: Standing) -> int | None:
-    """Return how many passages the last reading had no room for; None where that is not known."""
-    if standing.notebook.reading is None or standing.due:
-        return None
-    texts = sum(1 for passage in archive.notebooks.passages(standing.notebook) if passage.text.strip())
-    return texts - archive.notebooks.texts_kept(standing.notebook.name)
 
 
 @notebook.command("read")

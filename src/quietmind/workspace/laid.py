@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from quietmind.engine.port import Engine
 from quietmind.notes.document import Passage
 from quietmind.workspace.layout import Layout, lay_out
+from quietmind.workspace.notebook import Block
 from quietmind.workspace.notebooks import Notebooks, text_digest
 
 # Kept free behind a notebook for the question and its answer; of a small context, a share.
@@ -38,6 +39,19 @@ def laid_out(
     if any(text not in known for text in texts):
         notebooks.note_tokens(name, tokenizer, texts)
     return layout
+
+
+def left_out(notebooks: Notebooks, name: str, passages: Sequence[Passage]) -> list[Passage] | None:
+    """Return which of ``passages`` had no room when the notebook was last laid out; None if it never was as it is."""
+    kept = notebooks.texts_kept(name)
+    without: list[Passage] = []
+    number = 1
+    for passage in passages:
+        if text_digest(Block(number, passage).text) in kept:
+            number += 1
+        elif passage.text.strip():
+            without.append(passage)
+    return without if kept and number == len(kept) + 1 else None
 
 
 class _Kept(Mapping[str, tuple[int, ...]]):

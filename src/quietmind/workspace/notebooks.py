@@ -143,13 +143,11 @@ class Notebooks:
             )
             return {digest: tuple(array("I", ids)) for digest, ids in rows}
 
-    def texts_kept(self, name: str) -> int:
-        """Return of how many texts of a notebook the tokens are kept: of those that its last layout had room for."""
+    def texts_kept(self, name: str) -> set[str]:
+        """Return the digests of the texts whose tokens are kept: of those that the last layout had room for."""
         with translated(self._path):
-            (count,) = self._connection.execute(
-                "SELECT count(*) FROM notebook_tokens WHERE notebook = ?", (self._key(name),)
-            ).fetchone()
-            return int(count)
+            rows = self._connection.execute("SELECT text FROM notebook_tokens WHERE notebook = ?", (self._key(name),))
+            return {text for (text,) in rows}
 
     def _current(self, source: Source, members: Sequence[Member]) -> dict[Member, Version]:
         """Return what belongs to a notebook now, and the state of each."""
