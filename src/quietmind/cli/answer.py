@@ -8,15 +8,20 @@ import click
 
 from quietmind.base.paths import shown_path
 from quietmind.cli.amounts import shown_time
-from quietmind.cli.output import flat, visible
+from quietmind.cli.output import counted, flat, visible
 
 if TYPE_CHECKING:
-    from quietmind.think.answer import Answer, FromNotebook
+    from collections.abc import Sequence
+
+    from quietmind.think.answer import Answer, FromNotebook, Part
     from quietmind.think.verify import Citation
     from quietmind.workspace.pack import Given
 
 _NOTHING = "Nothing in the indexed notes is about this, so the model was not asked."
 _UNSUPPORTED = "[?] no passage that the model was given supports this sentence; treat it as the model's own words."
+# Of one answer, and of partial answers that were joined.
+_SAID_NOTHING = ("The model answered nothing.", "Nothing that the model said stands in the notes.")
+_DIFFERING = "The notes differ here; which of them holds is for you to decide:"
 _CLOSEST_BESIDE = "Closest to the question in the notes:"
 _CLOSEST_INSTEAD = "No sentence of the answer stands in the notes. What comes closest to the question there:"
 _STANDINGS = {
@@ -33,24 +38,33 @@ def print_answer(answer: Answer, *, show: bool) -> None:
     if not answer.found:
         click.echo(_NOTHING)
         return
-    click.echo("\n" if answer.text else "The model answered nothing.\n")
+    click.echo("\n" if answer.text else f"{_SAID_NOTHING[bool(answer.parts)]}\n")
+    if dropped := sum(len(part.dropped) for part in answer.parts):
+        click.echo(f"({counted(dropped, 'sentence')} left out: no passage supports them; --json has them)")
+    for one, other in answer.disagreements:
+        click.echo(f"{_DIFFERING}\n- {visible(one)}\n- {visible(other)}")
     if answer.stopped_early:
         click.echo(f"({answer.stopped_early})")
     if answer.unsupported:
         click.echo(_UNSUPPORTED)
-    borne = [citation for citation in answer.citations if citation.supports]
-    for citation in borne:
-        click.echo(_citation_line(citation))
-    if len(borne) < len(answer.citations):
-        click.echo(_CLOSEST_BESIDE if borne else _CLOSEST_INSTEAD)
-    for citation in answer.citations[len(borne) :]:
-        click.echo(_citation_line(citation))
+    _print_citations(answer.citations)
     if show:
         for given in answer.given:
             click.echo(f"\n{_given_line(given)}\n{visible(given.passage.text)}")
     click.echo(_timings_line(answer), err=True)
-    if answer.notebook is not None:
-        click.echo(saved_line(answer.notebook), err=True)
+    for used in (answer.notebook, *(part.whole for part in answer.parts)):
+        if used is not None:
+            click.echo(saved_line(used), err=True)
+
+
+def _print_citations(citations: Sequence[Citation]) -> None:
+    borne = [citation for citation in citations if citation.supports]
+    for citation in borne:
+        click.echo(_citation_line(citation))
+    if len(borne) < len(citations):
+        click.echo(_CLOSEST_BESIDE if borne else _CLOSEST_INSTEAD)
+    for citation in citations[len(borne) :]:
+        click.echo(_citation_line(citation))
 
 
 def saved_line(used: FromNotebook) -> str:
@@ -120,6 +134,8 @@ def as_json(answer: Answer, *, show: bool) -> dict[str, Any]:
             "decode_tokens_per_s": round(engine.decode_per_second, 1),
         },
         "notebook": None if answer.notebook is None else _notebook_json(answer.notebook),
+        "parts": [_part_json(part) for part in answer.parts],
+        "disagreements": [list(pair) for pair in answer.disagreements],
         "model": answer.model,
     }
     if show:
@@ -148,4 +164,15 @@ def _notebook_json(used: FromNotebook) -> dict[str, Any]:
         "prefilled_tokens": used.prefilled,
         "fresh_prefill_s": round(used.fresh_seconds, 3),
         "read_s": None if used.read_seconds is None else round(used.read_seconds, 3),
+    }
+
+
+def _part_json(part: Part) -> dict[str, Any]:
+    return {
+        "notebook": part.notebook,
+        "restored": None if part.whole is None else _notebook_json(part.whole),
+        "why_passages": part.why or None,
+        "kept": list(part.kept),
+        "dropped": list(part.dropped),
+        "stopped_early": part.stopped_early,
     }

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 @click.option("--allow-remote", multiple=True, metavar="HOST", help="Consent that notes are sent to this other host.")
 @click.option("--key-file", type=AnyPath(dir_okay=False), help="The file with the key of a model at an address.")
 @click.option("--notebook", metavar="NAME", help="Ask this notebook; it is read now if it is not yet.")
+@click.option("--deep", is_flag=True, help="Ask every notebook that holds evidence, and join what they answer.")
 @click.option(
     "--passages", type=click.IntRange(1, 1000), help="Ask no notebook: give the model at most so many passages (6)."
 )
@@ -66,6 +67,7 @@ def ask(
     allow_remote: tuple[str, ...],
     key_file: Path | None,
     notebook: str | None,
+    deep: bool,
     passages: int | None,
     max_tokens: int | None,
     show: bool,
@@ -79,27 +81,26 @@ def ask(
     are given to the model.
     """
     from quietmind.think.ask import ask as ask_archive
+    from quietmind.think.deep import ask_deep
     from quietmind.workspace.workspace import Workspace
 
     settings = state.settings
-    if notebook is not None and passages is not None:
-        raise UsageError("--notebook asks a whole notebook and --passages asks none; give one of them")
+    if sum((notebook is not None, deep, passages is not None)) > 1:
+        raise UsageError("--notebook asks one notebook, --deep every one and --passages none; give one of them")
     if save and not os.path.isdir(save.parent):  # noqa: PTH112 - a Path raises for names that cannot be looked at
         raise UsageError(f"{shown_path(save)}: there is no such folder to save the answer in; make it first")
     with Workspace(workspace) as archive, terminal_progress() as progress:
-        model_of = _Model(
+        answering = _Model(
             model or settings.model, archive, context, kv, threads, settings.snapshot_gib, allow_remote, key_file
         )
-        events = ask_archive(
-            archive,
-            question,
-            model_of.start,
-            passages=passages or settings.passages,
-            max_tokens=max_tokens or settings.max_tokens,
-            desk=None if passages is not None else model_of.desk,
-            notebook=notebook,
-            progress=progress,
-        )
+        limits = {"passages": passages or settings.passages, "max_tokens": max_tokens or settings.max_tokens}
+        if deep:
+            events = ask_deep(archive, question, answering.start, answering.desk, **limits)
+        else:
+            desk = None if passages is not None else answering.desk
+            events = ask_archive(
+                archive, question, answering.start, **limits, desk=desk, notebook=notebook, progress=progress
+            )
         answer = _follow(events, stream=not as_json)
     if as_json:
         print_json(answer_as_json(answer, show=show))

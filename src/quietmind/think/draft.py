@@ -16,7 +16,7 @@ from quietmind.workspace.pack import Given
 UNSUPPORTED_MARK = "[?]"
 # How many of the best passages are quoted where the question comes closest: beside an answer that rests on the notes,
 # and in the place of one that does not.
-_CLOSEST_BESIDE, _CLOSEST_INSTEAD = 1, 3
+_CLOSEST_BESIDE, CLOSEST_INSTEAD = 1, 3
 # A few words again and again at the end of the text: weak models fall into this and do not come out.
 _LOOP = re.compile(r"(.{6,80}?)\1{4,}\Z", re.DOTALL)
 _LOOP_CHARS = 480
@@ -128,7 +128,7 @@ def cited(borne: Sequence[Borne], nearest: Sequence[Given], question: str) -> tu
         key = (each.given.number, each.support.start, each.support.end)
         passages[each.given.number] = each.given.passage
         places.setdefault(key, []).append(each.sentence)
-    for given in nearest[: _CLOSEST_BESIDE if places else _CLOSEST_INSTEAD]:
+    for given in nearest[: _CLOSEST_BESIDE if places else CLOSEST_INSTEAD]:
         near = closest(question, given.passage.text)
         places.setdefault((given.number, near.start, near.end), [])
     verifier = Verifier()

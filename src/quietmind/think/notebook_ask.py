@@ -41,7 +41,7 @@ def chosen_sheet(
         if each.notebook is None:
             break  # what stands outside of all notebooks is the best there is, read or not
         yield TakingUp(each.notebook.name)
-        taken = _sheet_of(desk, each.notebook, question, hits, max_tokens)
+        taken = sheet_of(desk, each.notebook, question, hits, max_tokens)
         if isinstance(taken, Due):
             first = first or taken
             continue
@@ -95,7 +95,8 @@ def unused(due: Due) -> str:
     return f"notebook {due.notebook.name!r} holds this and is not used: {due.why}{due.mend and '; '}{due.mend}"
 
 
-def _sheet_of(desk: Desk, notebook: Notebook, question: str, hits: Sequence[Hit], max_tokens: int) -> Sheet | Due:
+def sheet_of(desk: Desk, notebook: Notebook, question: str, hits: Sequence[Hit], max_tokens: int) -> Sheet | Due:
+    """Return the sheet of ``notebook`` if it can be restored and what is about the question is in it, else why not."""
     taken = take_up(desk, notebook)
     if isinstance(taken, Due):
         return taken
