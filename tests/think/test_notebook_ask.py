@@ -321,3 +321,23 @@ def test_a_question_that_leaves_no_room_behind_a_named_notebook_is_refused_with_
     read_all(workspace, "pumps")
     with pytest.raises(ContextOverflow, match="notebook 'pumps' takes"):
         asked(workspace, "x", notebook="pumps", context=600, question="How much does the tank hold? " * 30)
+
+
+def test_a_named_notebook_that_the_context_cannot_hold_gives_passages_and_stays_read(
+    workspace: Workspace, notes: Path
+) -> None:
+    make(workspace, notes, "pumps")
+    read_all(workspace, "pumps")
+    before = workspace.notebooks.named("pumps").reading
+    stored = [snapshot.path for snapshot in open_store(workspace.folder).snapshots()]
+    done = asked(workspace, "The tank holds 85 litres [1].", notebook="pumps", context=400)
+    assert done.answer.notebook is None
+    assert done.notices == [
+        f"notebook 'pumps' is not used whole: it takes {before.tokens if before else 0} tokens, and a context of 400 "
+        "has room for 300; give a larger --context"
+    ]
+    assert done.answer.citations[0].verified
+    assert workspace.notebooks.named("pumps").reading == before
+    assert [snapshot.path for snapshot in open_store(workspace.folder).snapshots()] == stored
+    with pytest.raises(ContextOverflow, match="none of its passages is about the question"):
+        asked(workspace, notebook="pumps", context=400, question="Who painted the Sistine chapel?")

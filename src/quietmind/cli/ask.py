@@ -89,7 +89,7 @@ def ask(
         raise UsageError("--notebook asks one notebook, --deep every one and --passages none; give one of them")
     if save and not os.path.isdir(save.parent):  # noqa: PTH112 - a Path raises for names that cannot be looked at
         raise UsageError(f"{shown_path(save)}: there is no such folder to save the answer in; make it first")
-    with Workspace(workspace) as archive, terminal_progress() as progress:
+    with Workspace(workspace) as archive:
         answering = _Model(
             model or settings.model, archive, context, kv, threads, settings.snapshot_gib, allow_remote, key_file
         )
@@ -99,7 +99,7 @@ def ask(
         else:
             desk = None if passages is not None else answering.desk
             events = ask_archive(
-                archive, question, answering.start, **limits, desk=desk, notebook=notebook, progress=progress
+                archive, question, answering.start, **limits, desk=desk, notebook=notebook, progress=terminal_progress
             )
         answer = _follow(events, stream=not as_json)
     if as_json:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from quietmind.base.errors import UsageError
 from quietmind.base.progress import SILENT, Progress
@@ -39,7 +40,7 @@ def ask(
     max_tokens: int,
     desk: Callable[[Engine], Desk] | None = None,
     notebook: str | None = None,
-    progress: Progress = SILENT,
+    progress: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(SILENT),
 ) -> Generator[Event]:
     """Answer ``question`` from the notes in ``workspace``: from the notebook that holds the evidence, if one is read.
 
@@ -72,7 +73,9 @@ def ask(
             if notebook is None:
                 sheet = yield from chosen_sheet(at, question, wide, max_tokens)
             else:
-                sheet = yield from named_sheet(at, notebook, question, wide, max_tokens, progress)
+                sheet = yield from named_sheet(
+                    at, notebook, question, wide, passages=passages, max_tokens=max_tokens, progress=progress
+                )
         sheet = sheet or passages_sheet(engine, question, hits, max_tokens)
         yield Found(sheet.given, sheet.unread)
         exchange = Exchange(engine, question, sheet)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 
 from quietmind.base.errors import ContextOverflow, DiskFull, SnapshotError
 from quietmind.base.progress import Progress
 from quietmind.notes.document import Hit
 from quietmind.think.answer import Notice, TakingUp
-from quietmind.think.sheet import Sheet, notebook_sheet
+from quietmind.think.sheet import Sheet, notebook_sheet, passages_sheet
 from quietmind.workspace.choose import (
     ANSWERS_ALONE,
     LARGER,
@@ -59,35 +60,62 @@ def chosen_sheet(
 
 
 def named_sheet(
-    desk: Desk, name: str, question: str, hits: Sequence[Hit], max_tokens: int, progress: Progress
+    desk: Desk,
+    name: str,
+    question: str,
+    hits: Sequence[Hit],
+    *,
+    passages: int,
+    max_tokens: int,
+    progress: Callable[[], AbstractContextManager[Progress]],
 ) -> Generator[TakingUp | Notice, None, Sheet]:
-    """Return the sheet of the notebook ``name``, which is read now unless it can be restored.
+    """Return the sheet of the notebook ``name``, which is read now unless it can be restored; ``progress`` shows that.
 
-    Raises ContextOverflow where the question does not fit beside it, and what reading raises.
+    In a context that is too small for what was read of it, the sheet of at most ``passages`` of its passages: reading
+    it again would put less in the place of more. Raises ContextOverflow where the question does not fit beside the
+    notes, or nothing of them is about it, and what reading raises.
     """
     notebook = desk.notebooks.named(name)
     yield TakingUp(name)
     taken = take_up(desk, notebook)
+    if isinstance(taken, Due) and taken.mend == LARGER:
+        within = next((each.hits for each in evidence([taken.notebook], hits) if each.notebook), ())
+        if not within:
+            raise ContextOverflow(
+                f"notebook {name!r}: {taken.why}, and none of its passages is about the question; {taken.mend}",
+                needed=taken.notebook.reading.tokens if taken.notebook.reading else 0,
+                context=desk.engine.context,
+            )
+        yield Notice(f"notebook {name!r} is not used whole: {taken.why}; {taken.mend}")
+        return passages_sheet(desk.engine, question, within[:passages], max_tokens)
     if isinstance(taken, Due):
-        notebook, layout = taken.notebook, laid(desk, taken.notebook)
-        tokens, seconds = unread(desk, layout)
-        takes = "" if seconds is None else f", about {seconds} s"
-        kept = "; it is kept for the next question" if desk.reader else ""
-        yield Notice(f"notebook {name!r}: {taken.why}; reading {tokens:,} tokens now{takes}{kept}")
-        try:
-            taken = read_now(desk, notebook, layout, progress)
-        except (SnapshotError, DiskFull) as error:
-            yield Notice(f"notebook {name!r} is read and not kept: {error}")
-            taken = Held(notebook, layout)
+        taken = yield from _read(desk, taken, progress)
     sheet = notebook_sheet(desk.engine, question, taken, hits, max_tokens)
     if sheet.max_tokens < max_tokens:
         yield Notice(f"the answer may take {sheet.cut_at}")
-    if taken.layout.left_out:
-        count = len(taken.layout.left_out)
+    if left := len(taken.layout.left_out):
+        context = desk.engine.context
         yield Notice(
-            f"{count:,} of the passages of notebook {name!r} have no room in a context of {desk.engine.context:,}"
+            f"notebook {name!r} is not whole: {left:,} of its passages have no room in a context of {context:,}"
         )
     return sheet
+
+
+def _read(
+    desk: Desk, due: Due, progress: Callable[[], AbstractContextManager[Progress]]
+) -> Generator[Notice, None, Held]:
+    """Say what reading a notebook costs, and read it. One that cannot be kept is read all the same."""
+    notebook, layout = due.notebook, laid(desk, due.notebook)
+    tokens, seconds = unread(desk, layout)
+    takes = "" if seconds is None else f", about {seconds} s"
+    kept = "; it is kept for the next question" if desk.reader else ""
+    yield Notice(f"notebook {notebook.name!r}: {due.why}; reading {tokens:,} tokens now{takes}{kept}")
+    try:
+        with progress() as shown:
+            return read_now(desk, notebook, layout, shown)
+    except (SnapshotError, DiskFull) as error:
+        yield Notice(f"notebook {notebook.name!r} is read and not kept: {error}")
+        return Held(notebook, layout)
 
 
 def unused(due: Due) -> str:
