@@ -15,7 +15,7 @@ from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.store import Store
 from quietmind.notes.document import Passage
 from quietmind.workspace.layout import Layout, lay_out
-from quietmind.workspace.reading import ReadReport, read, restore
+from quietmind.workspace.reading import BATCH, ReadReport, read, restore
 
 OURS = Fingerprint("weights", "tokenizer", "template", "rope", "f16", "fake 1")
 
@@ -117,6 +117,18 @@ def test_a_reading_that_was_broken_off_goes_on_where_it_was(store: Store) -> Non
     report = reading(an_engine(), store, passages)
     assert report.restored > 0
     assert report.finished
+
+
+def test_a_reading_in_stretches_computes_the_batches_of_a_reading_in_one(store: Store) -> None:
+    engine = an_engine()
+    passages = notes(40)
+    tokens = laid(engine, passages).prefix_tokens()
+    reading(engine, store, passages)
+    lengths = [len(engine.tokenize(request.prompt)) for request in engine.requests]
+    assert len(lengths) > 1
+    assert all(length % BATCH == 0 for length in lengths[:-1])
+    assert lengths[-1] == len(tokens)
+    assert engine.tokenize(engine.requests[0].prompt) == tokens[: lengths[0]]
 
 
 def test_out_of_time_it_stops_at_a_point_that_is_stored(store: Store) -> None:

@@ -100,8 +100,12 @@ class FakeEngine:
     def tokenize(self, text: str) -> list[int]:
         """Return a number for each word, mark and leftover white space, the same for the same piece everywhere."""
         self._require_alive()
-        texts = [segment.text for segment in text.segments] if isinstance(text, Prompt) else [text]
-        return [zlib.crc32(piece.encode("utf-8", "replace")) for part in texts for piece in pieces(part)]
+        segments = text.segments if isinstance(text, Prompt) else (Segment(text, True),)
+        return [
+            token
+            for segment in segments
+            for token in (_tokens(segment.text) if segment.tokens is None else segment.tokens)
+        ]
 
     def render(self, messages: Sequence[Message]) -> Prompt:
         """Return the messages one after the other, each under its role, and the assistant's mark."""
@@ -190,6 +194,10 @@ class FakeEngine:
             shared += 1
         self._cache = tokens
         return shared
+
+
+def _tokens(text: str) -> list[int]:
+    return [zlib.crc32(piece.encode("utf-8", "replace")) for piece in pieces(text)]
 
 
 def _crashed(model: str, *, out_of_memory: bool) -> EngineCrashed:

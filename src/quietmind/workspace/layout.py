@@ -48,6 +48,19 @@ class Layout:
         count = len(self.blocks) if blocks is None else blocks
         return [token for part in self.tokens[: count + 1] for token in part]
 
+    def beginning(self, tokens: int) -> Prompt:
+        """Return a prompt of the first ``tokens`` tokens of :meth:`prefix`, the head at least.
+
+        It may end within a block, whose text then goes further than its tokens.
+        """
+        segments, left = list(self.head), tokens - len(self.tokens[0])
+        for block, ids in zip(self.blocks, self.tokens[1:], strict=True):
+            if left <= 0:
+                break
+            segments.append(Segment(block.text, trusted=False, tokens=ids[:left]))
+            left -= len(ids)
+        return Prompt(segments)
+
     def asking(self, question: str) -> Prompt:
         """Return the prompt that asks ``question`` of the whole notebook."""
         return Prompt([*self.head, *self._segments(len(self.blocks)), Segment(question, trusted=False), *self.tail])
