@@ -18,9 +18,10 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ LEAST_S = 0.3
 class Bench:
     """A model that is planned, the notes as passages, and a folder to work in."""
 
+    model: str
     start: Start
     archive: Workspace
     passages: Sequence[Passage]
@@ -165,21 +167,40 @@ def predicted(start: Start, tokens: int) -> str:
     )
 
 
-def identity(bench: Bench, point: int, count: int) -> dict[str, Any]:
-    """Ask questions of one notebook, each in an engine that has seen nothing and in one that restores; compare."""
+def identity(bench: Bench, point: int, count: int, controls: int) -> dict[str, Any]:
+    """Ask questions of one notebook, each in an engine that has seen nothing and in one that restores; compare.
+
+    Fresh is what ``quietmind ask`` does with a notebook that is not read: the notes are prefilled, then the question.
+    As a control, the same prompt in one prefill, where the question shares a batch with the last notes, and the same
+    again in batches of half the size: the engine's sums round otherwise then, without any snapshot.
+    """
     print(f"predicted  the same {ANSWER_TOKENS} tokens in {count} of {count} questions at {point:,} tokens", flush=True)
     store = Store(bench.folder / "identity")
     layout, _, _ = stored(bench, store, point)
-    same, differing = 0, []
-    for question in questions(bench.passages, count, random.Random(1)):
-        with bench.engine() as engine:
-            fresh, _, _ = generated(engine, layout.asking(question), ANSWER_TOKENS)
-        again, _, _ = from_store(bench, store, layout, question, ANSWER_TOKENS)
-        same += fresh == again
-        if fresh != again:
-            differing.append({"question": question, "fresh": fresh, "restored": again})
-    print(f"measured   the same in {same} of {count}", flush=True)
-    return {"questions": count, "identical": same, "differing": differing}
+    small = Ask(bench.start.ask.context, micro_batch=bench.start.plan.micro_batch // 2)
+    halved = replace(bench, start=prepare(bench.model, small, warn=lambda _: None))
+    same: Counter[str] = Counter()
+    for number, question in enumerate(questions(bench.passages, count, random.Random(1))):
+        fresh = in_new_engine(bench, layout.prefix(), layout.asking(question))
+        restored, _, _ = from_store(bench, store, layout, question, ANSWER_TOKENS)
+        same["restored"] += fresh == restored
+        if number < controls:
+            in_one = in_new_engine(bench, layout.asking(question))
+            same["in one prefill"] += fresh == in_one
+            same["in batches of half the size"] += in_one == in_new_engine(halved, layout.asking(question))
+        print(f"\r{number + 1} of {count}", end="", file=sys.stderr, flush=True)
+    print(f"\rmeasured   the same in {same['restored']} of {count}", flush=True)
+    for control in ("in one prefill", "in batches of half the size"):
+        print(f"           without any snapshot, but {control}: in {same[control]} of {controls}", flush=True)
+    return {"questions": count, "identical": same["restored"], "controls": {"questions": controls} | dict(same)}
+
+
+def in_new_engine(bench: Bench, *prompts: Prompt) -> str:
+    """Give these prompts to an engine that has seen nothing; return how it continues the last."""
+    with bench.engine() as engine:
+        for prompt in prompts[:-1]:
+            generated(engine, prompt, 1)
+        return generated(engine, prompts[-1], ANSWER_TOKENS)[0]
 
 
 def peers(bench: Bench, point: int) -> dict[str, Any]:
@@ -262,7 +283,7 @@ def prepared(model: str, text: Path, context: int) -> Iterator[Bench]:
         archive.index(text)
         start = prepare(model, Ask(context), warn=lambda line: print(f"warning: {line}", file=sys.stderr))
         passages = [passage for passage in archive.sample(count=1 << 30) if passage.text.strip()]
-        yield Bench(start, archive, passages, Path(folder))
+        yield Bench(model, start, archive, passages, Path(folder))
 
 
 def main() -> None:
@@ -272,6 +293,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, default=EXAMPLES)
     parser.add_argument("--points", default="1k,4k,8k")
     parser.add_argument("--questions", type=int, default=20)
+    parser.add_argument("--controls", type=int, default=8)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--parts", default=",".join(PARTS))
     given = parser.parse_args()
@@ -282,7 +304,7 @@ def main() -> None:
         if "speed" in parts:
             result["points"] = speed(bench, points)
         if "identity" in parts:
-            result |= identity(bench, points[0], given.questions)
+            result |= identity(bench, points[0], given.questions, given.controls)
         if "edit" in parts:
             result["edit"] = edit(bench)
         if "peers" in parts:
