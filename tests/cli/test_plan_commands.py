@@ -184,6 +184,7 @@ def test_hardware_lists_what_does_first(call: Call) -> None:
             2,
             "cannot be written",
         ),
+        (("plan", MODEL, "--machine", MACHINE, "--context", "4k", "--plot", "plan.png"), 2, "ends in .svg"),
         (("hardware", MODEL, "--context", "4k", "--min-decode", "0"), 2, "makes no sense"),
         (("hardware", "no-such-model", "--context", "4k"), 1, "no-such-model"),
         (("experts", "no-such-model"), 1, "no-such-model"),

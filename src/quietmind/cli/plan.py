@@ -99,13 +99,9 @@ def plan(
     ask = replace(ask, engine=engine, gpus=gpus, nodes=nodes)
     if micro_batch is not None:
         ask = replace(ask, micro_batch=micro_batch, batch=max(ask.batch, micro_batch))
-    demands = None
-    asked = context if ctx.get_parameter_source("context") is ParameterSource.COMMANDLINE else None
-    if asked is not None and min_context is not None and asked != min_context:
-        raise UsageError(f"--context {asked:,} and --min-context {min_context:,} contradict each other; give one")
-    if goal is not None or min_decode is not None or min_context is not None:
-        kv_types = (kv,) if ctx.get_parameter_source("kv") is ParameterSource.COMMANDLINE else ()
-        demands = _Demands("quality" if goal is None else goal, min_decode, min_context or context, kv_types)
+    if plot is not None and plot.suffix.casefold() != ".svg":
+        raise UsageError(f"{shown_path(plot)}: the picture is an SVG; give a name that ends in .svg")
+    demands = _demands(ctx, goal, min_decode, min_context)
     if len(models) == 1:
         on = machine_named(machine)
         subject = _Subject(models[0], quant, on, ask, planner_for(on, workspace))
@@ -119,6 +115,23 @@ def plan(
             "take one model"
         )
     _side_by_side(machine_named(machine), models, quant, ask, as_json)
+
+
+def _demands(
+    ctx: click.Context, goal: str | None, min_decode: float | None, min_context: int | None
+) -> _Demands | None:
+    """Return what to choose by, None where nothing was left to choose. What was said of KV and context holds."""
+
+    def said(name: str) -> bool:
+        return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+    context: int | None = ctx.params["context"]
+    if said("context") and min_context is not None and context is not None and context != min_context:
+        raise UsageError(f"--context {context:,} and --min-context {min_context:,} contradict each other; give one")
+    if goal is None and min_decode is None and min_context is None:
+        return None
+    kv_types = (str(ctx.params["kv"]),) if said("kv") else ()
+    return _Demands("quality" if goal is None else goal, min_decode, min_context or context, kv_types)
 
 
 @dataclass(frozen=True)

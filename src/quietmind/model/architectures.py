@@ -7,7 +7,7 @@ does with each architecture (src/models/*.cpp, autumn 2026).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,9 +92,6 @@ def card_from(
     window, kinds = _kinds(facts, arch, traits, blocks, latent)
     kv_heads = facts.per_layer(f"{arch}.attention.head_count_kv", blocks, default=heads[0])
     experts = facts.count(f"{arch}.expert_count", default=0)
-    embedding = shapes.get("token_embd.weight")
-    if embedding is None or len(embedding) != 2 or embedding[0] != hidden:
-        raise facts.damaged(f"holds no token_embd.weight of width {hidden:,}; fetch it again")
     card = ModelCard(
         name=facts.text("general.name") or files[0].stem,
         path=files[0],
@@ -102,14 +99,11 @@ def card_from(
         layers=layers,
         hidden=hidden,
         heads=heads[0],
-        # A layer that keeps a state instead of K and V has no heads to keep.
-        kv_heads=tuple(
-            0 if kind is LayerKind.LINEAR else count for kind, count in zip(kinds[:layers], kv_heads, strict=False)
-        ),
+        kv_heads=_kept_heads(kinds[:layers], kv_heads),
         key_length=key_length,
         value_length=value_length,
         feed_forward=max(facts.per_layer(f"{arch}.feed_forward_length", blocks, default=0 if experts else None)),
-        vocabulary=embedding[1],
+        vocabulary=_vocabulary(facts, shapes, hidden),
         native_context=facts.count(f"{arch}.context_length"),
         layer_kinds=kinds[:layers],
         sliding_window=window,
@@ -159,10 +153,23 @@ def _blocks(facts: Facts, arch: str, traits: Architecture, tensors: int) -> tupl
     return blocks, layers
 
 
+def _vocabulary(facts: Facts, shapes: Mapping[str, tuple[int, ...]], hidden: int) -> int:
+    """Return how many tokens the embedding has rows for."""
+    embedding = shapes.get("token_embd.weight")
+    if embedding is None or len(embedding) != 2 or embedding[0] != hidden:
+        raise facts.damaged(f"holds no token_embd.weight of width {hidden:,}; fetch it again")
+    return embedding[1]
+
+
 def _layer_of(name: str) -> int:
     """Return the number of the block that a tensor belongs to, -1 where it belongs to none."""
     match = _BLOCK.match(name)
     return -1 if match is None else int(match[1])
+
+
+def _kept_heads(kinds: tuple[LayerKind, ...], kv_heads: Sequence[int]) -> tuple[int, ...]:
+    """Return the KV heads of each layer: one that keeps a state instead of K and V has none to keep."""
+    return tuple(0 if kind is LayerKind.LINEAR else count for kind, count in zip(kinds, kv_heads, strict=False))
 
 
 def _head_sizes(
