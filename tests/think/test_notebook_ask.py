@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quietmind.base.errors import ContextOverflow, UsageError
+from quietmind.base.errors import ContextOverflow, SnapshotError, UsageError
 from quietmind.engine.fake import FakeEngine, Step
 from quietmind.engine.port import Engine, Request
 from quietmind.kvstore.fingerprint import Fingerprint
@@ -341,3 +341,17 @@ def test_a_named_notebook_that_the_context_cannot_hold_gives_passages_and_stays_
     assert [snapshot.path for snapshot in open_store(workspace.folder).snapshots()] == stored
     with pytest.raises(ContextOverflow, match="none of its passages is about the question"):
         asked(workspace, notebook="pumps", context=400, question="Who painted the Sistine chapel?")
+
+
+def test_snapshots_that_cannot_be_looked_at_do_not_cost_the_answer(
+    workspace: Workspace, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(workspace, notes, "pumps")
+
+    def unreadable(_folder: Path) -> int:
+        raise SnapshotError("snapshots: cannot be looked at; see its permissions")
+
+    monkeypatch.setattr("quietmind.workspace.store.free_bytes", unreadable)
+    done = asked(workspace, "The tank holds 85 litres [1].")
+    assert done.notices == ["no notebook is used: snapshots: cannot be looked at; see its permissions"]
+    assert done.answer.citations[0].verified

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from quietmind.base.errors import UsageError
+from quietmind.base.errors import SnapshotError, UsageError
 from quietmind.base.progress import SILENT, Progress
 from quietmind.engine.port import Engine
 from quietmind.notes.document import Hit
-from quietmind.think.answer import Answer, AskTimings, Event, Found, Loading, Text
+from quietmind.think.answer import Answer, AskTimings, Event, Found, Loading, Notice, TakingUp, Text
 from quietmind.think.exchange import Exchange, ms_since
 from quietmind.think.notebook_ask import chosen_sheet, named_sheet
 from quietmind.think.sheet import Sheet, passages_sheet
@@ -69,31 +69,40 @@ def ask(
         sheet: Sheet | None = None
         if desk is not None and (notebook is not None or workspace.notebooks.all()):
             wide = relevant(workspace.search(question, max(passages, RANKED_BY)))
-            at = desk(engine)
-            if notebook is None:
-                sheet = yield from chosen_sheet(at, question, wide, max_tokens)
+            limits = {"passages": passages, "max_tokens": max_tokens}
+            if notebook is not None:
+                sheet = yield from named_sheet(desk(engine), notebook, question, wide, **limits, progress=progress)
             else:
-                sheet = yield from named_sheet(
-                    at, notebook, question, wide, passages=passages, max_tokens=max_tokens, progress=progress
-                )
+                sheet = yield from _chosen(lambda: desk(engine), question, wide, max_tokens)
         sheet = sheet or passages_sheet(engine, question, hits, max_tokens)
         yield Found(sheet.given, sheet.unread)
         exchange = Exchange(engine, question, sheet)
-        for text in exchange.texts():
-            yield Text(text)
+        yield from map(Text, exchange.texts())
         model = engine.model
+    timings = AskTimings(search_ms, load_ms, exchange.first_token_ms, ms_since(began), exchange.timings)
     yield Answer(
         question=question,
         text=exchange.draft.text,
         citations=exchange.draft.citations(question),
         unsupported=tuple(exchange.draft.unsupported),
         given=sheet.given,
-        timings=AskTimings(search_ms, load_ms, exchange.first_token_ms, ms_since(began), exchange.timings),
+        timings=timings,
         model=model,
         found=True,
         stopped_early=exchange.stopped_early,
         notebook=exchange.notebook,
     )
+
+
+def _chosen(
+    desk: Callable[[], Desk], question: str, hits: Sequence[Hit], max_tokens: int
+) -> Generator[TakingUp | Notice, None, Sheet | None]:
+    """Return what :func:`chosen_sheet` does; None also where the snapshots cannot be looked at."""
+    try:
+        return (yield from chosen_sheet(desk(), question, hits, max_tokens))
+    except SnapshotError as error:  # the notes answer without what was read of them
+        yield Notice(f"no notebook is used: {error}")
+        return None
 
 
 def require_question(question: str) -> None:
