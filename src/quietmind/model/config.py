@@ -177,8 +177,10 @@ def shape_of(config: Mapping[str, object], name: str, source: Path) -> Shape:
 def _family(config: Mapping[str, object], source: Path) -> Family:
     names = config.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
+        kind = config.get("model_type")
+        named = f" beside its model_type {ascii(kind[:64])}" if isinstance(kind, str) else ""
         raise ModelFileDamaged(
-            f"{shown_path(source)}: lacks the key architectures, one class; it is not a model's config.json"
+            f"{shown_path(source)}: lacks the key architectures, one class{named}; it is not a model's config.json"
         )
     family = FAMILIES.get(names[0])
     if family is None:
