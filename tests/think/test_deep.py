@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from quietmind.base.errors import ContextOverflow, UsageError
-from quietmind.engine.fake import FakeEngine
+from quietmind.base.errors import ContextOverflow, EngineCrashed, UsageError
+from quietmind.engine.fake import Crash, FakeEngine, Step
 from quietmind.engine.port import Engine, Request
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.think.answer import Answer, Notice, Text
@@ -31,7 +31,7 @@ NOTES = {
     "loose.md": "# Tank\n\nThe tank was cleaned in May.\n",
 }
 
-Script = Callable[[Request], str]
+Script = Callable[[Request], Step]
 
 
 @pytest.fixture
@@ -229,3 +229,18 @@ def test_an_empty_question_is_refused(workspace: Workspace) -> None:
 def test_a_question_longer_than_the_context_is_refused_with_both_numbers(workspace: Workspace) -> None:
     with pytest.raises(ContextOverflow, match="512"):
         asked(workspace, says(), question="What is known of the tank? " * 100, context=512)
+
+
+def test_an_engine_that_dies_on_the_way_leaves_what_was_found_until_then(workspace: Workspace) -> None:
+    everything = "The tank was cleaned in May. The tank is made of blue plastic. Rain fills the tank."
+    answers: Iterator[Step] = iter([everything, Crash()])
+    done = asked(workspace, lambda _request: next(answers))
+    assert len(done.answer.parts) == 1
+    assert "2 of 3 not asked: fake: the engine was ended by SIGSEGV" in done.notices[-1]
+    (sentence,) = done.answer.parts[0].kept
+    assert done.answer.text == f"{sentence} [1]"
+
+
+def test_an_engine_that_dies_at_once_is_an_error(workspace: Workspace) -> None:
+    with pytest.raises(EngineCrashed):
+        asked(workspace, lambda _request: Crash())

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from quietmind.base.errors import ContextOverflow
+from quietmind.base.errors import EngineError
 from quietmind.engine.port import Engine, Timings
 from quietmind.notes.document import Passage
 from quietmind.think.answer import NO_ENGINE, Answer, AskTimings, Event, Found, Loading, Notice, Part, TakingUp, Text
@@ -46,7 +46,8 @@ def ask_deep(
     """Answer ``question`` from every notebook that holds evidence, best first, and from the notes that are in none.
 
     One that cannot be restored gives at most ``passages`` of its notes. Each partial answer takes at most
-    ``max_tokens``. Engine and errors are as with :func:`quietmind.think.ask.ask`.
+    ``max_tokens``. Engine and errors are as with :func:`quietmind.think.ask.ask`, but that an engine which fails later
+    than in the first leaves the answer to those that were given.
     """
     require_question(question)
     began = time.perf_counter()
@@ -67,10 +68,16 @@ def ask_deep(
         parts = _Parts(at, question, passages, max_tokens)
         places = holding(evidence(at.notebooks.all(), hits), WORTH_ASKING)
         for number, place in enumerate(places, 1):
-            yield from parts.ask(place, f"{number} of {len(places)}")
+            try:
+                yield from parts.ask(place, f"{number} of {len(places)}")
+            except EngineError as error:
+                if not parts.done:
+                    raise
+                yield Notice(f"{len(places) - number + 1} of {len(places)} not asked: {error}")
+                break
         joined = _Joined.of(parts.findings)
         text, borne = joined.text, joined.borne
-        if len({finding.part for finding in joined.agreeing}) > 1:
+        if len({finding.part for finding in joined.agreeing}) > 1 and engine.healthy():
             yield Notice(f"composing one answer of {len(joined.agreeing)} statements")
             composed = parts.composed(joined)
             if composed is None:
@@ -117,15 +124,9 @@ class _Parts:
             yield TakingUp(place.notebook.name)
             taken = sheet_of(self._desk, place.notebook, self._question, place.hits, self._max_tokens)
             sheet, why = (None, taken.why) if isinstance(taken, Due) else (taken, "")
-        try:
-            sheet = sheet or passages_sheet(
-                self._desk.engine, self._question, place.hits[: self._passages], self._max_tokens
-            )
-        except ContextOverflow as error:
-            if not self.done:
-                raise  # the question itself is too long
-            yield Notice(f"{shown}, {which}: not asked: {error}")
-            return
+        sheet = sheet or passages_sheet(
+            self._desk.engine, self._question, place.hits[: self._passages], self._max_tokens
+        )
         yield Found(sheet.given, sheet.unread)
         exchange = self._exchanged(sheet)
         found = findings(exchange.draft.borne, len(self.done))
