@@ -141,7 +141,7 @@ def test_the_quantization_of_the_weights_is_recognised(said: Any, stored: Stored
     ("config", "kind", "message"),
     [
         ({}, ModelFileDamaged, "lacks the key architectures"),
-        ({"model_type": "frobnicator"}, ModelFileDamaged, "one class beside its model_type 'frobnicator'"),
+        ({"architectures": None, "model_type": "frob"}, ModelFileDamaged, "one class beside its model_type 'frob'"),
         ({"architectures": ["BertModel"]}, ModelNotUnderstood, "BertModel is not understood yet"),
         ({"architectures": ["Evil\nName" + "x" * 500]}, ModelNotUnderstood, "not understood yet"),
         ({"architectures": ["a", "b"]}, ModelFileDamaged, "architectures"),

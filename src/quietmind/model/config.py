@@ -178,7 +178,7 @@ def _family(config: Mapping[str, object], source: Path) -> Family:
     names = config.get("architectures")
     if not isinstance(names, list) or len(names) != 1 or not isinstance(names[0], str):
         kind = config.get("model_type")
-        named = f" beside its model_type {ascii(kind[:64])}" if isinstance(kind, str) else ""
+        named = f" beside its model_type {kind[:64]!a}" if isinstance(kind, str) else ""
         raise ModelFileDamaged(
             f"{shown_path(source)}: lacks the key architectures, one class{named}; it is not a model's config.json"
         )
