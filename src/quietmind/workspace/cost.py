@@ -10,8 +10,9 @@ from quietmind.plan.kv import bytes_per_token, kv_type
 from quietmind.plan.speed import Speed
 from quietmind.workspace.launch import Start
 
-# What the exact codec makes of an f16 cache: benchmarks/notebooks.py measures it for a model.
-PACKED = 1 / 1.18
+# What the exact codec makes of an f16 cache, measured with the small model (benchmarks/notebooks.py, snapshot_bytes of
+# raw_bytes). Types of fewer bits have less to pack: not measured, so not counted on.
+PACKED = {"f16": 1 / 1.18}
 
 # A token's prefill costs time that grows evenly with the depth, so that few points give its integral.
 _POINTS = 8
@@ -33,8 +34,16 @@ def cost_of(start: Start, notebooks: Sequence[int]) -> Cost:
     seconds = None
     if len(known) == len(each):  # their errors are one error, the speed's: they add up
         seconds = Interval(sum(one.low for one in known), sum(one.mid for one in known), sum(one.high for one in known))
-    stored = bytes_per_token(start.card, kv_type(start.plan.kv_type)) * PACKED
-    return Cost(sum(notebooks), seconds, int(sum(notebooks) * stored))
+    return Cost(sum(notebooks), seconds, int(sum(notebooks) * stored_per_token(start)))
+
+
+def stored_per_token(start: Start) -> float:
+    """Return the bytes that each token of a notebook takes on the disk.
+
+    Of layers with a window or a state of fixed size, which do not grow with it, nothing is counted.
+    """
+    kind = start.plan.kv_type
+    return bytes_per_token(start.card, kv_type(kind)) * PACKED.get(kind, 1.0)
 
 
 def prefill_seconds(speed: Callable[[int], Speed | None], tokens: int) -> Interval | None:

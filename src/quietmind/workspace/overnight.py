@@ -19,9 +19,8 @@ from quietmind.engine.port import Engine
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.store import Store
 from quietmind.notes.document import Passage
-from quietmind.plan.kv import bytes_per_token, kv_type
 from quietmind.workspace.auto import ASSUMED, size_of
-from quietmind.workspace.cost import PACKED
+from quietmind.workspace.cost import stored_per_token
 from quietmind.workspace.due import Standing, content_of, in_reading_order, parts_of, standing
 from quietmind.workspace.identity import can_go_back, fingerprint_of
 from quietmind.workspace.laid import laid_out
@@ -72,13 +71,12 @@ class Reader:
 
         Raises EngineRefused for an engine that cannot save what it has read.
         """
-        per_token = bytes_per_token(start.card, kv_type(start.plan.kv_type)) * PACKED
         return cls(
             engine,
             fingerprint_of(engine, start.card, start.plan),
             can_go_back(start.card),
             store,
-            Room(budget, per_token),
+            Room(budget, stored_per_token(start)),
         )
 
     def due(self, notebooks: Notebooks, names: Sequence[str] = ()) -> list[Standing]:
