@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,8 @@ def test_an_engine_that_is_killed_comes_back(tiny: Path, tmp_path: Path) -> None
     with started(tmp_path, "tiny") as process:
         url = address(process)
         for engine in psutil.Process(process.pid).children(recursive=True):
-            engine.kill()
+            with suppress(psutil.NoSuchProcess):  # it went with the one above it
+                engine.kill()
         failed = chat(url)
         assert failed.status_code == 503
         assert "started again" in failed.json()["error"]["message"]
@@ -180,7 +181,6 @@ def test_clients_need_the_key_of_the_file(tiny: Path, tmp_path: Path) -> None:
         (["tiny", "tiny"], 2, "named twice"),
         (["tiny", "no-such-model"], 1, "quietmind pull"),
         (["tiny", "--engine", "steam"], 2, "llama-server"),
-        (["tiny", "--context", "4M"], 1, "choose a smaller model"),
         (["tiny", "--key-file", "none/key"], 2, "name another --key-file"),
         ([], 2, "MODELS"),
     ],

@@ -80,7 +80,7 @@ def up(
             hold(wanted.workspace, asked, key_file) as registration,
             bind(wanted.host, PORT if wanted.port is None else wanted.port) as listener,
         ):
-            starts = together([prepare(name, wanted.ask, wanted.workspace) for name in wanted.names]).starts
+            starts = together([prepare(name, wanted.ask, wanted.workspace, tell) for name in wanted.names]).starts
             registration.say("starting", url_of(listener), wanted.names)
             for start in starts:
                 planned(start)
