@@ -104,7 +104,15 @@ def test_weights_that_were_trained_in_four_bits_are_not_searched_in_more(call: C
 def test_compare_changes_one_thing_at_a_time(call: Call) -> None:
     found = document(call, "plan", MODEL, "--machine", MACHINE, "--context", "32k", "--compare")
     labels = [change["change"] for change in found["changes"]]
-    for expected in ("16 experts", "KV q8_0", "KV q4_0", "weights F16", "weights Q8_0", "2 sequences at once"):
+    for expected in (
+        "16 experts",
+        "KV q8_0",
+        "KV q4_0",
+        "micro-batch 4,096",
+        "weights F16",
+        "weights Q8_0",
+        "2 sequences at once",
+    ):
         assert expected in labels
     assert any(label.startswith("on mac-studio") for label in labels)
     assert any("512 GB of RAM" in label for label in labels)

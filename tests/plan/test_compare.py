@@ -49,7 +49,10 @@ def test_each_change_differs_in_one_thing_and_keeps_the_context_that_was_found(
     quantized = change(comparison, "KV q4_0")
     assert (quantized.context, quantized.kv_type) == (base.context, "q4_0")
     assert quantized.ledger.component("KV") * 16 == base.ledger.component("KV") * 4.5
+    larger = change(comparison, "micro-batch 4,096")
+    assert (larger.context, larger.micro_batch, larger.batch) == (base.context, 4096, 4096)
     labels = [each.label for each in comparison.changes]
+    assert "micro-batch 512" not in labels
     assert "weights F16" in labels
     assert "weights Q8_0" not in labels, "no change is no change"
     assert "KV f16" not in labels

@@ -19,6 +19,7 @@ from quietmind.plan.upgrades import with_memory, with_one_more_gpu
 _COMPARED_KV_TYPES = ("f16", "q8_0", "q4_0")
 EXPERTS = (8, 16)
 SEQUENCES = (1, 2, 4)
+MICRO_BATCHES = (512, 2048, 4096)  # host experts are read, or uploaded, once for each: prefill waits for it
 MEMORY_GIB = (192, 512, 1024)  # memory modules are sold in binary "GB"
 
 
@@ -82,6 +83,9 @@ def _asks(card: ModelCard, ask: Ask) -> Iterator[tuple[str, Ask]]:
     for kv_type in _COMPARED_KV_TYPES:
         if kv_type != ask.kv_type:
             yield f"KV {kv_type}", replace(ask, kv_type=kv_type)
+    for tokens in MICRO_BATCHES:
+        if tokens != ask.micro_batch:
+            yield f"micro-batch {tokens:,}", replace(ask, micro_batch=tokens, batch=max(ask.batch, tokens))
     for sequences in SEQUENCES:
         if sequences != ask.sequences:
             label = f"{sequences} sequence" + ("s at once" if sequences > 1 else "")
