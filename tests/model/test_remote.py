@@ -151,8 +151,7 @@ def tensors_file(rows: list[tuple[str, list[int]]], ballast: int = 0) -> bytes:
     return len(header).to_bytes(8, "little") + header + bytes(at)
 
 
-def test_the_headers_of_all_shards_are_joined(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "FIRST_RANGE", 1 << 12)
+def test_the_headers_of_all_shards_are_joined_and_of_the_weights_nothing_is_sent(server: Server) -> None:
     at = "/owner/model/resolve/main/"
     server.files[f"{at}config.json"] = json.dumps(CONFIG).encode()
     shards = {
@@ -162,10 +161,14 @@ def test_the_headers_of_all_shards_are_joined(server: Server, monkeypatch: pytes
     weights = {row[0]: shard for shard, rows in shards.items() for row in rows}
     server.files[f"{at}model.safetensors.index.json"] = json.dumps({"weight_map": weights}).encode()
     for shard, rows in shards.items():
-        server.files[at + shard] = tensors_file(rows, ballast=6000)  # longer than the first range
+        server.files[at + shard] = tensors_file(rows, ballast=6000)
     card = read_remote_card("hf:owner/model/model.safetensors.index.json")
     assert {tensor.name for tensor in card.tensors} == {"token_embd.weight", "output_norm.weight", "output.weight"}
     assert card.weight_bytes == 2 * (2 * 128 * 64 + 64)
+    headers = [server.files[at + shard] for shard in shards]
+    assert server.sent <= sum(len(content) for path, content in server.files.items() if path.endswith(".json")) + sum(
+        8 + int.from_bytes(content[:8], "little") for content in headers
+    )
     single = read_remote_card("hf:owner/model/a.safetensors")
     assert single.file_bytes == len(server.files[f"{at}a.safetensors"])
 

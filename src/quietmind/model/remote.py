@@ -123,13 +123,10 @@ def _checkpoint_card(server: _Server, url: str, file: str, name: str, shape: Sha
 
 def _remote_tensors(server: _Server, url: str, source: Path) -> tuple[tuple[safetensors.StoredTensor, ...], int]:
     """Return the tensors of one safetensors file, and its bytes."""
-    head, size = server.range(url, 0, FIRST_RANGE)
-    length = safetensors.header_length(head[: safetensors.LENGTH_BYTES], size, source)
-    end = safetensors.LENGTH_BYTES + length
-    if end > len(head):
-        more, _ = server.range(url, len(head), end - len(head))
-        head += more
-    return safetensors.parse_header(head[safetensors.LENGTH_BYTES : end], size, source), size
+    first, size = server.range(url, 0, safetensors.LENGTH_BYTES)
+    length = safetensors.header_length(first, size, source)
+    header = server.range(url, safetensors.LENGTH_BYTES, length)[0] if length else b""
+    return safetensors.parse_header(header, size, source), size
 
 
 def _gguf_card(server: _Server, url: str, file: str, name: str) -> ModelCard:
