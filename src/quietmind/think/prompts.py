@@ -16,6 +16,8 @@ _CYRILLIC = re.compile(r"[Ѐ-ӿ]")
 _LATIN = re.compile(r"[A-Za-z]")
 
 
+# ``behind`` asks for the sentence before its number: with "like [1]" there, after a notebook full of numbered notes, a
+# model of half a billion parameters answered with numbers alone.
 @dataclass(frozen=True)
 class _Wording:
     system: str
@@ -36,10 +38,7 @@ _WORDINGS: dict[Language, _Wording] = {
         ),
         notes="Notes:",
         question="Question:",
-        behind=(
-            "Answer in English, briefly, from the numbered notes alone. After each sentence write the number of the "
-            "note that it comes from in square brackets, like [1]."
-        ),
+        behind="Answer in English, briefly: first a full sentence, then the number of its note.",
         compose=(
             "You join statements into one answer. Use every statement, add nothing, and keep their exact names, "
             "numbers and words. After each sentence write the numbers of the statements that it comes from in square "
@@ -56,10 +55,7 @@ _WORDINGS: dict[Language, _Wording] = {
         ),
         notes="Заметки:",
         question="Вопрос:",
-        behind=(
-            "Ответь по-русски, кратко, только по пронумерованным заметкам. После каждого предложения поставь в "
-            "квадратных скобках номер заметки, из которой оно взято, например [1]."
-        ),
+        behind="Ответь по-русски, кратко: сначала полное предложение, за ним номер его заметки.",
         compose=(
             "Ты соединяешь утверждения в один ответ. Используй каждое утверждение, ничего не добавляй, сохраняй точные "
             "названия, числа и слова. После каждого предложения ставь в квадратных скобках номера утверждений, из "
