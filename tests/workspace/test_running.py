@@ -58,6 +58,11 @@ def test_what_runs_is_found_while_it_runs_and_no_longer(tmp_path: Path) -> None:
     assert not (tmp_path / RECORD).exists()
 
 
+def test_a_workspace_that_is_made_is_its_owners_alone(tmp_path: Path) -> None:
+    with hold(tmp_path / "made", ASKED):
+        assert (tmp_path / "made").stat().st_mode & 0o077 == 0
+
+
 def test_a_second_one_is_told_of_the_first(tmp_path: Path) -> None:
     with hold(tmp_path, ASKED) as registration:
         registration.say("serving", "http://127.0.0.1:4874", ["a", "b"])

@@ -53,6 +53,12 @@ def test_two_models_of_one_name_are_refused() -> None:
         together([one, replace(one)])
 
 
+def test_two_quantizations_of_one_model_are_told_apart_by_their_files() -> None:
+    one = start("qwen3-30b-a3b", 96 * GIB)
+    files = [replace(one, card=replace(one.card, path=Path(name))) for name in ("a-Q4_K_M.gguf", "a-Q8_0.gguf")]
+    assert [each.served_name for each in together(files).starts] == ["a-Q4_K_M", "a-Q8_0"]
+
+
 def test_runs_are_compared_by_what_they_are_asked_for_whatever_the_order(tmp_path: Path) -> None:
     files = []
     for name in ("a.gguf", "b.gguf"):

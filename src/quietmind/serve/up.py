@@ -51,7 +51,7 @@ class Serving:
 
 def attempt_of(start: Start, logs: Path) -> Attempt:
     """Return how a planned model is started: the one place to exchange what runs it. Each has a folder of logs."""
-    return PlannedAttempt(start, logs / re.sub(r"[^\w.-]+", "_", start.card.name))
+    return PlannedAttempt(start, logs / re.sub(r"[^\w.-]+", "_", start.served_name))
 
 
 def up(
@@ -114,7 +114,7 @@ def _lane(start: Start, called: str, attempt: Attempt, tell: Tell, engines: Exit
 
     supervised = engines.enter_context(Supervised(attempt, told))
     endpoint = supervised.engine.endpoint
-    name = start.card.name if endpoint is None else endpoint.model
+    name = start.served_name if endpoint is None else endpoint.model
     return Lane(name, supervised, called=called, width=start.plan.sequences, last_words=lambda: words[0])
 
 

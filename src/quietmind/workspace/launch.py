@@ -66,6 +66,11 @@ class Start:
         )
 
     @property
+    def served_name(self) -> str:
+        """The name that requests to the engine use: llama.cpp's is the file's, so that two quantizations differ."""
+        return self.card.path.stem if "gguf" in engine_kind(self.plan.engine_key).formats else self.card.name
+
+    @property
     def measurable(self) -> bool:
         """Whether this run's speed can be noted and corrected: the engines that place a model as llama.cpp does."""
         return engine_kind(self.plan.engine_key).placing == "offload"

@@ -91,7 +91,7 @@ def hold(folder: Path, asked: Sequence[Mapping[str, Any]], key_file: Path | None
 
     lock = folder / LOCK
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the notes' index may come to stand beside us
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise _unusable(lock, error) from error

@@ -44,10 +44,10 @@ def together(starts: Sequence[Start]) -> Together:
 
     Raises DoesNotFit with the ledger of all of them, UsageError for two of one name, and what planning raises.
     """
-    names = [start.card.name for start in starts]
+    names = [start.served_name for start in starts]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UsageError(f"two files hold a model called {twice}, so that requests could not tell them; start one")
+        raise UsageError(f"two models are called {twice}, so that requests could not tell them; rename one's file")
     whole = starts[0].plan
     if len(starts) > 1:
         residents = [Resident(_BESIDE if number else "main", it.card, it.ask) for number, it in enumerate(starts)]
