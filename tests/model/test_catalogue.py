@@ -133,3 +133,12 @@ def test_names_are_found_in_any_case_and_by_alias() -> None:
     assert entry("Qwen3-72B") is None  # it does not exist
     assert named("tiny").name == "SmolLM2-135M"
     assert "tiny" in CATALOGUE
+
+
+@pytest.mark.parametrize("name", ["gemma-3-12b", "gemma-3-27b"])
+def test_gemma_3_is_scaled_linearly_as_its_configuration_says(name: str) -> None:
+    public = entry(name)
+    assert public is not None
+    rope = derive_card(public.shape).rope
+    assert rope is not None
+    assert (rope.scaling, rope.factor) == ("linear", 8.0)

@@ -51,6 +51,8 @@ def test_a_stretch_on_top_of_another_scaling_counts_from_the_native_context(
     llama = card_of(native_context=131_072, rope=Rope(5e5, 128, "llama3", 8.0, 8192))
     assert yarn_for(llama, 262_144) == Yarn(2.0, 131_072, known=1.0)
     assert "on top of the llama3 scaling" in warning(llama, machine_of(), 262_144)
+    gemma = card_of(native_context=131_072, rope=Rope(1e6, 128, "linear", 8.0))
+    assert "takes the place of the linear scaling" in warning(gemma, machine_of(), 262_144)
 
 
 def test_past_every_publication_is_refused(card_of: MakeCard, machine_of: MakeMachine) -> None:

@@ -57,6 +57,11 @@ def past_known(card: ModelCard, yarn: Yarn) -> str:
     scaling = card.rope.scaling if card.rope else None
     if scaling == "yarn":
         return f"; nothing is known to work past the {yarn.known:,.2f} that it was trained with"
+    if scaling == "linear":
+        return (
+            "; it takes the place of the linear scaling that the model was trained with, without which it is not known "
+            "to work at any length"
+        )
     if scaling is not None:
         return f"; nothing is known to work on top of the {scaling} scaling that it was trained with"
     return (
