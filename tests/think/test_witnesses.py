@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quietmind.think.support import Support, find_support
@@ -23,6 +23,7 @@ def brute(sentence: str, notes: list[tuple[str, str]], but: frozenset[int] = fro
     return max(found, key=lambda pair: (pair[1].share, -pair[0]), default=None)
 
 
+@settings(deadline=None)
 @given(sentences, st.lists(passages, max_size=6), st.frozensets(st.integers(0, 5)))
 def test_looking_up_finds_what_holding_against_all_finds(
     sentence: str, notes: list[tuple[str, str]], but: frozenset[int]
@@ -30,6 +31,7 @@ def test_looking_up_finds_what_holding_against_all_finds(
     assert Witnesses(notes).best(sentence, but) == brute(sentence, notes, but)
 
 
+@settings(deadline=None)
 @given(st.data(), st.lists(passages, min_size=1, max_size=6))
 def test_a_sentence_of_a_passage_is_borne_by_it_or_by_one_as_good(
     data: st.DataObject, notes: list[tuple[str, str]]

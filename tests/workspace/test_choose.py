@@ -13,7 +13,7 @@ from quietmind.engine.fake import FakeEngine
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.notes.document import Hit, Passage
 from quietmind.plan.interval import Interval
-from quietmind.workspace.choose import Desk, Due, Held, evidence, holding, laid, read_now, take_up, unread
+from quietmind.workspace.choose import Desk, Due, Held, evidence, holding, laid, read_now, take_up, unread, worth_asking
 from quietmind.workspace.notebook import Member, Notebook, Source
 from quietmind.workspace.overnight import Reader
 from quietmind.workspace.store import open_store
@@ -47,6 +47,12 @@ def test_a_hit_lies_in_a_stretch_of_lines_only_if_it_begins_there() -> None:
     ranked = evidence([stretch], [hit("/a", 10, 1.0), hit("/a", 20, 1.0), hit("/a", 9, 1.0), hit("/a", 21, 1.0)])
     assert sorted(each.score for each in ranked) == [2.0, 2.0]
     assert {h.passage.first_line for each in ranked if each.notebook for h in each.hits} == {10, 20}
+
+
+def test_the_best_notebook_is_the_measure_for_those_that_are_worth_asking() -> None:
+    books = [book(name, Member(Path(f"/{name}"))) for name in "abc"]
+    ranked = evidence(books, [hit("/x", 1, 100.0), hit("/a", 1, 10.0), hit("/b", 1, 2.0), hit("/c", 1, 1.0)])
+    assert [each.notebook.name if each.notebook else None for each in worth_asking(ranked)] == [None, "a", "b"]
 
 
 def test_notebooks_without_evidence_are_not_ranked() -> None:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 _NOTHING = "Nothing in the indexed notes is about this, so the model was not asked."
 _UNSUPPORTED = "[?] no passage that the model was given supports this sentence; treat it as the model's own words."
-# Of one answer, and of partial answers that were joined.
-_SAID_NOTHING = ("The model answered nothing.", "Nothing that the model said stands in the notes.")
 _DIFFERING = "The notes differ here; which of them holds is for you to decide:"
 _CLOSEST_BESIDE = "Closest to the question in the notes:"
 _CLOSEST_INSTEAD = "No sentence of the answer stands in the notes. What comes closest to the question there:"
@@ -38,7 +36,8 @@ def print_answer(answer: Answer, *, show: bool) -> None:
     if not answer.found:
         click.echo(_NOTHING)
         return
-    click.echo("\n" if answer.text else f"{_SAID_NOTHING[bool(answer.parts)]}\n")
+    if answer.text or not answer.parts:
+        click.echo("\n" if answer.text else "The model answered nothing.\n")
     if dropped := sum(len(part.dropped) for part in answer.parts):
         click.echo(f"({counted(dropped, 'sentence')} left out: no passage supports them; --json has them)")
     for one, other in answer.disagreements:

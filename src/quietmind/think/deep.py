@@ -24,7 +24,7 @@ from quietmind.think.notebook_ask import sheet_of
 from quietmind.think.prompts import composing
 from quietmind.think.sheet import Sheet, passages_sheet
 from quietmind.think.support import Support
-from quietmind.workspace.choose import WORTH_ASKING, Desk, Due, Evidence, evidence, holding
+from quietmind.workspace.choose import Desk, Due, Evidence, evidence, worth_asking
 from quietmind.workspace.pack import Given
 from quietmind.workspace.workspace import Workspace
 
@@ -66,7 +66,7 @@ def ask_deep(
         if not at.notebooks.all():
             yield Notice("there are no notebooks to ask; make some with `quietmind notebook auto`")
         parts = _Parts(at, question, passages, max_tokens)
-        places = holding(evidence(at.notebooks.all(), hits), WORTH_ASKING)
+        places = worth_asking(evidence(at.notebooks.all(), hits))
         for number, place in enumerate(places, 1):
             try:
                 yield from parts.ask(place, f"{number} of {len(places)}")

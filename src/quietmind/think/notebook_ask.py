@@ -13,7 +13,6 @@ from quietmind.think.sheet import Sheet, notebook_sheet, passages_sheet
 from quietmind.workspace.choose import (
     ANSWERS_ALONE,
     LARGER,
-    WORTH_ASKING,
     Desk,
     Due,
     Held,
@@ -23,6 +22,7 @@ from quietmind.workspace.choose import (
     read_now,
     take_up,
     unread,
+    worth_asking,
 )
 from quietmind.workspace.notebook import Notebook
 
@@ -49,7 +49,7 @@ def chosen_sheet(
         if first is not None:
             yield Notice(unused(first))
         said = {each.notebook.name, first.notebook.name if first else None}
-        holders = {one.notebook.name for one in holding(ranked, WORTH_ASKING) if one.notebook is not None}
+        holders = {one.notebook.name for one in worth_asking(ranked) if one.notebook is not None}
         if others := len(holders - said):
             more = "1 more notebook holds" if others == 1 else f"{others} more notebooks hold"
             yield Notice(f"{more} something on this; --deep asks them all")

@@ -134,6 +134,15 @@ def holding(ranked: Sequence[Evidence], share: float) -> list[Evidence]:
     return [each for each in ranked if each.score >= share * ranked[0].score]
 
 
+def worth_asking(ranked: Sequence[Evidence]) -> list[Evidence]:
+    """Return those of ``ranked`` that hold enough beside the best notebook for a question to all of them.
+
+    What is in no notebook is no measure for those that are: it may be most of the archive.
+    """
+    best = max((each.score for each in ranked if each.notebook is not None), default=0.0)
+    return [each for each in ranked if each.score >= WORTH_ASKING * best]
+
+
 def take_up(desk: Desk, notebook: Notebook) -> Held | Due:
     """Have the engine hold ``notebook`` if that is a matter of seconds. Raises EngineError."""
     if desk.reader is None:
