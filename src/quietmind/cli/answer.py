@@ -39,7 +39,7 @@ def print_answer(answer: Answer, *, show: bool) -> None:
     if answer.text or not answer.parts:
         click.echo("\n" if answer.text else "The model answered nothing.\n")
     if dropped := sum(len(part.dropped) for part in answer.parts):
-        click.echo(f"({counted(dropped, 'sentence')} left out: no passage supports them; --json has them)")
+        click.echo(f"(left out: {counted(dropped, 'sentence')} that no passage supports; --json has them)")
     for one, other in answer.disagreements:
         click.echo(f"{_DIFFERING}\n- {visible(one)}\n- {visible(other)}")
     if answer.stopped_early:
