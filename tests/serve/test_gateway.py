@@ -27,6 +27,7 @@ from quietmind.serve import listen
 from quietmind.serve.gateway import Gateway
 from quietmind.serve.guard import Guard
 from quietmind.serve.lane import Lane
+from quietmind.serve.patience import Patience
 from quietmind.workspace.supervise import Attempt, Pause, Supervised
 
 
@@ -195,7 +196,9 @@ class Served:
 
 
 @contextmanager
-def served(stub: StubEngine, name: str = "stub", *, called: str = "", width: int = 1) -> Iterator[Served]:
+def served(
+    stub: StubEngine, name: str = "stub", *, called: str = "", width: int = 1, patience: Patience | None = None
+) -> Iterator[Served]:
     """Supervise an engine of ``stub``, as `quietmind up` does."""
     engines: list[EngineOfStub] = []
 
@@ -206,7 +209,7 @@ def served(stub: StubEngine, name: str = "stub", *, called: str = "", width: int
     attempt = Scripted(make)
     lines: list[str] = []
     with Supervised(attempt, lines.append, Pause(back_off=(0.05,), watch_every=0.02)) as supervised:
-        yield Served(Lane(name, supervised, called=called, width=width), attempt, engines)
+        yield Served(Lane(name, supervised, called=called, width=width, patience=patience), attempt, engines)
         attempt.may_start.set()
 
 
@@ -479,6 +482,33 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event(stub: StubEngine) -> 
         stream.leave()
         assert error["error"]["message"] == "stub: llama.cpp was ended by SIGKILL; it is being started again"
         assert error["error"]["code"] == "engine_starting"
+
+
+@pytest.mark.parametrize("body", [{"do": "silence", "stream": True}, {"do": "silence"}])
+def test_an_engine_that_is_silent_for_too_long_is_ended_though_its_health_is_fine(
+    stub: StubEngine, body: dict[str, Any]
+) -> None:
+    with served(stub, patience=Patience(0.2, 0.2, 0.2)) as model, gateway(model.lane) as url:
+        answer = post(url, body)
+        assert "silent for too long" in answer.text
+        assert "it is being started again" in answer.text
+        until(lambda: len(model.engines) == 2 and model.lane.supervised.state == "ready")
+        assert post(url, {"model": "stub"}).status_code == 200
+
+
+def test_an_engine_that_falls_silent_within_a_stream_is_ended(stub: StubEngine) -> None:
+    with served(stub, patience=Patience(None, 0.2, None)) as model, gateway(model.lane) as url:
+        token, error = events(post(url, {"do": "stream", "stream": True, "pause": 30.0}).text)
+        assert token == {"token": "a"}
+        assert error["error"]["code"] == "engine_starting"
+        until(lambda: len(model.engines) == 2)
+
+
+def test_a_call_of_a_tool_may_come_in_one_piece(stub: StubEngine) -> None:
+    with served(stub, patience=Patience(0.05, 0.05, None)) as model, gateway(model.lane) as url:
+        body = {"do": "stream", "stream": True, "pause": 0.3, "tools": [{"type": "function"}]}
+        assert events(post(url, body).text)[-1] == "[DONE]"
+        assert len(model.engines) == 1
 
 
 def test_an_engine_that_lives_and_hangs_up_is_told_apart(stub: StubEngine) -> None:

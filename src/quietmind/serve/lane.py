@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from quietmind.base.errors import EngineError, EngineHung, EngineRefused
 from quietmind.engine.port import Endpoint, Engine
+from quietmind.serve.patience import Patience
 from quietmind.serve.refusal import Refusal, refuse
 from quietmind.serve.turns import Turns
 from quietmind.workspace.supervise import Supervised
@@ -28,8 +29,9 @@ _Answer = TypeVar("_Answer")
 class Lane:
     """A model by its name, and by what the person called it on the command line.
 
-    ``width`` requests are answered at once. ``last_words`` returns what the supervisor last told the person of this
-    engine. Used from one event loop; the engine has threads of its own.
+    ``width`` requests are answered at once, each by an engine that is never silent for longer than ``patience``.
+    ``last_words`` returns what the supervisor last told the person of this engine. Used from one event loop; the engine
+    has threads of its own.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class Lane:
         called: str = "",
         width: int = 1,
         last_words: Callable[[], str] = lambda: "",
+        patience: Patience | None = None,
     ) -> None:
         self.name = name
         self.names = frozenset({name, called or name})
         self.supervised = supervised
         self.turns = Turns(width)
+        self.patience = patience or Patience()
         self._last_words = last_words
         self._client: tuple[Endpoint, httpx2.AsyncClient] | None = None
 
@@ -72,9 +76,11 @@ class Lane:
             error = EngineHung(f"{engine.model}: the engine gives no sign of life")
         if error is None:  # it lives, and closed the connection
             return refuse(502, f"{self.name}: the engine broke off its answer; ask again", code="engine_broke_off")
-        if not isinstance(error, EngineRefused):
-            threading.Thread(target=self.supervised.broken, args=(engine, error), daemon=True).start()
-        return self._again(str(error))
+        return self._again(str(error)) if isinstance(error, EngineRefused) else self._replaced(engine, error)
+
+    def hung(self, engine: Engine) -> Refusal:
+        """Have ``engine``, which was silent for longer than it may be, ended and started again; return what to say."""
+        return self._replaced(engine, EngineHung(f"{engine.model}: the engine was silent for too long and was ended"))
 
     async def client(self, endpoint: Endpoint) -> httpx2.AsyncClient:
         """Return the client of ``endpoint``: after a start the engine may listen elsewhere."""
@@ -87,7 +93,7 @@ class Lane:
                 base_url=endpoint.url,
                 # Servers of this kind close a connection after each stream without announcing it.
                 headers={"Connection": "close", **key},
-                # No limit on silence: a prefill takes as long as it takes, and a hang is the supervisor's to find.
+                # Silence has its own limits: see Patience.
                 timeout=httpx2.Timeout(None, connect=_CONNECT_SECONDS),
                 transport=httpx2.AsyncHTTPTransport(
                     uds=str(endpoint.socket) if endpoint.socket else None,
@@ -110,6 +116,10 @@ class Lane:
             _, client = self._client
             self._client = None
             await client.aclose()
+
+    def _replaced(self, engine: Engine, error: EngineError) -> Refusal:
+        threading.Thread(target=self.supervised.broken, args=(engine, error), daemon=True).start()
+        return self._again(str(error))
 
     def _again(self, happened: str) -> Refusal:
         again = "" if "started again" in happened else "; it is being started again"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ class Asked:
         self._body = body
         self._content = content
         self.streamed = content.get("stream") is True
+        # A stream that has to be a call of a tool, or of a schema, may be held back until the call is whole.
+        self.piecewise = self.streamed and not content.get("tools") and not content.get("response_format")
 
     def named(self, model: str) -> bytes:
         """Return the body for an engine that knows its model as ``model``: untouched, unless the name differs."""
@@ -129,6 +131,8 @@ class _Passage:
 
         try:
             await self._exchange_with(engine)
+        except TimeoutError:
+            await self._exchange.refuse(self._lane.hung(engine), self._headers)
         except (httpx2.HTTPError, httpx2.StreamError, OSError):
             await self._exchange.refuse(await self._lane.failed(engine), self._headers)
 
@@ -146,28 +150,43 @@ class _Passage:
             content=self._asked.named(endpoint.model),
             headers=[*headers, (b"accept-encoding", b"identity")],
         )
-        response = await client.send(request, stream=True)
+        patience = self._lane.patience
+        first, between = (patience.first, patience.between) if self._asked.piecewise else (patience.whole,) * 2
+        async with asyncio.timeout(first):
+            response = await client.send(request, stream=True)
         try:
-            await self._pass_back(response, engine)
+            await self._pass_back(response, _watched(response.aiter_raw(), first, between), engine)
         finally:
             await response.aclose()
 
-    async def _pass_back(self, response: httpx2.Response, engine: Engine) -> None:
+    async def _pass_back(self, response: httpx2.Response, pieces: AsyncIterator[bytes], engine: Engine) -> None:
         """Send what the engine answers: events as they come, anything else when it is whole."""
         headers = [(name, value) for name, value in response.headers.raw if _goes_back(name)] + self._headers
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            content = b"".join([piece async for piece in response.aiter_raw()])
+            content = b"".join([piece async for piece in pieces])
             await self._exchange.give(response.status_code, headers, content)
             return
         if not self._exchange.begun:
             await self._exchange.begin(response.status_code, headers, events=True)
         lines = WholeLines()
-        async for piece in response.aiter_raw():
+        async for piece in pieces:
             await self._exchange.write(lines.feed(piece))
         if lines.finished:
             await self._exchange.end(lines.rest)
         else:
             await self._exchange.refuse(await self._lane.failed(engine))
+
+
+async def _watched(pieces: AsyncIterator[bytes], first: float | None, between: float | None) -> AsyncIterator[bytes]:
+    """Yield ``pieces``. Raises TimeoutError after so many seconds without one; a client that is slow costs none."""
+    patience = first
+    while True:
+        async with asyncio.timeout(patience):
+            piece = await anext(pieces, None)
+        if piece is None:
+            return
+        yield piece
+        patience = between
 
 
 def _goes_back(header: bytes) -> bool:

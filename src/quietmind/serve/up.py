@@ -18,6 +18,7 @@ from quietmind.serve.guard import Guard
 from quietmind.serve.key import key_of
 from quietmind.serve.lane import Lane
 from quietmind.serve.listen import HOST, PORT, bind, require_loopback, serve, url_of
+from quietmind.serve.patience import Patience
 from quietmind.workspace.attempt import PlannedAttempt
 from quietmind.workspace.launch import Start, prepare
 from quietmind.workspace.running import AlreadyRunning, Running, hold
@@ -115,7 +116,14 @@ def _lane(start: Start, called: str, attempt: Attempt, tell: Tell, engines: Exit
     supervised = engines.enter_context(Supervised(attempt, told))
     endpoint = supervised.engine.endpoint
     name = start.served_name if endpoint is None else endpoint.model
-    return Lane(name, supervised, called=called, width=start.plan.sequences, last_words=lambda: words[0])
+    return Lane(
+        name,
+        supervised,
+        called=called,
+        width=start.plan.sequences,
+        last_words=lambda: words[0],
+        patience=Patience.of(start.plan),
+    )
 
 
 def _serve(
