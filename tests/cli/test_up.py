@@ -18,6 +18,10 @@ from typing import Any
 import httpx2
 import psutil
 import pytest
+from click.testing import CliRunner
+
+from quietmind.cli.main import cli
+from quietmind.serve.up import Wanted
 
 Quietmind = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -192,6 +196,23 @@ def test_what_cannot_run_is_refused_in_one_line(
     assert refused.returncode == code, refused.stderr
     assert words in refused.stderr.splitlines()[-1]
     assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [([], "q8_0"), (["--engine", "vllm"], "auto"), (["--engine", "vllm", "--kv", "fp8"], "fp8")],
+)
+def test_the_kv_type_of_the_settings_is_for_the_engines_that_know_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], expected: str
+) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text('kv = "q8_0"', encoding="utf-8")
+    monkeypatch.setenv("QUIETMIND_SETTINGS", str(settings))
+    monkeypatch.setenv("QUIETMIND_WORKSPACE", str(tmp_path / "workspace"))
+    asked: list[Wanted] = []
+    monkeypatch.setattr("quietmind.serve.up.up", lambda wanted, *_: asked.append(wanted))
+    assert CliRunner().invoke(cli, ["up", "a-model", *words]).exit_code == 0
+    assert [wanted.ask.kv_type for wanted in asked] == [expected]
 
 
 def test_an_address_in_use_is_refused_with_its_user(quietmind: Quietmind, tiny: Path) -> None:

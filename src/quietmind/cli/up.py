@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from quietmind.base.paths import shown_path
 from quietmind.base.units import format_bytes
@@ -34,7 +35,9 @@ _END = "end it with Ctrl-C here or `quietmind down`"
 @json_option
 @workspace_option
 @debug_option
+@click.pass_context
 def up(
+    ctx: click.Context,
     models: tuple[str, ...],
     engine: str,
     context: int | None,
@@ -53,9 +56,12 @@ def up(
     is told, and the engine is started again.
     """
     from quietmind.plan.ask import Ask
+    from quietmind.plan.engines import default_kv_type
     from quietmind.serve.up import Wanted
     from quietmind.serve.up import up as keep_up
 
+    if ctx.get_parameter_source("kv") is not ParameterSource.COMMANDLINE:
+        kv = default_kv_type(engine, kv)
     wanted = Wanted(
         names=models,
         ask=Ask(context, kv, threads=threads, experts_used=experts, engine=engine),

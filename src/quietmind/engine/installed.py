@@ -76,7 +76,9 @@ def find(key: str, given: Path | None = None) -> Installed:
     """
     kind = engine_kind(key)
     if key == "endpoint":
-        raise UsageError(f"{kind.title} is not installed here; give its address")
+        raise UsageError(
+            f"{kind.title} is started by nobody here; ask it with `quietmind ask --model http://HOST:PORT`"
+        )
     if key == "llama-server":
         return _llama_server(_program(key, "llama-server", given))
     package, files = _PACKAGES[key]

@@ -308,7 +308,7 @@ class LlamaEngine:
             return self._gone
         if isinstance(error, httpx2.TimeoutException):
             seconds = self._serving.silence_timeout_s
-            self._lose(EngineCrashed(f"{self._serving.title} had hung and was ended; start the engine again"))
+            self._lose(EngineCrashed(f"{self._serving.title} had hung and was ended; start it again"))
             return EngineHung(
                 f"{self.model}: {self._serving.title} was silent for {seconds:.0f} s and was ended; start it again"
             )

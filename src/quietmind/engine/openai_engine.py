@@ -196,7 +196,7 @@ class OpenAIEngine:
         failure = self._host.failure(error) or error
         if self._host.pid is not None and isinstance(failure, EngineHung):
             self._host.end()
-            self._gone = EngineCrashed(f"{self._identity.who} had hung and was ended; start the engine again")
+            self._gone = EngineCrashed(f"{self._identity.who} had hung and was ended; start it again")
         elif isinstance(failure, EngineCrashed):
             self._host.end()
             self._gone = failure
