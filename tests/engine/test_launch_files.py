@@ -364,6 +364,14 @@ def test_the_service_manager_finds_nothing_wrong_with_the_unit(engine: str, tmp_
     assert (ran.returncode, ran.stderr + ran.stdout) == (0, "")
 
 
+def test_a_unit_which_prints_nothing_says_where_it_answers_and_where_its_key_is() -> None:
+    launch = launch_of(HARD)
+    lines = FORMS["systemd"](launch).splitlines()
+    assert f"# address:  http://127.0.0.1:{launch.port}/v1" in lines
+    (key,) = (line.split()[2].rstrip(",") for line in lines if line.startswith("# key:"))
+    assert key.replace("~", "%h") in "".join(line for line in lines if line.startswith("ExecStart="))
+
+
 def sharded(engine: str, nodes: int = 1) -> Launch:
     card = replace(open_card("qwen3-235b-a22b-2507", "FP8"), path=Path("/models/hub/snapshots/abc"))
     ask = Ask(context=307_200, kv_type="auto", engine=engine, nodes=nodes)

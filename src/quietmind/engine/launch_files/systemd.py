@@ -22,6 +22,7 @@ UNIT = "quietmind-engine.service"
 # Filled in by the service manager: %h is the person's home folder (systemd.unit(5), "Specifiers").
 _FOLDER = "%h/.local/state/quietmind"
 _KEY = f'"{_FOLDER}/launch.key"'
+_KEY_SHOWN = "~/.local/state/quietmind/launch.key"
 _CONFIG = f'"{_FOLDER}/launch.yaml"'
 
 _MAKE_CONFIG = """printf 'api-key: "%s"\\n' "$(cat "$key")" >"${key%/*}/launch.yaml\""""
@@ -37,6 +38,8 @@ def render_systemd(launch: Launch) -> str:
         head(launch, stop)
         + f"# install:  save it as ~/.config/systemd/user/{UNIT}, then\n"
         + f"#           systemctl --user daemon-reload && systemctl --user start {UNIT.removesuffix('.service')}\n"
+        + f"# key:      {_KEY_SHOWN}, whatever $XDG_STATE_HOME says; made at the first start\n"
+        + f"# address:  http://127.0.0.1:{launch.port}/v1\n"
         + "\n[Unit]\n"
         + f"Description={_unit_text(launch.plan.model)}, served on 127.0.0.1:{launch.port}\n"
         + "StartLimitIntervalSec=600\n"
