@@ -172,7 +172,7 @@ def identity(bench: Bench, point: int, count: int, controls: int) -> dict[str, A
 
     Fresh is what ``quietmind ask`` does with a notebook that is not read: the notes are prefilled, then the question.
     As a control, the same prompt in one prefill, where the question shares a batch with the last notes, and the same
-    again in batches of half the size: the engine's sums round otherwise then, without any snapshot.
+    again in batches of half the size: what that changes is the engine's rounding, without any snapshot.
     """
     print(f"predicted  the same {ANSWER_TOKENS} tokens in {count} of {count} questions at {point:,} tokens", flush=True)
     store = Store(bench.folder / "identity")
@@ -192,7 +192,8 @@ def identity(bench: Bench, point: int, count: int, controls: int) -> dict[str, A
     print(f"\rmeasured   the same in {same['restored']} of {count}", flush=True)
     for control in ("in one prefill", "in batches of half the size"):
         print(f"           without any snapshot, but {control}: in {same[control]} of {controls}", flush=True)
-    return {"questions": count, "identical": same["restored"], "controls": {"questions": controls} | dict(same)}
+    found = {kind: number for kind, number in same.items() if kind != "restored"}
+    return {"questions": count, "identical": same["restored"], "controls": {"questions": controls} | found}
 
 
 def in_new_engine(bench: Bench, *prompts: Prompt) -> str:

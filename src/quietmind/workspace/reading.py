@@ -22,9 +22,9 @@ from quietmind.workspace.layout import Layout
 STRETCH_SECONDS = 120.0
 FIRST_STRETCH_TOKENS = 1024
 
-# Where a stretch ends, the engine begins a batch, and how a batch is cut changes the last bits of what it computes, as
-# of any sum: in 8 of 20 questions the small model then chose another word somewhere. So stretches end where batches of
-# the whole notebook would, and reading it in ten stretches gives what reading it in one does.
+# Where a stretch ends, the engine begins a batch, and how a prompt is cut into batches may change the last bits of what
+# is computed, as of any sum. So stretches end where batches of the whole notebook would: read in ten or in one, it is
+# computed alike.
 BATCH = 512
 
 
