@@ -20,7 +20,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from quietmind.base.errors import EngineCrashed, EngineError
+from quietmind.base.errors import EngineCrashed, EngineError, EngineMissing
 from quietmind.engine.fake import FakeEngine
 from quietmind.engine.port import Endpoint, Engine
 from quietmind.serve import listen
@@ -469,6 +469,19 @@ def test_an_engine_that_died_is_named_and_comes_back(stub: StubEngine) -> None:
         model.attempt.may_start.set()
         until(lambda: model.lane.supervised.state == "ready")
         assert post(url, {"model": "stub"}).status_code == 200
+
+
+def test_an_engine_that_was_given_up_is_named_once_with_the_reason(stub: StubEngine) -> None:
+    def removed() -> Engine:
+        raise EngineMissing("stub: its program is gone; install it")
+
+    with served(stub) as model, gateway(model.lane) as url:
+        model.attempt.make = removed
+        model.engines[0].die()
+        until(lambda: model.lane.supervised.state == "given up")
+        error = post(url, {"model": "stub"}).json()["error"]
+        assert error["message"] == "stub: its program is gone; install it"
+        assert error["code"] == "engine_given_up"
 
 
 def test_a_stream_that_breaks_off_ends_with_an_error_event(stub: StubEngine) -> None:

@@ -165,7 +165,8 @@ def test_after_three_failures_it_stops_with_the_last_lines_of_the_log(
     with pytest.raises(EngineGivenUp, match=f"failed {GIVE_UP_AFTER} times in a row") as given_up:
         ask(engine)
     assert given_up.value.log == ("loading", "the cause")
-    assert len(told) == GIVE_UP_AFTER
+    assert len(told) == GIVE_UP_AFTER + 2
+    assert told[-2:] == ["  its log: loading", "  its log: the cause"]
     assert len(attempt.started) == 1
 
 

@@ -63,7 +63,7 @@ class Lane:
             else:
                 return engine
         if state == "given up":
-            return refuse(503, f"{self.name}: {self.supervised.trouble}", code="engine_given_up")
+            return refuse(503, self._named(str(self.supervised.trouble)), code="engine_given_up")
         if state == "stopped":
             return refuse(503, f"{self.name} has been stopped", code="engine_stopped")
         return self._again(self._last_words() or "the engine ended")
@@ -121,9 +121,12 @@ class Lane:
         threading.Thread(target=self.supervised.broken, args=(engine, error), daemon=True).start()
         return self._again(str(error))
 
+    def _named(self, happened: str) -> str:
+        return f"{self.name}: {happened.removeprefix(f'{self.name}: ')}"
+
     def _again(self, happened: str) -> Refusal:
         again = "" if "started again" in happened else "; it is being started again"
-        message = f"{self.name}: {happened.removeprefix(f'{self.name}: ').removesuffix('; start it again')}{again}"
+        message = f"{self._named(happened).removesuffix('; start it again')}{again}"
         return refuse(503, message, code="engine_starting", retry_after_s=_RETRY_SECONDS)
 
 

@@ -262,8 +262,7 @@ class Supervised:
                     error = again
         except QuietmindError as hopeless:
             if not self._stopping.is_set() and self._gone is None:
-                self._gone = EngineGivenUp(str(hopeless), log=last_lines(self._attempt.log, _LOG_LINES))
-                self._tell(str(hopeless))
+                self._end_with(str(hopeless))
 
     def _first(self) -> Engine:
         """Start the engine for the first time: what is wrong then is for the person to mend, except for memory."""
@@ -301,9 +300,14 @@ class Supervised:
         self._stopping.wait(seconds)
 
     def _give_up(self, error: EngineError, reason: str) -> EngineGivenUp:
+        return self._end_with(f"{_what(error)}; {reason}, and is not tried again")
+
+    def _end_with(self, why: str) -> EngineGivenUp:
         lines = last_lines(self._attempt.log, _LOG_LINES)
-        self._gone = EngineGivenUp(f"{_what(error)}; {reason}, and is not tried again", log=lines)
-        self._tell(str(self._gone))
+        self._gone = EngineGivenUp(why, log=lines)
+        self._tell(why)
+        for line in lines:
+            self._tell(f"  its log: {line}")
         return self._gone
 
     def _require_wanted(self) -> None:
