@@ -106,6 +106,23 @@ def test_the_environment_has_every_switch_off_and_no_way_out(monkeypatch: pytest
         assert names[name] == "1"
 
 
+def test_no_key_or_token_of_the_person_reaches_a_sealed_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = (
+        "QUIETMIND_ENDPOINT_KEY",
+        "OPENAI_API_KEY",
+        "HUGGING_FACE_HUB_TOKEN",
+        "aws_secret_access_key",
+        "A_PASSWORD",
+    )
+    for name in secret:
+        monkeypatch.setenv(name, "s3cret")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    inside = said_by(Program(("env",), environment={"VLLM_API_KEY": "its own"}))
+    assert "s3cret" not in inside
+    assert "TOKENIZERS_PARALLELISM=false" in inside
+    assert "VLLM_API_KEY=its own" in inside
+
+
 def test_what_the_person_has_set_stays_in_a_program_that_is_not_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://192.0.2.1:3128")
     assert "HTTPS_PROXY=http://192.0.2.1:3128" in said_by(Program(("env",), sealed=False))

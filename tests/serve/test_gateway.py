@@ -381,7 +381,9 @@ def test_nonsense_gets_one_error_in_the_shape_of_openai(stub: StubEngine, body: 
 def test_a_body_of_unstated_size_is_refused_at_the_limit(stub: StubEngine) -> None:
     with served(stub) as model, gateway(model.lane, largest_body=1000) as url:
         host = url.removeprefix("http://")
-        head = f"POST {CHAT} HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        head = (
+            f"POST {CHAT} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
         assert b" 413 " in raw_request(url, head + b"1000\r\n" + b"x" * 0x1000 + b"\r\n")
 
 

@@ -85,6 +85,13 @@ def test_a_killed_one_leaves_nothing_that_misleads(tmp_path: Path) -> None:
         assert find(tmp_path) is not None
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that has no sense is not waited for."""
+    monkeypatch.setattr("quietmind.workspace.running._RECORD_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_reused_process_id_is_not_mistaken(tmp_path: Path) -> None:
     with hold(tmp_path, ASKED):
         running = find(tmp_path)
@@ -94,6 +101,7 @@ def test_a_reused_process_id_is_not_mistaken(tmp_path: Path) -> None:
             find(tmp_path)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', "null"])
 def test_a_damaged_record_is_one_line(tmp_path: Path, content: str) -> None:
     with hold(tmp_path, ASKED):

@@ -18,6 +18,7 @@ from quietmind.cli.options import AnyPath, debug_option, model_options, workspac
 
 if TYPE_CHECKING:
     from quietmind.engine.installed import Installed
+    from quietmind.model.card import ModelCard
     from quietmind.plan import Plan
 
 _FORMS = ("shell", "python", "systemd", "compose", "webui")
@@ -73,7 +74,6 @@ def launch(
     from quietmind.engine import launch_files
     from quietmind.engine.installed import require_flags
     from quietmind.engine.launch_files.launch import PORT, options, usual_program
-    from quietmind.model.open import open_card
     from quietmind.plan import Ask
     from quietmind.plan.engines import default_kv_type
     from quietmind.workspace.lineup import machine_named, planner_for
@@ -82,11 +82,7 @@ def launch(
     installed = _installed(engine, program) if machine is None and form in _RUN_HERE else None
     key = installed.key if installed else engine or "llama-server"
     start, *rest = usual_program(key)
-    card = open_card(model, quant)
-    if weights is not None:
-        card = replace(card, path=weights)
-    elif card.path.exists():
-        card = replace(card, path=card.path.absolute())
+    card = _card(model, quant, weights)
     if ctx.get_parameter_source("kv") is not ParameterSource.COMMANDLINE:
         kv = default_kv_type(key, kv)
     ask = Ask(context=context, kv_type=kv, threads=threads, experts_used=experts, sequences=sequences or 1)
@@ -109,6 +105,16 @@ def launch(
     else:
         _write(output, text, force=force, executable=form in _RUN_DIRECTLY)
         click.echo(shown_path(output))
+
+
+def _card(model: str, quant: str | None, weights: Path | None) -> ModelCard:
+    """Return the model with the path that it will have where the file runs."""
+    from quietmind.model.open import open_card
+
+    card = open_card(model, quant)
+    if weights is not None:
+        return replace(card, path=weights)
+    return replace(card, path=card.path.absolute()) if card.path.exists() else card
 
 
 def _installed(key: str | None, program: Path | None) -> Installed:

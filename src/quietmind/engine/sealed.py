@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -54,15 +55,18 @@ SWITCHES: Mapping[str, str] = {
     "ANONYMIZED_TELEMETRY": "False",
     "NO_PROXY": "*",
 }
-# What a sealed child has no use for: ways out, and keys to what is out there.
-_DROPPED = frozenset(
-    {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT"}
-)
+# What a sealed child has no use for: ways out, and keys to what is out there, whatever they are called.
+_DROPPED = frozenset({"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "HF_ENDPOINT"})
+_SECRET = re.compile(r"_(?:TOKEN|KEY|SECRET|PASSWORD)$", re.IGNORECASE)
 
 
 def environment(base: Mapping[str, str]) -> dict[str, str]:
-    """Return ``base`` with every hub and telemetry switch off, and without proxies and hub tokens."""
-    kept = {name: value for name, value in base.items() if name.upper() not in _DROPPED and name != "no_proxy"}
+    """Return ``base`` with every hub and telemetry switch off, and without proxies, tokens and keys."""
+    kept = {
+        name: value
+        for name, value in base.items()
+        if name.upper() not in _DROPPED and name != "no_proxy" and not _SECRET.search(name)
+    }
     return {**kept, **SWITCHES}
 
 
