@@ -7,9 +7,12 @@ in blocks of a few bytes of scales and then weights, where the same holds for ot
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
 from quietmind.base.errors import SnapshotDamaged
@@ -28,6 +31,8 @@ LEVEL = 1  # of floats, higher levels gain less than 1 % and take several times 
 STRIDES = (1, 2, 4, 18, 20, 22, 24, 34)
 _SAMPLE_BYTES = 64 << 10
 
+_THREADS = min(8, os.cpu_count() or 1)
+
 # Of each block: the stride, and the bytes that come out of it. Then for each plane its packed length and its bytes.
 _HEAD = struct.Struct("<BI")
 _LENGTH = struct.Struct("<I")
@@ -40,19 +45,32 @@ class Exact:
 
     def encode(self, source: BinaryIO, size: int) -> Iterator[bytes]:
         """Yield a packed block for each 4 MiB of ``source``."""
-        for start in range(0, size, BLOCK_BYTES):
-            block = exactly(source, min(BLOCK_BYTES, size - start))
-            yield _pack(block, _best_stride(block))
+        pieces = (exactly(source, min(BLOCK_BYTES, size - start)) for start in range(0, size, BLOCK_BYTES))
+        yield from _side_by_side(lambda block: _pack(block, _best_stride(block)), pieces)
 
     def decode(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield what ``encode`` was given, in the same pieces. Raises SnapshotDamaged."""
-        for block in blocks:
-            try:
-                yield _unpack(block)
-            except (struct.error, zstd.ZstdError, ValueError, MemoryError) as error:
-                raise SnapshotDamaged(
-                    f"a block of codec {self.name} cannot be unpacked ({error}); read the notebook again"
-                ) from error
+        try:
+            yield from _side_by_side(_unpack, blocks)
+        except (struct.error, zstd.ZstdError, ValueError, MemoryError) as error:
+            raise SnapshotDamaged(
+                f"a block of codec {self.name} cannot be unpacked ({error}); read the notebook again"
+            ) from error
+
+
+def _side_by_side(work: Callable[[bytes], bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what ``work`` makes of each piece, in order; a few are worked on at once, and no more are held.
+
+    Zstandard lets go of the interpreter while it works.
+    """
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="snapshot") as pool:
+        waiting: deque[Future[bytes]] = deque()
+        for piece in pieces:
+            waiting.append(pool.submit(work, piece))
+            if len(waiting) > _THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _pack(block: bytes, stride: int) -> bytes:
