@@ -78,6 +78,7 @@ def test_the_key_is_in_a_file_of_ours_and_not_in_the_words(tmp_path: Path, model
     ("body", "error", "said"),
     [
         ("echo 'what():  std::bad_alloc'; exit 1", OutOfMemoryAtStart, "more memory than there is"),
+        ("echo loading; kill -9 $$", EngineStartFailed, r"\(ended by SIGKILL\); something else ended it"),
         (
             "echo '0.1 E alloc_buffer: on device 0: cudaMalloc failed: out of memory'; exit 1",
             OutOfMemoryAtStart,

@@ -44,7 +44,11 @@ _SLOT = 0
 
 _SMALLER = "it takes more memory than there is: choose a smaller context, KV type q8_0 or a smaller model"
 _ADVICE = (
-    (re.compile(r"allocat|bad_alloc|out of memory|SIGKILL", re.IGNORECASE), _SMALLER),
+    (re.compile(r"allocat|bad_alloc|out of memory", re.IGNORECASE), _SMALLER),
+    (
+        re.compile(r"^ended by SIGKILL$"),
+        "something else ended it, the system perhaps: see what did, and start it again",
+    ),
     (
         re.compile(r"corrupt|incomplete|gguf|magic|exceeds remaining file|failed to read|load model", re.IGNORECASE),
         "the file is damaged or of no known format: fetch the model again",
@@ -351,7 +355,8 @@ class LlamaEngine:
 
     def _start_failure(self, ending: str) -> EngineError:
         no_memory, trouble = self._child.out_of_memory(), self._child.trouble()
-        last = "" if no_memory else "".join(f": {line}" for line in self._child.log_tail(1))
+        # Nothing that it printed says why it was killed.
+        last = "" if no_memory or ending == "by SIGKILL" else "".join(f": {line}" for line in self._child.log_tail(1))
         reason = " ".join((trouble or f"ended {ending}{last}").split())
         shown, title = shown_path(self._serving.model_path), self._serving.title
         if ending == f"with exit status {MISSING}":
