@@ -132,7 +132,7 @@ def _program(key: str, name: str, given: Path | None) -> str:
         raise EngineMissing(f"{shown_path(named)}: is no program that can be run; {_INSTALL[key]}")
     if found is None:
         raise EngineMissing(f"{engine_kind(key).title} is not installed (no {name} on PATH): {_INSTALL[key]}")
-    return found
+    return os.path.abspath(found)  # noqa: PTH100  what is launched later is launched from elsewhere; links stay links
 
 
 def _named_llama_server() -> Path | None:
