@@ -24,7 +24,7 @@ from quietmind.base.errors import EngineCrashed, EngineError, EngineMissing
 from quietmind.engine.fake import FakeEngine
 from quietmind.engine.port import Endpoint, Engine
 from quietmind.serve import listen
-from quietmind.serve.gateway import Gateway
+from quietmind.serve.gateway import PASSED_ON, Gateway
 from quietmind.serve.guard import Guard
 from quietmind.serve.lane import Lane
 from quietmind.serve.patience import Patience
@@ -297,7 +297,7 @@ class Stream:
         self.connection.close()
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"])
+@pytest.mark.parametrize("path", PASSED_ON)
 def test_a_request_and_its_answer_pass_untouched(stub: StubEngine, path: str) -> None:
     body = b'{"model": "stub",  "tools": [{"x": 1.50}], "unknown": "\\u00e9", "tools": []}'
     with served(stub) as model, gateway(model.lane) as url:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from quietmind.base.errors import WorkspaceError
-from quietmind.workspace.running import LOCK, RECORD, AlreadyRunning, end, find, hold, process_began
+from quietmind.workspace.running import LOCK, RECORD, AlreadyRunning, end, find, hold, process_began, serving
 
 ASKED = ({"model": "/models/a.gguf", "context": 2048},)
 
@@ -56,6 +56,19 @@ def test_what_runs_is_found_while_it_runs_and_no_longer(tmp_path: Path) -> None:
         assert running.key_file == str(tmp_path / "key")
     assert find(tmp_path) is None
     assert not (tmp_path / RECORD).exists()
+
+
+def test_the_model_that_is_served_is_found_by_its_file_and_no_other(tmp_path: Path) -> None:
+    weights = Path("/models/a.gguf")
+    assert serving(tmp_path, weights) is None
+    with hold(tmp_path, ASKED) as registration:
+        assert serving(tmp_path, weights) is None  # it is only being started
+        registration.say("serving", "http://127.0.0.1:1", ["a"])
+        running = serving(tmp_path, weights)
+        assert running is not None
+        assert running.url == "http://127.0.0.1:1"
+        assert serving(tmp_path, Path("/models/b.gguf")) is None
+    assert serving(tmp_path, weights) is None
 
 
 def test_a_workspace_that_is_made_is_its_owners_alone(tmp_path: Path) -> None:

@@ -129,12 +129,18 @@ class _Model:
         from quietmind.plan.plan import Ask
         from quietmind.workspace.address import KEY_VARIABLE, connect_to, is_address
         from quietmind.workspace.launch import prepare, started
+        from quietmind.workspace.running import serving
 
         if is_address(self.name):
             key = self.key_file or (KEY_VARIABLE if KEY_VARIABLE in os.environ else None)
             return connect_to(self.name, context=self.context, allow_remote=self.allow_remote, key=key, warn=_warn)
         asked = Ask(self.context, self.kv, threads=self.threads)
         self.planned = prepare(self.name, asked, self.archive.folder, _warn)
+        if self.planned.plan.verdict != "fits" and (running := serving(self.archive.folder, self.planned.card.path)):
+            # Loaded a second time it would not fit: it is asked where it runs, and there it cannot restore notebooks.
+            name, self.planned = self.planned.served_name, None
+            _warn(f"{name} does not fit a second time; asked where `quietmind up` runs it, without notebooks")
+            return connect_to(f"{running.url}#{name}", key=Path(running.key_file) if running.key_file else None)
         return started(self.planned, self.archive.logs, self.archive.folder, _warn)
 
     def desk(self, engine: Engine) -> Desk:

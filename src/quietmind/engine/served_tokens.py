@@ -118,10 +118,11 @@ class LlamaTokens(ServedTokens):
         return {"json_schema": schema}
 
     def _rendered(self, messages: list[dict[str, str]]) -> str:
-        return str(self._http.post("/apply-template", {"messages": messages})["prompt"])
+        return str(self._http.post("/apply-template", {"model": self._model, "messages": messages})["prompt"])
 
     def _spelled(self, text: str, *, start: bool, special: bool) -> list[int]:
-        body = {"content": text, "add_special": start, "parse_special": special}
+        # llama-server has no use for the model's name here; whoever stands in front of several does.
+        body = {"model": self._model, "content": text, "add_special": start, "parse_special": special}
         return _numbers(self._http.post("/tokenize", body))
 
 

@@ -16,7 +16,12 @@ from quietmind.serve.lane import Lane
 from quietmind.serve.refusal import Refusal, refuse
 from quietmind.serve.relay import lane_named, relay, route
 
-PASSED_ON = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+# The last three are how engines count tokens (llama.cpp's, and those of vLLM and SGLang): without them a client that
+# packs a context could only guess.
+PASSED_ON = (
+    *("/v1/chat/completions", "/v1/completions", "/v1/embeddings"),
+    *("/tokenize", "/detokenize", "/apply-template"),
+)
 MODELS, HEALTH = "/v1/models", "/health"
 
 # A million tokens of text are some 4 MiB; the rest is for images, which come as text three fourths as dense.

@@ -141,6 +141,14 @@ def find(folder: Path) -> Running | None:
     return None
 
 
+def serving(folder: Path, weights: Path) -> Running | None:
+    """Return what serves the model of this file in ``folder`` now; None where nothing does."""
+    running = find(folder)
+    if running is None or running.state != "serving":
+        return None
+    return running if any(asked.get("model") == str(weights.absolute()) for asked in running.asked) else None
+
+
 def end(folder: Path, running: Running, patience: float = 20.0) -> bool:
     """End ``running`` and wait until nothing of it is left; say whether it went by itself within ``patience`` seconds.
 
