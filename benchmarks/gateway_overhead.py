@@ -136,6 +136,7 @@ def serve(model: Path) -> None:
 
         log = None
         pages = False
+        weight_bytes = 0
 
         def start(self) -> Engine:
             return LlamaCpp.start(LlamaCppOptions(model, context=2048))

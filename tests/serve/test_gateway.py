@@ -169,6 +169,7 @@ class Scripted:
 
     log = None
     pages = False
+    weight_bytes = 0
 
     def __init__(self, make: Callable[[], Engine]) -> None:
         self.make = make
