@@ -48,6 +48,7 @@ class Small:
     options: LlamaCppOptions
     logs: Path
     pages: bool = False
+    weight_bytes: int = 0
 
     @property
     def log(self) -> Path:

@@ -23,6 +23,7 @@ from quietmind.base.errors import (
 )
 from quietmind.engine.fake import Crash, FakeEngine, Hang, Refuse, Step
 from quietmind.engine.port import Delta, Engine, Finished, Message, Request
+from quietmind.engine.vitals import Vitals
 from quietmind.workspace.supervise import GIVE_UP_AFTER, Attempt, Pause, Supervised, last_lines
 
 QUICK = Pause(back_off=(0.0,), watch_every=0.01)
@@ -37,6 +38,7 @@ class Scripted:
     next_smaller: Attempt | None = None
     log: Path | None = None
     pages: bool = False
+    weight_bytes: int = 0
     started: list[FakeEngine] = field(default_factory=list)
     least: float | None = None
 
@@ -286,6 +288,32 @@ def test_speed_far_under_the_plan_is_said_once(supervise: Callable[..., Supervis
     ask(engine)
     assert len(told) == 1
     assert "the plan says at least" in told[0]
+
+
+@pytest.mark.parametrize(("pages", "times", "lines"), [(False, 3, 1), (False, 1, 0), (True, 3, 0)])
+def test_a_model_that_is_read_from_the_disk_again_and_again_is_said_once(
+    supervise: Callable[..., Supervised],
+    told: Told,
+    monkeypatch: pytest.MonkeyPatch,
+    pages: bool,
+    times: int,
+    lines: int,
+) -> None:
+    attempt = scripted(["never asked"])
+    attempt.weight_bytes, attempt.pages = 1000, pages
+    looked: list[Vitals] = []
+
+    def reading(_processes: object) -> Vitals:
+        looked.append(Vitals(0, 1000 * times))
+        return looked[-1]
+
+    monkeypatch.setattr("quietmind.workspace.paging.vitals", reading)
+    engine = supervise(attempt, QUICK)
+    until(lambda: len(looked) > 0 or pages)
+    time.sleep(0.05)
+    engine.stop()
+    assert len(told) == lines
+    assert all("3.0 times its weights" in line for line in told)
 
 
 def test_the_last_lines_of_a_log_are_those_that_say_something(tmp_path: Path) -> None:

@@ -42,6 +42,11 @@ class PlannedAttempt:
         """Whether the plan reads weights from the disk for each token."""
         return DISK in self.run.plan.ledger.devices
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the model's weights."""
+        return self.run.card.weight_bytes
+
     def start(self) -> Engine:
         """Start the engine as planned. Raises DoesNotFit, ModelError or EngineError."""
         return self.dressed(self.run.engine(self.logs), self.run)

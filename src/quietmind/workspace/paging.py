@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 LEAST_TOKENS = 16
 # Bytes from the disk for each token past which a model is being paged in. Logs and the like are far below.
 PAGED_FROM = MIB
+# So many times its weights may an engine read from disks while it is kept running: once to load them, and what else it
+# reads is little beside them.
+WEIGHTS_READ = 2.0
 # The share of the slowest predicted speed below which something else must be wrong.
 FAR_UNDER = 0.5
 
@@ -27,6 +30,10 @@ class Expectation(Protocol):
     @property
     def pages(self) -> bool:
         """Whether the plan itself reads weights from the disk for each token."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the model's weights; 0 where they are not known."""
 
     def decode_at_least(self, depth: int) -> float | None:
         """Return the tokens a second that the plan is sure of at ``depth``; None where it has no opinion."""
@@ -54,6 +61,19 @@ class Paging:
                     before = self._look(engine)
         finally:
             events.close()
+
+    def look(self, engine: Engine, expected: Expectation) -> None:
+        """Judge an engine whose generations pass by without us, from all that it has read since it was started."""
+        if engine in self._told or expected.pages or not expected.weight_bytes:
+            return
+        read = self._look(engine).read
+        if read is not None and read > WEIGHTS_READ * expected.weight_bytes:
+            self._told.add(engine)
+            self._tell(
+                f"{engine.model}: {format_bytes(read)} were read from the disk since it was started, "
+                f"{read / expected.weight_bytes:.1f} times its weights, so the model does not stay in memory; close "
+                "other programs, or choose a smaller model, context or KV type"
+            )
 
     def _look(self, engine: Engine) -> Vitals:
         if engine not in self._processes:

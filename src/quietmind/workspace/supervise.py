@@ -67,6 +67,10 @@ class Attempt(Protocol):
     def pages(self) -> bool:
         """Whether the plan itself reads weights from the disk for each token."""
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the model's weights; 0 where they are not known."""
+
 
 @dataclass(frozen=True)
 class Pause:
@@ -242,8 +246,12 @@ class Supervised:
     def _watch(self) -> None:
         while not self._stopping.wait(self._pause.watch_every):
             engine = self._engine
-            if engine is not None and (error := _failure(engine)) is not None:
+            if engine is None:
+                continue
+            if (error := _failure(engine)) is not None:
                 self.broken(engine, error)
+            else:
+                self._paging.look(engine, self._attempt)
 
     def _recover(self, error: EngineError) -> None:
         """Put another engine in the place of the one that failed with ``error``; without success, note why."""
