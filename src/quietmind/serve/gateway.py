@@ -1,6 +1,6 @@
 """One OpenAI-compatible address in front of every engine that runs: names the models, and passes requests through.
 
-An ASGI application of its own: six fixed paths need no framework, and every request of any path passes one guard.
+An ASGI application of its own: a few fixed paths need no framework, and every request of any path passes one guard.
 """
 
 from __future__ import annotations
