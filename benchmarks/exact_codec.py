@@ -49,7 +49,9 @@ def main() -> None:
         began = time.perf_counter()
         blocks = list(exact.Exact().encode(io.BytesIO(content), len(content)))
         packed = time.perf_counter()
-        assert b"".join(exact.Exact().decode(blocks)) == content
+        target = bytearray(len(content))
+        exact.Exact().decode(blocks, memoryview(target))
+        assert target == content
         unpacked = time.perf_counter()
         ratio = len(content) / sum(map(len, blocks))
         speeds = [round(len(content) / seconds / 1e6) for seconds in (packed - began, unpacked - packed)]

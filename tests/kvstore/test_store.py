@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,6 +23,7 @@ from hypothesis import strategies as st
 
 from quietmind.base.errors import DiskFull, SnapshotDamaged, SnapshotError, SnapshotForeign
 from quietmind.kvstore.fingerprint import Fingerprint
+from quietmind.kvstore.mapping import mapped
 from quietmind.kvstore.store import Match, Snapshot, Store
 
 OURS = Fingerprint("weights", "tokenizer", "template", "rope", "f16", "build 1")
@@ -202,8 +208,6 @@ def test_one_larger_than_the_budget_is_refused_with_both_sizes(tmp_path: Path) -
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-
     def no_space(_descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -293,3 +297,113 @@ def test_two_processes_share_one_store(store: Store, tmp_path: Path) -> None:
             assert writer.stdout is not None
             writer.stdout.close()
     assert store.refused() == ()
+
+
+class Stored:
+    """A codec of one block that holds the bytes as they are, and unpacks as it is told to."""
+
+    name = "exact-1"
+
+    def encode(self, source: BinaryIO, size: int) -> Iterator[bytes]:
+        yield source.read(size)
+
+    def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
+        del blocks, target  # a codec that leaves what it is given unread
+
+
+def test_it_is_packed_with_the_codec_that_is_given(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "slot"
+    source.write_bytes(bytes(10_000))
+    plain = store.save(source, OURS, [1], label="a", seconds=1.0, cut=True, codec=Stored())
+    packed = store.save(source, OURS, [2], label="b", seconds=1.0, cut=True)
+    assert plain.bytes > 10_000 > packed.bytes
+    assert plain.header.codec == packed.header.codec == "exact-1"
+
+
+def test_a_codec_that_leaves_blocks_unread_is_found_out(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = keep(store, [1], folder=tmp_path)
+    monkeypatch.setattr("quietmind.kvstore.store.codec_named", lambda _name, _bases: Stored())
+    with pytest.raises(SnapshotDamaged, match="more than its codec has made"):
+        store.restore(kept, OURS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_note_is_kept_with_the_snapshot(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "slot"
+    source.write_bytes(b"cache")
+    note: dict[str, float | str] = {"divergence": 0.004, "checked": "2026-11-22"}
+    store.save(source, OURS, [1], label="a", seconds=1.0, cut=True, note=note)
+    (listed,) = store.snapshots()
+    assert listed.header.note == note
+    assert keep(store, [2], folder=tmp_path).header.note == {}
+
+
+def version_1(content: bytes) -> bytes:
+    """Return a snapshot as the version before has written it: with no note in its header."""
+    sha256 = hashlib.sha256
+    (length,) = struct.unpack_from("<I", content, 8)
+    header = json.loads(content[12 : 12 + length])
+    del header["note"]
+    old = json.dumps(header, sort_keys=True).encode()
+    at = 12 + length + 32
+    end = at + 4 * header["tokens"] + 32
+    digests = sha256(old).digest() + content[end - 32 : end]
+    parts = [b"QMSNAP\x01\x00", struct.pack("<I", len(old)), old, digests[:32], content[at:end]]
+    while size := struct.unpack_from("<I", content, end)[0]:
+        parts.append(content[end : end + 4 + size + 32])
+        end += 4 + size + 32
+        digests += content[end - 32 : end]
+    return b"".join([*parts, content[end : end + 8], sha256(digests).digest()])
+
+
+def test_files_of_the_version_before_are_read(store: Store, tmp_path: Path) -> None:
+    content = os.urandom(10_000)
+    kept = keep(store, [1, 2, 3], content, folder=tmp_path)
+    kept.path.write_bytes(version_1(kept.path.read_bytes()))
+    (old,) = store.snapshots()
+    assert old.header == kept.header
+    store.restore(old, OURS, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == content
+
+
+def test_an_empty_file_comes_back(store: Store, tmp_path: Path) -> None:
+    store.restore(keep(store, [1], b"", folder=tmp_path), OURS, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_a_disk_too_full_to_unpack_on_is_said_and_the_snapshot_stays(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = keep(store, [1], folder=tmp_path)
+
+    def no_space(_descriptor: int, _start: int, _size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
+    with pytest.raises(DiskFull, match="no space left"):
+        store.restore(kept, OURS, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["slot", "snapshots"]
+    assert store.snapshots() == (kept,)
+
+
+def test_a_size_that_no_disk_has_takes_no_room(store: Store, tmp_path: Path) -> None:
+    kept = keep(store, [1], b"cache", folder=tmp_path)
+    with (tmp_path / "sink").open("x+b") as sink, pytest.raises(OSError, match="space"), mapped(sink, 1 << 50):
+        pass
+    assert (tmp_path / "sink").stat().st_size == 0
+    store.check(kept)
+
+
+@pytest.mark.parametrize("refusal", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_it_is_unpacked_where_no_room_can_be_taken_ahead(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: int
+) -> None:
+    def refuse(_descriptor: int, _start: int, _size: int) -> None:
+        raise OSError(refusal, os.strerror(refusal))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    content = os.urandom((1 << 20) + 17)
+    store.restore(keep(store, [1], content, folder=tmp_path), OURS, tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == content

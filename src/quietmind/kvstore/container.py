@@ -6,6 +6,8 @@
     block      u32 length, packed bytes, SHA-256 over the block's number and its bytes; repeated
     end        u32 zero, u32 number of blocks, SHA-256 over the digests of all that came before
 
+A header of version 1 has no note.
+
 Every part is checked before it is used, and a file that ends anywhere else than after its end was not written whole.
 """
 
@@ -13,16 +15,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
 from quietmind.base.errors import SnapshotDamaged
 from quietmind.kvstore.fingerprint import Fingerprint
 
-VERSION = 1
+VERSION = 2
+_READ = (1, VERSION)
 _MAGIC = b"QMSNAP"
 _START = struct.Struct("<6sH")
 _U32 = struct.Struct("<I")
@@ -41,7 +45,8 @@ class Header:
 
     ``label`` names it for people (the notebook's name). ``raw_bytes`` is the size of the engine's file, ``seconds``
     what reading the same tokens again took, which eviction weighs. ``cut`` says whether the engine can go back to a
-    shorter prefix of it: not with recurrent states or sliding windows.
+    shorter prefix of it: not with recurrent states or sliding windows. ``note`` is what a codec or a check has
+    measured, by name: a few finite numbers and texts.
     """
 
     fingerprint: Fingerprint
@@ -52,6 +57,7 @@ class Header:
     seconds: float
     cut: bool
     made: str  # ISO 8601, UTC
+    note: Mapping[str, float | str] = field(default_factory=dict, hash=False)
 
 
 def write(sink: BinaryIO, header: Header, tokens: Sequence[int], blocks: Iterable[bytes]) -> int:
@@ -60,6 +66,7 @@ def write(sink: BinaryIO, header: Header, tokens: Sequence[int], blocks: Iterabl
     whole = hashlib.sha256()
     written = sink.write(_START.pack(_MAGIC, VERSION))
     content = json.dumps(asdict(header), sort_keys=True).encode()
+    assert len(content) <= LARGEST_HEADER, "a note is a few numbers and texts"
     written += sink.write(_U32.pack(len(content)))
     for part in (content, _tokens_to_bytes(tokens)):
         digest = hashlib.sha256(part).digest()
@@ -83,11 +90,12 @@ class Reader:
         magic, version = _START.unpack(self._take(_START.size))
         if magic != _MAGIC:
             raise SnapshotDamaged("it is no snapshot; remove it")
-        if version != VERSION:
+        if version not in _READ:
             raise SnapshotDamaged(
                 f"it has format version {version}, and this program reads {VERSION}; read the notebook again"
             )
-        self.header = _header(self._checked(self._length(LARGEST_HEADER)))
+        self.header = _header(self._checked(self._length(LARGEST_HEADER)), noted=version > 1)
+        self._at_end = False
 
     def tokens(self) -> array[int]:
         """Return the token ids. To be called once, before :meth:`blocks`."""
@@ -105,6 +113,12 @@ class Reader:
             count += 1
         if self._length(1 << 32) != count or self._take(_DIGEST) != self._whole.digest() or self._source.read(1):
             raise _damaged("its end is not what was written")
+        self._at_end = True
+
+    def require_end(self) -> None:
+        """Raise SnapshotDamaged unless :meth:`blocks` has given, and checked, everything."""
+        if not self._at_end:
+            raise _damaged("it holds more than its codec has made")
 
     def _length(self, largest: int) -> int:
         (length,) = _U32.unpack(self._take(_U32.size))
@@ -126,9 +140,11 @@ class Reader:
         return content
 
 
-def _header(content: bytes) -> Header:
+def _header(content: bytes, *, noted: bool) -> Header:
     try:
         given = json.loads(content)
+        if ("note" in given) is not noted:
+            raise ValueError("a note in another version")
         fingerprint = Fingerprint.from_json(given.pop("fingerprint"))
         header = Header(fingerprint=fingerprint, **given)
         _require_kinds(header)
@@ -144,6 +160,11 @@ def _require_kinds(header: Header) -> None:
     texts: tuple[Any, ...] = (header.label, header.codec, header.made)
     if not all(isinstance(text, str) for text in texts) or not isinstance(header.seconds, int | float):
         raise ValueError("fields of another kind")
+    note: Any = header.note
+    if not isinstance(note, dict) or not all(
+        isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value)) for value in note.values()
+    ):
+        raise ValueError("a note of another kind")
 
 
 def _block_digest(number: int, block: bytes) -> bytes:

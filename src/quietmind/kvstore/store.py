@@ -13,20 +13,23 @@ import os
 import secrets
 import shutil
 import struct
+import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from quietmind.base.errors import DiskFull, SnapshotDamaged, SnapshotError, SnapshotForeign
 from quietmind.base.paths import shown_path
 from quietmind.base.units import format_bytes
-from quietmind.kvstore.codec.port import codec_named
+from quietmind.kvstore.codec.port import Codec, codec_named
 from quietmind.kvstore.container import Header, Reader, write
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.lock import hold, try_hold
+from quietmind.kvstore.mapping import mapped
 
 SUFFIX = ".snapshot"
 _PIN = ".pin"
@@ -34,8 +37,7 @@ _PARTIAL = ".partial"
 _LOCK = "lock"
 _SCRATCH = ".scratch-"
 _HELD = "held"
-
-DEFAULT_CODEC = "exact-1"
+_BASES = "bases"
 
 # Snapshots whose cost a byte differs by less than this factor count as equally dear: then the longest unused goes.
 _ALIKE = 1.25
@@ -93,13 +95,18 @@ class Store:
         label: str,
         seconds: float,
         cut: bool,
-        codec: str = DEFAULT_CODEC,
+        codec: Codec | None = None,
+        note: Mapping[str, float | str] | None = None,
     ) -> Snapshot:
-        """Store the file ``source``, in which the engine has saved the cache of ``tokens``.
+        """Store the file ``source``, in which the engine has saved the cache of ``tokens``, packed losslessly.
 
-        Earlier snapshots of the same label and fingerprint that this one makes useless are removed. Raises
-        SnapshotError where the budget does not allow it or the folder cannot be written, DiskFull.
+        Or with ``codec``. ``note`` is kept in the header: what has been measured of this snapshot, in finite numbers
+        and short texts. Earlier snapshots of the same label and fingerprint that this one makes useless are removed.
+        Raises SnapshotError where the budget does not allow it or the folder cannot be written, DiskFull.
         """
+        from quietmind.kvstore.codec.exact import Exact
+
+        codec = Exact() if codec is None else codec
         with self._translated():
             self._folder.mkdir(parents=True, exist_ok=True)
             raw_bytes = source.stat().st_size
@@ -107,11 +114,12 @@ class Store:
                 fingerprint=fingerprint,
                 label=label,
                 tokens=len(tokens),
-                codec=codec,
+                codec=codec.name,
                 raw_bytes=raw_bytes,
                 seconds=seconds,
                 cut=cut,
                 made=datetime.now(UTC).isoformat(timespec="seconds"),
+                note=dict(note or {}),
             )
             partial = self._folder / f".{secrets.token_hex(8)}{_PARTIAL}"
             with self._locked():  # else another writer might sweep it away before it is held
@@ -120,7 +128,7 @@ class Store:
             with sink:
                 try:
                     with source.open("rb") as content:
-                        size = write(sink, header, tokens, codec_named(codec).encode(content, raw_bytes))
+                        size = write(sink, header, tokens, codec.encode(content, raw_bytes))
                     sink.flush()
                     os.fsync(sink.fileno())
                     return self._keep(partial, header, tokens, size)
@@ -167,13 +175,10 @@ class Store:
         """
         partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_PARTIAL}")
         try:
-            with self._translated(), snapshot.path.open("rb") as source, partial.open("xb") as sink:
+            with self._translated(), snapshot.path.open("rb") as source, partial.open("x+b") as sink:
                 reader = Reader(source)
                 _require_same(reader.header.fingerprint, fingerprint)
-                reader.tokens()
-                written = sum(map(sink.write, codec_named(reader.header.codec).decode(reader.blocks())))
-                if written != reader.header.raw_bytes:
-                    raise SnapshotDamaged(f"it holds {written:,} of {reader.header.raw_bytes:,} bytes; read it again")
+                self._unpack(reader, sink)
             partial.replace(target)
             with suppress(OSError):  # a folder that may only be read
                 os.utime(snapshot.path)
@@ -209,12 +214,16 @@ class Store:
 
     def check(self, snapshot: Snapshot) -> None:
         """Read a snapshot whole. Raises SnapshotDamaged with what is wrong; nothing is removed."""
-        with self._translated(), snapshot.path.open("rb") as source:
-            reader = Reader(source)
-            reader.tokens()
-            decoded = codec_named(reader.header.codec).decode(reader.blocks())
-            if sum(map(len, decoded)) != reader.header.raw_bytes:
-                raise SnapshotDamaged("it holds another number of bytes than it says; read the notebook again")
+        with self._translated(), snapshot.path.open("rb") as source, _unnamed_file(self._folder) as sink:
+            self._unpack(Reader(source), sink)
+
+    def _unpack(self, reader: Reader, sink: BinaryIO) -> None:
+        """Fill ``sink`` with the engine's bytes. Raises SnapshotDamaged, OSError."""
+        reader.tokens()
+        codec = codec_named(reader.header.codec, self._folder / _BASES)
+        with mapped(sink, reader.header.raw_bytes) as target:
+            codec.decode(reader.blocks(), target)
+        reader.require_end()
 
     def pin(self, snapshot: Snapshot, pinned: bool = True) -> None:
         """Keep a snapshot from being evicted, or no longer."""
@@ -375,6 +384,16 @@ def _require_same(stored: Fingerprint, wanted: Fingerprint) -> None:
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
     path.with_suffix(_PIN).unlink(missing_ok=True)
+
+
+def _unnamed_file(folder: Path) -> BinaryIO:
+    """Return a file that is gone when it is closed, in ``folder`` unless that may only be read."""
+    try:
+        return cast("BinaryIO", tempfile.TemporaryFile(dir=folder))
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EROFS):
+            raise
+    return cast("BinaryIO", tempfile.TemporaryFile())
 
 
 def _sync_folder(folder: Path) -> None:

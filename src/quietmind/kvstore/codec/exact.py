@@ -7,16 +7,16 @@ in blocks of a few bytes of scales and then weights, where the same holds for ot
 
 from __future__ import annotations
 
-import os
 import struct
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import BinaryIO
 
 from quietmind.base.errors import SnapshotDamaged
 from quietmind.kvstore.codec.port import exactly
+from quietmind.kvstore.codec.side_by_side import side_by_side
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -31,8 +31,6 @@ LEVEL = 1  # of floats, higher levels gain less than 1 % and take several times 
 STRIDES = (1, 2, 4, 18, 20, 22, 24, 34)
 _SAMPLE_BYTES = 64 << 10
 
-_THREADS = min(8, os.cpu_count() or 1)
-
 # Of each block: the stride, and the bytes that come out of it. Then for each plane its packed length and its bytes.
 _HEAD = struct.Struct("<BI")
 _LENGTH = struct.Struct("<I")
@@ -46,31 +44,20 @@ class Exact:
     def encode(self, source: BinaryIO, size: int) -> Iterator[bytes]:
         """Yield a packed block for each 4 MiB of ``source``."""
         pieces = (exactly(source, min(BLOCK_BYTES, size - start)) for start in range(0, size, BLOCK_BYTES))
-        yield from _side_by_side(lambda block: _pack(block, _best_stride(block)), pieces)
+        yield from side_by_side(lambda block: _pack(block, _best_stride(block)), pieces)
 
-    def decode(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield what ``encode`` was given, in the same pieces. Raises SnapshotDamaged."""
+    def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
+        """Fill ``target`` with what ``encode`` was given. Raises SnapshotDamaged."""
+        starts = count(step=BLOCK_BYTES)
         try:
-            yield from _side_by_side(_unpack, blocks)
+            ends = side_by_side(lambda piece: _unpack_at(target, *piece), zip(starts, blocks, strict=False))
+            end = deque(ends, maxlen=1)
+            if (end[0] if end else 0) != len(target):
+                raise ValueError("it ends too early")
         except (struct.error, zstd.ZstdError, ValueError, MemoryError) as error:
             raise SnapshotDamaged(
                 f"a block of codec {self.name} cannot be unpacked ({error}); read the notebook again"
             ) from error
-
-
-def _side_by_side(work: Callable[[bytes], bytes], pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield what ``work`` makes of each piece, in order; a few are worked on at once, and no more are held.
-
-    Zstandard lets go of the interpreter while it works.
-    """
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="snapshot") as pool:
-        waiting: deque[Future[bytes]] = deque()
-        for piece in pieces:
-            waiting.append(pool.submit(work, piece))
-            if len(waiting) > _THREADS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _pack(block: bytes, stride: int) -> bytes:
@@ -81,10 +68,11 @@ def _pack(block: bytes, stride: int) -> bytes:
     return b"".join(packed)
 
 
-def _unpack(packed: bytes) -> bytes:
-    stride, size = _HEAD.unpack_from(packed)
-    if stride not in STRIDES or size > BLOCK_BYTES:
-        raise ValueError(f"{size:,} bytes in {stride} planes")
+def _unpack_at(target: memoryview, start: int, packed: bytes) -> int:
+    """Unpack the block that begins at ``start`` of ``target``; return where it ends."""
+    stride, size = map(int, _HEAD.unpack_from(packed))
+    if stride not in STRIDES or size != min(BLOCK_BYTES, len(target) - start) or size == 0:
+        raise ValueError(f"{size:,} bytes in {stride} planes at {start:,} of {len(target):,}")
     block = bytearray(size)
     at = _HEAD.size
     for plane in range(stride):
@@ -100,7 +88,8 @@ def _unpack(packed: bytes) -> bytes:
         at += length
     if at != len(packed):
         raise ValueError(f"{len(packed) - at:,} bytes too many")
-    return bytes(block)
+    target[start : start + size] = block
+    return start + size
 
 
 def _best_stride(block: bytes) -> int:

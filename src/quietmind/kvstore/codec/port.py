@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from quietmind.base.errors import SnapshotDamaged
@@ -11,24 +12,33 @@ from quietmind.base.errors import SnapshotDamaged
 class Codec(Protocol):
     """Turns the bytes that an engine saved into packed blocks, and back.
 
-    Neither direction ever holds the whole cache: blocks are made and used one at a time. ``name`` is what a snapshot's
-    header says; a change that old blocks cannot be read with takes a new name.
+    ``encode`` never holds the whole cache: blocks are made one at a time. ``name`` is what a snapshot's header says; a
+    change that old blocks cannot be read with takes a new name.
     """
 
     name: str
 
     def encode(self, source: BinaryIO, size: int) -> Iterator[bytes]:
-        """Yield the packed blocks of the next ``size`` bytes of ``source``. Raises EOFError where there are fewer."""
+        """Yield the packed blocks of the next ``size`` bytes of ``source``. Raises EOFError where there are fewer.
 
-    def decode(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the bytes that the engine saved, in order. Raises SnapshotDamaged for what ``encode`` cannot yield.
+        No block is longer than ``container.LARGEST_BLOCK``.
+        """
 
-        That the blocks are the ones that were written is for the caller to check, before they come here.
+    def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
+        """Fill ``target``, which is as long as what the engine saved, with those bytes: all of it, in any order.
+
+        ``target`` is flat, writable bytes, and may be written from several threads; none of them uses it any more
+        once this returns or raises. ``blocks`` are taken one after the other, in one thread at a time, to their end:
+        each is as it was written, which the caller checks as they come. Raises SnapshotDamaged for what ``encode``
+        cannot yield, fewer or more bytes than ``target`` holds included; ``target`` may then hold anything.
         """
 
 
-def codec_named(name: str) -> Codec:
-    """Return a codec. Raises SnapshotDamaged for a name that this program does not know."""
+def codec_named(name: str, bases: Path | None = None) -> Codec:
+    """Return the codec to read with. Raises SnapshotDamaged for a name that this program does not know.
+
+    ``bases`` is the folder in which codecs find, by digest, what their blocks refer to; None where there is none.
+    """
     from quietmind.kvstore.codec.exact import Exact
 
     known: dict[str, Codec] = {codec.name: codec for codec in (Exact(),)}
