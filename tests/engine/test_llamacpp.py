@@ -49,6 +49,14 @@ def test_characters_of_several_tokens_come_out_whole(engine: LlamaCpp, text: str
     assert all("\ufffd" not in delta for delta in deltas)
 
 
+def test_a_long_prompt_is_told_of_batch_by_batch(engine: LlamaCpp) -> None:
+    prompt, told = "How far it is. " * 80, list[int]()
+    list(engine.generate(Request(prompt, 1, prefilled=told.append)))
+    assert told == sorted(told)
+    assert len(set(told)) > 1
+    assert told[-1] in (len(engine.tokenize(prompt)), len(engine.tokenize(prompt)) + 1)  # with the start token
+
+
 def test_a_schema_is_followed(engine: LlamaCpp) -> None:
     schema = {
         "type": "object",

@@ -78,7 +78,9 @@ class Asked:
     shown: str
 
 
-def asked(workspace: Workspace, script: Script, question: str = QUESTION, context: int = 8000) -> Asked:
+def asked(
+    workspace: Workspace, script: Script, question: str = QUESTION, context: int = 8000, passages: int = 6
+) -> Asked:
     engine = FakeEngine(script, context=context)
     events = list(
         ask_deep(
@@ -86,7 +88,7 @@ def asked(workspace: Workspace, script: Script, question: str = QUESTION, contex
             question,
             lambda: engine,
             lambda running: desk_of(workspace, running),
-            passages=6,
+            passages=passages,
             max_tokens=100,
         )
     )
@@ -136,6 +138,16 @@ def test_every_notebook_with_evidence_and_the_loose_notes_are_asked(workspace: W
         assert f"{citation.supports[0]} [{citation.number}]" in done.answer.text
     assert done.shown == done.answer.text
     assert sum("kept" in line for line in done.notices) == 3
+
+
+def test_passages_that_are_not_given_are_counted(workspace: Workspace, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "notes" / f"loose{number}.md").write_text(f"# Tank {number}\n\nThe tank has {number} lids.\n")
+    workspace.index((tmp_path / "notes").resolve())
+    lines = asked(workspace, says(loose="The tank was cleaned in May."), passages=1).notices
+    assert any("what is in no notebook" in line and "passages given: 1, left out: 3;" in line for line in lines), lines
+    lines = asked(workspace, says(loose="The tank was cleaned in May.")).notices
+    assert not any("left out" in line for line in lines), lines
 
 
 def test_what_no_passage_supports_is_dropped_and_kept_account_of(workspace: Workspace) -> None:

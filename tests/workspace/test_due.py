@@ -112,6 +112,12 @@ def test_another_run_makes_all_due_and_says_what_differs(workspace: Workspace, p
     assert why(workspace, by) == {}
 
 
+def test_of_another_model_nothing_else_is_said_to_differ(workspace: Workspace) -> None:
+    read_due(workspace)
+    other = Fingerprint("another", "another", "another", "another", "another", "another", experts="another")
+    assert set(why(workspace, reader(workspace, other)).values()) == {"read with another model"}
+
+
 def test_another_tokenizer_does_not_use_the_tokens_that_were_kept(workspace: Workspace) -> None:
     class Counting(FakeEngine):
         asked = 0

@@ -173,6 +173,25 @@ def test_an_engine_that_saved_less_than_it_read_is_not_believed(store: Store) ->
     assert store.snapshots() == ()
 
 
+def test_progress_moves_within_a_stretch_and_ends_with_all_of_the_notebook(store: Store) -> None:
+    class Watching:
+        def __init__(self) -> None:
+            self.total, self.steps = 0, list[int]()
+
+        def begin(self, label: str, total: int | None, *, bytes_: bool = False) -> None:
+            self.total = total or 0
+
+        def advance(self, amount: int = 1) -> None:
+            self.steps.append(amount)
+
+    engine, progress = an_engine(), Watching()
+    layout = laid(engine, notes(20))
+    read(engine, store, OURS, layout, label="book", cut=True, progress=progress)
+    assert sum(progress.steps) == progress.total == len(layout.prefix_tokens())
+    assert all(step >= 0 for step in progress.steps)
+    assert len([step for step in progress.steps if step]) > len(engine.requests)
+
+
 def test_what_has_no_room_is_left_out_and_named() -> None:
     layout = laid(an_engine(context=2000), notes(20))
     assert 0 < len(layout.blocks) < 20

@@ -125,6 +125,8 @@ class FakeEngine:
             if isinstance(step, Refuse):
                 raise EngineRefused(step.message)
             cached = self._prefill(tokens)
+            if request.prefilled is not None:
+                request.prefilled((cached + len(tokens)) // 2)  # as after the first of two batches
             text, reason = _cut(step if isinstance(step, str) else step.text, request)
             spoken = pieces(text)
             if not isinstance(step, str):

@@ -199,6 +199,8 @@ class LlamaEngine:
             text: list[str] = []
             last: dict[str, Any] = {}
             for last in self._http.stream("/completion", body):
+                if request.prefilled is not None and "prompt_progress" in last:
+                    request.prefilled(int(self._field(last["prompt_progress"], "processed")))
                 if piece := str(last.get("content", "")):
                     text.append(piece)
                     yield Delta(piece)

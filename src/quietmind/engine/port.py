@@ -7,8 +7,8 @@ or EngineHung the child is gone and every further call raises EngineCrashed; aft
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
@@ -99,7 +99,8 @@ class Finished:
 class Request:
     """A prompt (already rendered by the chat template) and how to continue it.
 
-    ``schema`` is a JSON schema that the output is constrained to. ``temperature`` 0 is greedy.
+    ``schema`` is a JSON schema that the output is constrained to. ``temperature`` 0 is greedy. ``prefilled``, where
+    given, is told along the way how many of the prompt's tokens the engine holds, by one that says so.
     """
 
     prompt: str
@@ -108,6 +109,7 @@ class Request:
     seed: int = 0
     stop: tuple[str, ...] = ()
     schema: Mapping[str, Any] | None = None
+    prefilled: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class _Parts:
         self.findings += found
         self.nearest = self.nearest or sheet.nearest
         whole = exchange.notebook
-        how = f"restored {whole.restored:,} tokens" if whole else f"passages given: {len(sheet.given)}"
+        how = f"restored {whole.restored:,} tokens" if whole else _given(sheet, place)
         shown += f" ({why})" if name and why else ""
         yield Notice(f"{shown}, {which}: {how}; sentences: {len(kept)} kept, {len(dropped)} dropped as unsupported")
 
@@ -243,6 +243,12 @@ class _Joined:
             for source in finding.sources
             for given in self.numbered([source.passage])
         ]
+
+
+def _given(sheet: Sheet, place: Evidence) -> str:
+    """Return how many passages of ``place`` were given, and how many that are about the question were not."""
+    left = len(place.hits) - len(sheet.given)
+    return f"passages given: {len(sheet.given)}" + (f", left out: {left}" if left else "")
 
 
 def _sum(one: Timings, other: Timings) -> Timings:

@@ -109,4 +109,6 @@ def _why(
 
 
 def _differing(fingerprint: Fingerprint, wanted: Mapping[str, str]) -> list[str]:
-    return [part for part, value in wanted.items() if getattr(fingerprint, part) != value]
+    """Return the parts that differ; the weights alone where they do, since another model has the rest of its own."""
+    differing = [part for part, value in wanted.items() if getattr(fingerprint, part) != value]
+    return ["weights"] if "weights" in differing else differing

@@ -7,7 +7,7 @@ point that was stored.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from quietmind.base.errors import EngineRefused, SnapshotDamaged, SnapshotError, SnapshotForeign
@@ -116,8 +116,8 @@ def read(
     for end in _stretches(len(tokens), held, run, until):
         if until is not None and time.monotonic() >= until:
             break
-        before = run.tokens
-        run.seconds += _prefill(engine, layout, end)
+        shown = _Shown(progress, run.tokens)
+        run.seconds += _prefill(engine, layout, end, shown.reach)
         run.tokens = end
         with store.scratch() as folder:
             file = folder / "cache"
@@ -125,7 +125,7 @@ def read(
             run.snapshot = store.save(
                 file, fingerprint, tokens[: run.tokens], label=label, seconds=run.seconds, cut=cut
             )
-        progress.advance(run.tokens - before)
+        shown.reach(run.tokens)
     return ReadReport(
         tokens=len(tokens),
         restored=held.tokens,
@@ -147,6 +147,20 @@ class _Run:
     snapshot: Snapshot | None
 
 
+class _Shown:
+    """Tells ``progress`` of a stretch, batch by batch, from its first token on; it never goes back."""
+
+    def __init__(self, progress: Progress, first: int) -> None:
+        self._progress = progress
+        self._reached = first
+
+    def reach(self, tokens: int) -> None:
+        """Say that the first ``tokens`` of the notebook are held."""
+        if tokens > self._reached:
+            self._progress.advance(tokens - self._reached)
+            self._reached = tokens
+
+
 def _require_whole(engine: Engine, saved: int, tokens: int) -> None:
     if saved != tokens:
         raise EngineRefused(
@@ -154,10 +168,10 @@ def _require_whole(engine: Engine, saved: int, tokens: int) -> None:
         )
 
 
-def _prefill(engine: Engine, layout: Layout, tokens: int) -> float:
+def _prefill(engine: Engine, layout: Layout, tokens: int, prefilled: Callable[[int], None]) -> float:
     """Have the engine hold the first ``tokens`` of a notebook; return the seconds that its prefill took."""
     # One token has to be asked for; it is sampled and not computed, so that it is not in the cache.
-    for event in engine.generate(Request(layout.beginning(tokens), max_tokens=1)):
+    for event in engine.generate(Request(layout.beginning(tokens), max_tokens=1, prefilled=prefilled)):
         if isinstance(event, Finished):
             return event.timings.prompt_ms / 1000
     raise AssertionError("a generation ends with Finished or an error")
