@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from quietmind.base.errors import DoesNotFit, UsageError
+from quietmind.base.errors import DoesNotFit, SnapshotError, UsageError
 from quietmind.base.files import write_whole
 from quietmind.base.paths import shown_path
-from quietmind.cli.options import TOKENS, AnyPath, debug_option, json_option, model_options, workspace_option
+from quietmind.cli.options import TOKENS, AnyPath, State, debug_option, json_option, model_options, workspace_option
 from quietmind.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class _Demands:
 @click.command()
 @click.argument("models", metavar="MODEL [MODEL]", nargs=-1, required=True)
 @model_options
-@click.option("--micro-batch", type=click.IntRange(min=1), help="Tokens computed together (default: 512).")
+@click.option("--micro-batch", type=click.IntRange(min=1), help="Tokens computed together (default: what prefills fastest).")
 @click.option("--sequences", "--batch", type=click.IntRange(min=1), help="Requests answered at once (default: 1).")
 @click.option("--experts", type=click.IntRange(min=1), help="Experts at work in each layer (default: as trained).")
 @click.option("--quant", help="Quantization, for a model of the catalogue: Q4_K_M, Q8_0, F16, FP8, GPTQ-INT4, ...")
@@ -104,7 +104,8 @@ def plan(
     demands = _demands(ctx, goal, min_decode, min_context)
     if len(models) == 1:
         on = machine_named(machine)
-        subject = _Subject(models[0], quant, on, ask, planner_for(on, workspace))
+        budget = _snapshot_budget(ctx, workspace) if machine is None else None
+        subject = _Subject(models[0], quant, on, ask, planner_for(on, workspace), budget)
         _one(ctx, subject, demands, "compare" if compare else "flags" if flags_only else "plan", plot, as_json)
         return
     if len(models) > 2:
@@ -136,13 +137,27 @@ def _demands(
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is planned. ``quant`` None: as the model is, or the catalogue's usual one."""
+    """What is planned. ``quant`` None: as the model is, or the catalogue's usual one.
+
+    ``snapshot_budget`` is what snapshots may take of the machine's disk in bytes; None where that is not known.
+    """
 
     model: str
     quant: str | None
     machine: Machine
     ask: Ask
     planner: Planner
+    snapshot_budget: int | None
+
+
+def _snapshot_budget(ctx: click.Context, workspace: Path) -> int | None:
+    """Return the bytes that snapshots may take here; None where the disk cannot be looked at: plans do without."""
+    from quietmind.workspace.store import budget_of
+
+    try:
+        return budget_of(workspace, ctx.ensure_object(State).settings.snapshot_gib)
+    except SnapshotError:
+        return None
 
 
 def _one(
@@ -165,7 +180,7 @@ def _one(
     if show == "flags":
         _print_flags(planned, as_json)
     else:
-        _print_plan(planned, frontier, as_json)
+        _print_plan(planned, frontier, subject.snapshot_budget, as_json)
 
 
 def _best(ctx: click.Context, subject: _Subject, demands: _Demands, as_json: bool) -> tuple[Frontier, ModelCard, Ask]:
@@ -242,14 +257,14 @@ def _print_flags(planned: Plan, as_json: bool) -> None:
         click.echo(shlex.join(planned.flags))
 
 
-def _print_plan(planned: Plan, frontier: Frontier | None, as_json: bool) -> None:
+def _print_plan(planned: Plan, frontier: Frontier | None, snapshot_budget: int | None, as_json: bool) -> None:
     from quietmind.plan.render import render, to_json
     from quietmind.plan.search import frontier_to_json, render_frontier
 
     if as_json:
-        document = to_json(planned)
+        document = to_json(planned, snapshot_budget)
         print_json(document if frontier is None else document | {"search": frontier_to_json(frontier)})
         return
     if frontier is not None:
         click.echo(f"{render_frontier(frontier)}\n")
-    click.echo(render(planned))
+    click.echo(render(planned, snapshot_budget=snapshot_budget))

@@ -15,6 +15,7 @@ from quietmind.plan.interval import Interval
 from quietmind.plan.ledger import Row
 from quietmind.plan.placement import DISK, Placement
 from quietmind.plan.plan import DeviceUse, Plan
+from quietmind.plan.snapshots import snapshot_lines, snapshots_of, snapshots_to_json
 from quietmind.plan.speed import Speed
 from quietmind.plan.table import align, interval_to_json
 
@@ -38,11 +39,13 @@ _LETTERS = (
 _LEGEND = "e experts, w other weights, k KV cache, c compute and overhead, . free, # used by others, ! missing"
 
 
-def render(plan: Plan, width: int = BAR_WIDTH) -> str:
+def render(plan: Plan, width: int = BAR_WIDTH, snapshot_budget: int | None = None) -> str:
     """Return ``plan`` as plain text: ledger, totals, a memory bar of ``width`` cells for each device, speed, flags.
 
-    Sizes are binary units.
+    Sizes are binary units. ``snapshot_budget`` is what snapshots may take of the disk in bytes, None where that is not
+    known.
     """
+    kept = snapshots_of(plan, snapshot_budget)
     threads = f", {plan.threads} threads" if plan.threads is not None else ""
     sequences = f", {plan.sequences} sequences" if plan.sequences > 1 else ""
     native = f" (native {plan.native_context:,})" if plan.native_context else ""
@@ -59,6 +62,7 @@ def render(plan: Plan, width: int = BAR_WIDTH) -> str:
             f"  {_LEGEND}",
             "",
             *_speed_lines(plan),
+            *(snapshot_lines(kept) if kept else ()),
             *([f"flags: {shlex.join((*engine_kind(plan.engine_key).program, *plan.flags))}"] if plan.flags else []),
             f"verdict: {_verdict(plan)}",
             *(f"warning: {warning}" for warning in plan.warnings),
@@ -194,10 +198,11 @@ def _rate(interval: Interval | None) -> str:
     return "unknown" if interval is None else f"{interval} tokens/s"
 
 
-def to_json(plan: Plan) -> dict[str, Any]:
+def to_json(plan: Plan, snapshot_budget: int | None = None) -> dict[str, Any]:
     """Return ``plan`` as JSON-ready values; bytes and tokens are whole numbers, speeds tokens a second.
 
-    The speed of a plan that does not fit is null: it was computed as if it did.
+    The speed of a plan that does not fit is null: it was computed as if it did. ``snapshot_budget`` is as for
+    :func:`render`.
     """
     return {
         "model": plan.model,
@@ -240,6 +245,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "split": asdict(plan.split) if plan.split else None,
         "flags": list(plan.flags),
         "speed": _speed_to_json(plan.attainable) if plan.attainable else None,
+        "snapshots": snapshots_to_json(snapshots_of(plan, snapshot_budget)),
         "companions": [
             {"model": other.model, "context": other.context, "verdict": other.verdict} for other in plan.companions
         ],
