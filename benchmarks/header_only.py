@@ -145,18 +145,18 @@ def write_header(shape: Shape, path: Path) -> None:
         "general.file_type": RECIPES[shape.recipe][0],
         "tokenizer.ggml.model": "none",
     }
-    metadata |= {f"{shape.arch}.{key}": value for key, value in _hyperparameters(shape).items()}
+    metadata |= {f"{shape.arch}.{key}": value for key, value in hyperparameters_of(shape).items()}
     table, at = b"", 0
-    tensors = _tensors(shape)
+    tensors = tensors_of(shape)
     for name, extents in tensors:
         layout = BY_NAME[_tensor_type(shape, name, extents)]
         rows = 1
         for extent in extents[1:]:
             rows *= extent
-        table += _text(name) + struct.pack(f"<I{len(extents)}Q", len(extents), *extents)
+        table += text(name) + struct.pack(f"<I{len(extents)}Q", len(extents), *extents)
         table += struct.pack("<IQ", _TYPE_IDS[layout.name], at)
         at += -(-(layout.row_bytes(extents[0]) * rows) // ALIGNMENT) * ALIGNMENT
-    entries = b"".join(_text(key) + _value(value) for key, value in metadata.items())
+    entries = b"".join(text(key) + value(fact) for key, fact in metadata.items())
     header = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata)) + entries + table
     header += bytes(-len(header) % ALIGNMENT)
     with path.open("wb") as file:
@@ -182,7 +182,8 @@ def _tensor_type(shape: Shape, name: str, extents: tuple[int, ...]) -> str:
     return chosen if fits else "q8_0" if chosen == "q6_k" else "q5_0"
 
 
-def _hyperparameters(shape: Shape) -> dict[str, int | float | bool | tuple[int, ...]]:
+def hyperparameters_of(shape: Shape) -> dict[str, int | float | bool | tuple[int, ...]]:
+    """Return the metadata that say how the model computes, without the architecture in front of their names."""
     facts: dict[str, int | float | bool | tuple[int, ...]] = {
         "block_count": shape.layers + shape.predicting,
         "context_length": shape.context,
@@ -241,7 +242,8 @@ def _latent_hyperparameters(shape: Shape) -> dict[str, int | float | bool | tupl
     return facts
 
 
-def _tensors(shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
+def tensors_of(shape: Shape) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the names and extents of the tensors, in the order of the file."""
     hidden = shape.hidden
     tensors: list[tuple[str, tuple[int, ...]]] = [
         ("token_embd.weight", (hidden, shape.vocabulary)),
@@ -379,16 +381,18 @@ def _experts(shape: Shape) -> dict[str, tuple[int, ...]]:
     return parts
 
 
-def _text(value: str) -> bytes:
-    raw = value.encode()
+def text(written: str) -> bytes:
+    """Return a string as GGUF has it: its length, then its bytes."""
+    raw = written.encode()
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _value(value: int | float | str | bool | tuple[int, ...]) -> bytes:
-    if isinstance(value, tuple):
-        return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
-    if isinstance(value, str):
-        return struct.pack("<I", 8) + _text(value)
-    if isinstance(value, bool):
-        return struct.pack("<I?", 7, value)
-    return struct.pack("<II", 4, value) if isinstance(value, int) else struct.pack("<If", 6, value)
+def value(fact: int | float | str | bool | tuple[int, ...]) -> bytes:
+    """Return a fact of the metadata with its type in front."""
+    if isinstance(fact, tuple):
+        return struct.pack(f"<IIQ{len(fact)}i", 9, 5, len(fact), *fact)
+    if isinstance(fact, str):
+        return struct.pack("<I", 8) + text(fact)
+    if isinstance(fact, bool):
+        return struct.pack("<I?", 7, fact)
+    return struct.pack("<II", 4, fact) if isinstance(fact, int) else struct.pack("<If", 6, fact)

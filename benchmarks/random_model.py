@@ -160,21 +160,25 @@ def _hyperparameters(shape: Mould) -> dict[str, int | float]:
 
 
 def _metadata(shape: Mould) -> list[bytes]:
+    facts: dict[str, int | float | str] = {"general.architecture": shape.arch, "general.name": shape.name}
+    facts |= {f"{shape.arch}.{key}": value for key, value in _hyperparameters(shape).items()}
+    return [_text(key) + _value(value) for key, value in facts.items()] + byte_vocabulary(shape.vocabulary)
+
+
+def byte_vocabulary(size: int) -> list[bytes]:
+    """Return the metadata of a tokenizer of ``size`` tokens (257 at least), one for each byte and one that ends."""
     # The byte-level alphabet of GPT-2: printable bytes stand for themselves, the others for code points from 256 up.
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))
     alphabet = [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-    tokens = [*alphabet, "<end>", *(f"<unused{number}>" for number in range(shape.vocabulary - 257))]
-    types = [1] * 256 + [3] + [5] * (shape.vocabulary - 257)  # normal, control, unused
+    tokens = [*alphabet, "<end>", *(f"<unused{number}>" for number in range(size - 257))]
+    types = [1] * 256 + [3] + [5] * (size - 257)  # normal, control, unused
     facts: dict[str, int | float | str] = {
-        "general.architecture": shape.arch,
-        "general.name": shape.name,
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "default",
         "tokenizer.ggml.eos_token_id": 256,
         "tokenizer.ggml.bos_token_id": 256,
     }
-    facts |= {f"{shape.arch}.{key}": value for key, value in _hyperparameters(shape).items()}
     entries = [_text(key) + _value(value) for key, value in facts.items()]
     entries.append(_array("tokenizer.ggml.tokens", 8, [_text(token) for token in tokens]))
     entries.append(_array("tokenizer.ggml.token_type", 5, [struct.pack("<i", kind) for kind in types]))

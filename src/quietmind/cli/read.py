@@ -74,6 +74,7 @@ def run(
 ) -> None:
     """Read what is due of ``names``, or of all. Times are in seconds from now, ``budget`` in bytes."""
     from quietmind.plan.plan import Ask
+    from quietmind.workspace.identity import require_going_on
     from quietmind.workspace.launch import prepare, started
     from quietmind.workspace.overnight import Reader
     from quietmind.workspace.store import budget_of, open_store
@@ -92,6 +93,7 @@ def run(
         with store.scratch():  # what cannot be written is said before a model is loaded
             pass
         start = prepare(model or state.settings.model, Ask(context, kv, threads=threads), archive.folder, _warn)
+        require_going_on(start.card)
         with started(start, archive.logs, archive.folder, _warn) as engine:
             reader = Reader.of(start, engine, store, limit)
             due = reader.due(archive.notebooks, names)

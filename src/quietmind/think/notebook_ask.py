@@ -35,6 +35,8 @@ def chosen_sheet(
     A better one that is due is named, in one line with the reason.
     """
     if desk.reader is None:
+        if desk.keeps_nothing:
+            yield Notice(f"no notebook is used: {desk.keeps_nothing}")
         return None
     ranked = evidence(desk.notebooks.all(), hits)
     first: Due | None = None

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from quietmind.base.errors import ContextOverflow, SnapshotError, WorkspaceError
+from quietmind.base.errors import ContextOverflow, EngineRefused, SnapshotError, WorkspaceError
 from quietmind.base.progress import SILENT, Progress
 from quietmind.engine.port import Engine
 from quietmind.kvstore.store import Match
@@ -21,6 +21,7 @@ from quietmind.notes.document import Hit
 from quietmind.plan.interval import Interval
 from quietmind.workspace.cost import prefill_seconds
 from quietmind.workspace.due import parts_of, standing
+from quietmind.workspace.identity import require_going_on
 from quietmind.workspace.laid import laid_out, reserve_of
 from quietmind.workspace.launch import Start
 from quietmind.workspace.layout import Layout, lay_out
@@ -86,23 +87,31 @@ class Due:
 class Desk:
     """Where notebooks are taken up: those of a workspace, and what runs.
 
-    ``reader`` is None for an engine that cannot keep what it reads; ``seconds`` gives the time of prefilling so many
-    tokens from nothing, None where it is not known.
+    ``reader`` is None for an engine that cannot keep what it reads, and ``keeps_nothing`` says why where that is the
+    model's doing; ``seconds`` gives the time of prefilling so many tokens from nothing, None where it is not known.
     """
 
     notebooks: Notebooks
     engine: Engine
     reader: Reader | None
     seconds: Callable[[int], Interval | None] = lambda _tokens: None
+    keeps_nothing: str = ""
 
     @classmethod
     def of(cls, workspace: Workspace, start: Start, engine: Engine, snapshot_gib: int | None = None) -> Self:
         """Return the desk of ``engine``, which runs as ``start`` has planned. Raises SnapshotError, ModelNotFound."""
-        reader = None
+        reader, keeps_nothing = None, ""
         if engine.capabilities.snapshots:
             budget = budget_of(workspace.folder, snapshot_gib)
-            reader = Reader.of(start, engine, open_store(workspace.folder, budget), budget)
-        return cls(workspace.notebooks, engine, reader, lambda tokens: prefill_seconds(start.speed, tokens))
+            try:
+                require_going_on(start.card)
+            except EngineRefused as error:
+                keeps_nothing = str(error)
+            else:
+                reader = Reader.of(start, engine, open_store(workspace.folder, budget), budget)
+        return cls(
+            workspace.notebooks, engine, reader, lambda tokens: prefill_seconds(start.speed, tokens), keeps_nothing
+        )
 
 
 def evidence(notebooks: Sequence[Notebook], hits: Sequence[Hit]) -> list[Evidence]:
@@ -146,7 +155,7 @@ def worth_asking(ranked: Sequence[Evidence]) -> list[Evidence]:
 def take_up(desk: Desk, notebook: Notebook) -> Held | Due:
     """Have the engine hold ``notebook`` if that is a matter of seconds. Raises EngineError."""
     if desk.reader is None:
-        return Due(notebook, "this engine cannot keep what it reads")
+        return Due(notebook, desk.keeps_nothing or "this engine cannot keep what it reads")
     with suppress(WorkspaceError):  # the question is answered also while another process writes
         notebook = desk.notebooks.refresh(notebook.name)
     context = desk.engine.context

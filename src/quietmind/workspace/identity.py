@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from quietmind.base.errors import ModelNotFound
+from quietmind.base.errors import EngineRefused, ModelNotFound
 from quietmind.base.paths import shown_path
 from quietmind.engine.port import Engine, Message, saving
 from quietmind.kvstore.fingerprint import Fingerprint
@@ -43,6 +43,24 @@ def fingerprint_of(engine: Engine, card: ModelCard, plan: Plan, adapters: Sequen
 def can_go_back(card: ModelCard) -> bool:
     """Say whether the engine can cut what it holds back to a shorter prefix: not a window, nor a recurrent state."""
     return set(card.layer_kinds) <= {LayerKind.FULL, LayerKind.LATENT}
+
+
+def can_go_on(card: ModelCard) -> bool:
+    """Say whether the engine goes on from what it has saved: not where layers attend within a sliding window.
+
+    Of such a layer it saves the cells within the window, and its server wants one more before it uses them; it then
+    prefills all of it again (``pos_min_thold`` in llama.cpp's server-context.cpp; tests hold the engine against this).
+    """
+    return LayerKind.SLIDING not in card.layer_kinds
+
+
+def require_going_on(card: ModelCard) -> None:
+    """Raise EngineRefused for a model of which reading ahead would serve nothing."""
+    if not can_go_on(card):
+        raise EngineRefused(
+            f"{card.name} has layers with a sliding window, of which llama.cpp saves too little to go on from, so that "
+            "reading ahead would serve nothing; ask without notebooks, or read with another model"
+        )
 
 
 def weights_digest(files: Sequence[Path]) -> str:

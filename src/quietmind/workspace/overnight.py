@@ -22,7 +22,7 @@ from quietmind.notes.document import Passage
 from quietmind.workspace.auto import ASSUMED, size_of
 from quietmind.workspace.cost import stored_per_token
 from quietmind.workspace.due import Standing, content_of, in_reading_order, parts_of, standing
-from quietmind.workspace.identity import can_go_back, fingerprint_of
+from quietmind.workspace.identity import can_go_back, fingerprint_of, require_going_on
 from quietmind.workspace.laid import laid_out
 from quietmind.workspace.launch import Start
 from quietmind.workspace.notebook import Notebook, Reading
@@ -69,8 +69,9 @@ class Reader:
     def of(cls, start: Start, engine: Engine, store: Store, budget: int) -> Self:
         """Return the reader that is ``engine``, which runs as ``start`` has planned.
 
-        Raises EngineRefused for an engine that cannot save what it has read.
+        Raises EngineRefused for an engine that cannot save what it has read, or cannot go on from that.
         """
+        require_going_on(start.card)
         return cls(
             engine,
             fingerprint_of(engine, start.card, start.plan),
