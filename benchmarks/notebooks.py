@@ -1,7 +1,7 @@
 """A notebook read once against reading it for each question: first token, equal answers, edits, peers, faults.
 
     python benchmarks/notebooks.py --model FILE.gguf [--text DIR] [--points 1k,4k,8k] [--questions 20] [--kills 50]
-        [--parts speed,identity,peers,edit,faults]
+        [--parts speed,identity,peers,edit,faults,questions]
 
 ``fresh`` is the time to the first token of a prompt that the engine has not seen; ``restored`` the same in another,
 newly started engine, from looking for the snapshot on. Both go through our own port, store and layout, as ``quietmind
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import notebook_faults
+import notebook_questions
 
 from quietmind.base.units import format_bytes, parse_tokens
 from quietmind.engine.port import Delta, Engine, Finished, Prompt, Request, saving
@@ -42,7 +43,7 @@ from quietmind.workspace.reading import read, restore
 from quietmind.workspace.workspace import Workspace
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "archive"
-PARTS = ("speed", "identity", "peers", "edit", "faults")
+PARTS = ("speed", "identity", "peers", "edit", "faults", "questions")
 
 ANSWER_TOKENS = 64
 ROOM_FOR_QUESTION = 192  # the question and its answer
@@ -312,6 +313,8 @@ def main() -> None:
             result["peers"] = peers(bench, points[min(1, len(points) - 1)])
         if "faults" in parts:
             result["faults"] = notebook_faults.all_faults(given.model, given.text, bench.folder, given.kills)
+        if "questions" in parts:
+            result["answers"] = notebook_questions.asked(given.model, bench.folder)
     print(json.dumps(result, ensure_ascii=False))
 
 
