@@ -25,21 +25,23 @@ class Ask:
     """What the person wants of a run.
 
     ``context`` in tokens, None for the largest sensible that fits. ``batch`` tokens are handed to the engine at once,
-    and ``micro_batch`` of them computed together. ``threads`` None: one for each physical core that we may use.
-    ``sequences`` are answered at once, each with a context of its own. ``experts_used`` None: as the model was trained.
+    and ``micro_batch`` of them computed together: None for what prefills fastest and costs nothing else, for which a
+    ``batch`` of the default micro-batch and more is raised (``micro_batch.py``). ``threads`` None: one for each
+    physical core that we may use. ``sequences`` are answered at once, each with a context of its own. ``experts_used``
+    None: as the model was trained.
 
     Where parts go is chosen from the machine unless it is said here: ``gpu_layers`` counts from the end as ``-ngl``
     does, the output being the first; ``cpu_experts`` is the number of layers, from the first, whose experts stay in the
     host's memory; ``kv_offload`` False keeps the KV cache there.
 
     ``engine`` is a key of ``plan.engines.ENGINES``. Engines that shard take at most ``gpus`` of each of ``nodes`` equal
-    machines (None: as many as it takes). With them a ``kv_type`` of "auto" leaves the choice to the plan, and the
-    micro-batch, where it was left as it is, is the engine's own.
+    machines (None: as many as it takes). With them a ``kv_type`` of "auto" leaves the choice to the plan, and a
+    micro-batch of None is the engine's own.
     """
 
     context: int | None = None
     kv_type: str = "f16"
-    micro_batch: int = DEFAULT_MICRO_BATCH
+    micro_batch: int | None = None
     batch: int = 2048
     threads: int | None = None
     sequences: int = 1

@@ -58,7 +58,7 @@ def compare(
     # Everything else is held: a context that was left to the plan is from here on the one it found.
     fixed = replace(ask or Ask(), context=base.context)
     variations: list[tuple[str, Machine, ModelCard, Ask]] = [
-        *((label, machine, card, other) for label, other in _asks(card, fixed)),
+        *((label, machine, card, other) for label, other in _asks(card, fixed, base.micro_batch)),
         *((f"weights {other.quantization}", machine, other, fixed) for other in cards),
         *((label, other, card, fixed) for label, other in _machines(machine, machines)),
     ]
@@ -71,8 +71,8 @@ def compare(
     return Comparison(base, tuple(changes))
 
 
-def _asks(card: ModelCard, ask: Ask) -> Iterator[tuple[str, Ask]]:
-    """Yield what else could be asked of the same file on the same machine."""
+def _asks(card: ModelCard, ask: Ask, planned: int) -> Iterator[tuple[str, Ask]]:
+    """Yield what else could be asked of the same file on the same machine, where a micro-batch was ``planned``."""
     context = ask.context or card.native_context
     yield f"half the context: {max(1, context // 2):,}", replace(ask, context=max(1, context // 2))
     yield f"double the context: {context * 2:,}", replace(ask, context=context * 2)
@@ -84,7 +84,7 @@ def _asks(card: ModelCard, ask: Ask) -> Iterator[tuple[str, Ask]]:
         if kv_type != ask.kv_type:
             yield f"KV {kv_type}", replace(ask, kv_type=kv_type)
     for tokens in MICRO_BATCHES:
-        if tokens != ask.micro_batch:
+        if tokens != planned:
             yield f"micro-batch {tokens:,}", replace(ask, micro_batch=tokens, batch=max(ask.batch, tokens))
     for sequences in SEQUENCES:
         if sequences != ask.sequences:

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from quietmind.base.errors import UsageError
 from quietmind.machine.machine import Device, Machine
 from quietmind.model.card import ModelCard
-from quietmind.plan.ask import Ask
+from quietmind.plan.ask import DEFAULT_MICRO_BATCH, Ask
 from quietmind.plan.flags import model_word
 from quietmind.plan.ledger import Ledger, Row
 from quietmind.plan.measured import Measurement
@@ -47,8 +47,10 @@ def plan_together(machine: Machine, residents: Sequence[Resident], measured: Seq
     _refuse_casts(residents)
     main = next(resident for resident in residents if resident.role == "main")
     ask = main.ask
-    if any(resident.role == "draft" for resident in residents) and ask.context is None:
-        ask = replace(ask, context=plan(machine, main.card, ask).context)  # both have the same
+    if any(resident.role == "draft" for resident in residents):  # both have the same, and the draft is placed first
+        ask = replace(ask, micro_batch=ask.micro_batch or DEFAULT_MICRO_BATCH)
+        if ask.context is None:
+            ask = replace(ask, context=plan(machine, main.card, ask).context)
     left = machine
     companions: list[tuple[Resident, Plan]] = []
     for resident in residents:
@@ -93,7 +95,8 @@ def _companion(machine: Machine, resident: Resident, main: Ask) -> Plan:
     """
     if resident.role != "draft":
         return plan(machine, resident.card, resident.ask)
-    found = plan(machine, resident.card, replace(resident.ask, context=main.context, sequences=main.sequences))
+    shared = replace(resident.ask, context=main.context, sequences=main.sequences, micro_batch=main.micro_batch)
+    found = plan(machine, resident.card, shared)
     ledger = Ledger(tuple(row for row in found.ledger.rows if row.component not in _OF_A_PROCESS))
     return replace(found, ledger=ledger, devices=device_uses(machine, _totals(ledger)))
 

@@ -14,7 +14,7 @@ from quietmind.base.errors import ModelNotUnderstood
 from quietmind.base.units import GIB, MIB
 from quietmind.machine.machine import Device, Machine
 from quietmind.model.card import LayerKind, ModelCard
-from quietmind.plan.ask import Ask
+from quietmind.plan.ask import DEFAULT_MICRO_BATCH, Ask
 from quietmind.plan.device_speed import mapped_speed
 from quietmind.plan.engines import engine_kind
 from quietmind.plan.flags_transformers import transformers_flags
@@ -93,7 +93,9 @@ def mapped(machine: Machine, card: ModelCard, weights: Weights, ask: Ask, contex
     layers = tuple(dense + experts for dense, experts in zip(weights.dense, weights.experts, strict=True))
     cache = tuple(_cache_bytes(card, layer, context) * ask.sequences for layer in range(card.layers))
     ends = weights.embedding + weights.output
-    working = _working_bytes(card, min(ask.micro_batch, context), context, ask.sequences) + max(cache, default=0)
+    working = _working_bytes(card, min(ask.micro_batch or DEFAULT_MICRO_BATCH, context), context, ask.sequences) + max(
+        cache, default=0
+    )
     gpus = [device for device in machine.accelerators if available(device) and not device.unified]
     unified = [device for device in machine.accelerators if available(device) and device.unified]
     first = (gpus or unified or [machine.cpu])[0]
@@ -181,7 +183,7 @@ def _planned(machine: Machine, card: ModelCard, ask: Ask, context: int, layout: 
     ledger.prove(held, {"weights": weights, "KV cache": sum(layout.cache)})
     disk: Verdict = "tight" if DISK in held else "fits"
     kind = engine_kind(ask.engine)
-    chunk = min(ask.micro_batch, context)
+    chunk = min(ask.micro_batch or DEFAULT_MICRO_BATCH, context)
     return Plan(
         model=card.name,
         arch=card.arch,

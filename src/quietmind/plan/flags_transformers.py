@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from quietmind.machine.machine import Machine
 from quietmind.model.card import ModelCard
-from quietmind.plan.ask import Ask
+from quietmind.plan.ask import DEFAULT_MICRO_BATCH, Ask
 from quietmind.plan.overrides import config_overrides, served_path
 from quietmind.plan.place import available
 from quietmind.plan.placement import DISK, Placement
@@ -42,7 +42,7 @@ def transformers_flags(
     return (
         f"model={served_path(card)}",
         f"context={context}",
-        f"batch={min(ask.micro_batch, context)}",
+        f"batch={min(ask.micro_batch or DEFAULT_MICRO_BATCH, context)}",
         "dtype=bfloat16",
         f"device_map={_device_map(placement, targets)}",
         *((f"max_memory={json.dumps(limits, separators=_COMPACT)}",) if limits else ()),

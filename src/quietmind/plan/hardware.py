@@ -14,7 +14,7 @@ from quietmind.plan.ask import refuse_nonsense
 from quietmind.plan.kv import padded
 from quietmind.plan.placement import DISK
 from quietmind.plan.plan import Ask, Plan, plan
-from quietmind.plan.search import Planner, paged_from_disk, refuse_absurd, shortfall
+from quietmind.plan.search import Planner, judged, paged_from_disk, refuse_absurd
 from quietmind.plan.speed import Speed
 from quietmind.plan.table import align, rates_to_json, shown_rates
 from quietmind.plan.upgrades import with_gpu, with_memory, with_one_more_gpu
@@ -121,10 +121,10 @@ def _candidate(
     kind: Kind, name: str, machine: Machine, card: ModelCard, ask: Ask, min_decode: float | None, planner: Planner
 ) -> Candidate:
     try:
-        planned = planner(machine, card, ask)
+        planned, lacks = judged(planner, machine, card, ask, min_decode)
     except QuietmindError as error:
         return Candidate(kind, name, None, str(error))
-    return Candidate(kind, name, planned, shortfall(machine, planned, min_decode), _remark(machine, planned))
+    return Candidate(kind, name, planned, lacks, _remark(machine, planned))
 
 
 def _without_idle(candidates: Sequence[Candidate]) -> Iterator[Candidate]:

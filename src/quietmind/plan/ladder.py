@@ -53,6 +53,8 @@ def next_rung(machine: Machine, card: ModelCard, ask: Ask, planned: Plan, side: 
     """
     held = _held(machine, planned, side)
     ask = replace(ask, context=planned.context)  # one that was left to the plan would only grow again
+    if ENGINES[ask.engine].placing == "offload":
+        ask = replace(ask, micro_batch=planned.micro_batch, batch=planned.batch)  # and so would these
     if side != "host":  # where the host ran out, what is freed on a card may take over what the host held
         ask = _pinned(machine, ask, planned)
     for smaller, change in _candidates(machine, ask, planned):

@@ -14,7 +14,7 @@ from quietmind.base.errors import UsageError
 from quietmind.base.units import GIB
 from quietmind.machine.machine import Device, Machine
 from quietmind.model.card import ModelCard
-from quietmind.plan.ask import DEFAULT_MICRO_BATCH, Ask
+from quietmind.plan.ask import Ask
 from quietmind.plan.engines import EngineKind, engine_kind, kv_word
 from quietmind.plan.flags_sglang import host_method, sglang_flags
 from quietmind.plan.flags_vllm import vllm_flags
@@ -223,7 +223,7 @@ class _Layout:
 
     def _batched(self, context: int) -> int:
         asked = self.ask.micro_batch
-        if asked == DEFAULT_MICRO_BATCH:
+        if asked is None:
             gpu = self.gpus[0]
             large = (gpu.memory_bytes or 0) >= _LARGE and "a100" not in gpu.name.lower()
             asked = _BATCHED_ON_LARGE if large else _BATCHED

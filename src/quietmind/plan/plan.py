@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from quietmind.base.errors import DoesNotFit
 from quietmind.machine.machine import Machine
 from quietmind.model.card import ModelCard
-from quietmind.plan.ask import LARGEST_CONTEXT, Ask, Run, refuse_nonsense
+from quietmind.plan.ask import DEFAULT_MICRO_BATCH, LARGEST_CONTEXT, Ask, Run, refuse_nonsense
 from quietmind.plan.compute import compute_bytes
 from quietmind.plan.device_map import plan_mapped
 from quietmind.plan.engines import engine_kind
@@ -19,12 +19,13 @@ from quietmind.plan.flags import engine_flags
 from quietmind.plan.kv import CELL_STEP, KvGroup, kv_groups, kv_type, padded
 from quietmind.plan.ledger import Ledger
 from quietmind.plan.measured import Measurement
+from quietmind.plan.micro_batch import DECODE_KEPT, SIZES, worth_trying
 from quietmind.plan.parallel import plan_parallel
 from quietmind.plan.place import Needs, available, embedding_homes, layer_homes, place, resident
-from quietmind.plan.placement import DISK, Placement
+from quietmind.plan.placement import DISK
 from quietmind.plan.record import DeviceUse, Plan, Verdict, device_uses, memory_verdict, worst
 from quietmind.plan.rows import F32, Placed, kv_group_of, ledger_rows, output_bytes, overhead_bytes
-from quietmind.plan.speed import predict
+from quietmind.plan.speed import Speed, predict
 from quietmind.plan.warn import warnings_of
 from quietmind.plan.weights import ENGINE_ALIGNMENT, Weights, weights_of
 from quietmind.plan.yarn import yarn_for
@@ -67,7 +68,7 @@ def plan(machine: Machine, card: ModelCard, ask: Ask | None = None, measured: Se
         return plan_mapped(machine, card, ask)
     sized = _Sized(card, weights_of(card, ENGINE_ALIGNMENT))
     tokens = ask.context if ask.context is not None else _largest_context(machine, sized, ask)
-    return _planned(_placed(machine, sized, ask, tokens), measured, ask.engine)
+    return _planned(_settled(machine, sized, ask, tokens), measured, ask.engine)
 
 
 def refuse_no_memory(machine: Machine) -> None:
@@ -91,10 +92,7 @@ def _largest_context(machine: Machine, sized: _Sized, ask: Ask) -> int:
     """
 
     def verdict(steps: int) -> Verdict:
-        placed = _placed(machine, sized, ask, steps * CELL_STEP)
-        return _verdict(
-            machine, placed.needs.weights, placed.placement, resident(machine, placed.placement, placed.needs)
-        )
+        return _verdict(_placed(machine, sized, ask, steps * CELL_STEP))
 
     most = max(1, min(sized.card.native_context, LARGEST_DEFAULT_CONTEXT) // CELL_STEP)
     if verdict(most) == "fits":
@@ -109,6 +107,31 @@ def _largest_context(machine: Machine, sized: _Sized, ask: Ask) -> int:
     return low * CELL_STEP
 
 
+def _settled(machine: Machine, sized: _Sized, ask: Ask, tokens: int) -> Placed:
+    """Find the place of every part, and the micro-batch where the ask leaves it open.
+
+    It is chosen by what is predicted, not by what was measured: a machine that has just been measured computes as it
+    did before, and what notebooks hold stays what it was.
+    """
+    default = _placed(machine, sized, ask, tokens)
+    if ask.micro_batch is not None or ask.batch < DEFAULT_MICRO_BATCH or _verdict(default) == "does not fit":
+        return default
+    sizes = [size for size in SIZES if size <= tokens * ask.sequences]
+    promised = {size: _speed(default, size) for size in sizes}
+    prefill = {size: speed.prefill.mid for size, speed in promised.items() if speed and speed.prefill}
+    for size in worth_trying(prefill) if len(prefill) > 1 else ():
+        larger = _placed(machine, sized, replace(ask, micro_batch=size, batch=max(ask.batch, size)), tokens)
+        if _verdict(larger) == _verdict(default) and _decodes_alike(_speed(larger), _speed(default)):
+            return larger
+    return default
+
+
+def _decodes_alike(one: Speed | None, other: Speed | None) -> bool:
+    if one is None or other is None or one.decode is None or other.decode is None:
+        return False
+    return one.decode.mid >= DECODE_KEPT * other.decode.mid
+
+
 def _placed(machine: Machine, sized: _Sized, ask: Ask, tokens: int) -> Placed:
     """Settle the ask at ``tokens`` of context for each sequence, and find the place of every part."""
     card, context = sized.card, padded(tokens)
@@ -116,7 +139,7 @@ def _placed(machine: Machine, sized: _Sized, ask: Ask, tokens: int) -> Placed:
     run = Run(
         context=context,
         batch=batch,
-        micro_batch=min(ask.micro_batch, batch),
+        micro_batch=min(ask.micro_batch or DEFAULT_MICRO_BATCH, batch),
         kind=kv_type(ask.kv_type),
         threads=ask.threads or machine.host.usable_cores or machine.host.physical_cores,
         sequences=ask.sequences,
@@ -167,7 +190,7 @@ def _planned(placed: Placed, measured: Sequence[Measurement], engine: str) -> Pl
         arch=card.arch,
         machine=machine.name,
         engine=ENGINE if engine == "llama.cpp" else engine_kind(engine).title,
-        verdict=_verdict(machine, placed.needs.weights, placement, held),
+        verdict=_verdict(placed),
         context=run.context,
         kv_type=run.kind.name,
         micro_batch=run.micro_batch,
@@ -178,17 +201,7 @@ def _planned(placed: Placed, measured: Sequence[Measurement], engine: str) -> Pl
         warnings=warnings_of(machine, card, placement, run, ledger),
         placement=placement,
         flags=engine_flags(machine, card, placement, run),
-        speed=predict(
-            machine,
-            card,
-            placement,
-            kv_type=run.kind.name,
-            micro_batch=run.micro_batch,
-            depth=run.context,  # the slowest that it gets: the whole context filled
-            experts_used=run.experts_used,
-            threads=run.threads,
-            measured=measured,
-        ),
+        speed=_speed(placed, measured=measured),
         experts_used=card.experts_used,
         sequences=run.sequences,
         quantization=card.quantization,
@@ -209,10 +222,27 @@ def _prove(ledger: Ledger, placed: Placed, held: dict[str, int]) -> None:
     ledger.prove(held, {"weights": placed.card.weight_bytes + gaps + copies, "KV cache": stored - cached})
 
 
-def _verdict(machine: Machine, weights: Weights, placement: Placement, held: dict[str, int]) -> Verdict:
+def _speed(placed: Placed, micro_batch: int | None = None, measured: Sequence[Measurement] = ()) -> Speed | None:
+    """Return how fast it runs with its whole context filled, the slowest that it gets."""
+    run = placed.run
+    return predict(
+        placed.machine,
+        placed.card,
+        placed.placement,
+        kv_type=run.kind.name,
+        micro_batch=micro_batch or run.micro_batch,
+        depth=run.context,
+        experts_used=run.experts_used,
+        threads=run.threads,
+        measured=measured,
+    )
+
+
+def _verdict(placed: Placed) -> Verdict:
     """Return the verdict of memory, or a worse one of the disk: experts read from it are tight, if most are not."""
+    weights, placement = placed.needs.weights, placed.placement
     paged = sum(size for key, size in zip(placement.experts, weights.experts, strict=True) if key == DISK)
     disk: Verdict = (
         "fits" if not paged else "tight" if paged <= PAGED_AT_MOST * sum(weights.experts) else "does not fit"
     )
-    return worst(memory_verdict(machine, held), disk)
+    return worst(memory_verdict(placed.machine, resident(placed.machine, placement, placed.needs)), disk)

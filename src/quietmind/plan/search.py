@@ -15,6 +15,7 @@ from quietmind.base.errors import QuietmindError, UsageError
 from quietmind.base.units import format_bytes
 from quietmind.machine.machine import Machine
 from quietmind.model.card import ModelCard
+from quietmind.plan.ask import DEFAULT_MICRO_BATCH
 from quietmind.plan.interval import Interval
 from quietmind.plan.kv import kv_type as kv_layout
 from quietmind.plan.kv import padded
@@ -227,14 +228,28 @@ class _Search:
     def _plan(self, card: ModelCard, kv_type: str, context: int) -> tuple[Plan, str]:
         """Return the plan and why it does not do, "" if it does."""
         self.planned += 1
-        planned = self._planner(self._machine, card, replace(self._ask, context=context, kv_type=kv_type))
-        return planned, shortfall(self._machine, planned, self._min_decode)
+        ask = replace(self._ask, context=context, kv_type=kv_type)
+        return judged(self._planner, self._machine, card, ask, self._min_decode)
 
 
 def memory_of(machine: Machine) -> int | None:
     """Return the bytes of all memory, unified memory counted once; None if some of it is not known."""
     sizes = [device.memory_bytes for device in machine.devices if not device.unified]
     return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def judged(planner: Planner, machine: Machine, card: ModelCard, ask: Ask, min_decode: float | None) -> tuple[Plan, str]:
+    """Return the plan of an ask, and what it lacks.
+
+    Where it just decodes too slowly, the little that a larger micro-batch costs may be what it lacks: then the default.
+    """
+    planned = planner(machine, card, ask)
+    lacks = shortfall(machine, planned, min_decode)
+    if lacks and ask.micro_batch is None and planned.micro_batch > DEFAULT_MICRO_BATCH:
+        plain = planner(machine, card, replace(ask, micro_batch=DEFAULT_MICRO_BATCH))
+        if not shortfall(machine, plain, min_decode):
+            return plain, ""
+    return planned, lacks
 
 
 def shortfall(machine: Machine, planned: Plan, min_decode: float | None) -> str:
