@@ -97,6 +97,10 @@ class SnapshotForeign(SnapshotError):
     """A stored snapshot belongs to another model, tokenizer, template, engine or setting."""
 
 
+class SnapshotNotUnderstood(SnapshotError):
+    """A saved cache has a form or holds values that a lossy codec has no arithmetic for; it can be kept losslessly."""
+
+
 # Engines -------------------------------------------------------------------------------------------------
 
 
