@@ -36,7 +36,7 @@ class _Demands:
 @click.command()
 @click.argument("models", metavar="MODEL [MODEL]", nargs=-1, required=True)
 @model_options
-@click.option("--micro-batch", type=click.IntRange(min=1), help="Tokens computed together (default: what prefills fastest).")
+@click.option("--micro-batch", type=click.IntRange(min=1), help="Tokens computed together (default: chosen).")
 @click.option("--sequences", "--batch", type=click.IntRange(min=1), help="Requests answered at once (default: 1).")
 @click.option("--experts", type=click.IntRange(min=1), help="Experts at work in each layer (default: as trained).")
 @click.option("--quant", help="Quantization, for a model of the catalogue: Q4_K_M, Q8_0, F16, FP8, GPTQ-INT4, ...")
