@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from quietmind.think.answer import Answer, Event
     from quietmind.workspace.choose import Desk
     from quietmind.workspace.launch import Start
+    from quietmind.workspace.lending import Lent
+    from quietmind.workspace.running import Running
     from quietmind.workspace.workspace import Workspace
 
 
@@ -123,33 +125,57 @@ class _Model:
     allow_remote: tuple[str, ...]
     key_file: Path | None
     planned: Start | None = None
+    lent: Lent | None = None
 
     def start(self) -> Engine:
-        """Start it. Raises what launching and connecting raise."""
+        """Start it, or borrow it where `quietmind up` runs it. Raises what starting, borrowing and connecting raise."""
+        from quietmind.model.locate import locate
         from quietmind.plan.plan import Ask
         from quietmind.workspace.address import KEY_VARIABLE, connect_to, is_address
         from quietmind.workspace.launch import prepare, started
-        from quietmind.workspace.running import serving
+        from quietmind.workspace.running import serves, serving
 
         if is_address(self.name):
             key = self.key_file or (KEY_VARIABLE if KEY_VARIABLE in os.environ else None)
             return connect_to(self.name, context=self.context, allow_remote=self.allow_remote, key=key, warn=_warn)
         asked = Ask(self.context, self.kv, threads=self.threads)
-        self.planned = prepare(self.name, asked, self.archive.folder, _warn)
-        if self.planned.plan.verdict != "fits" and (running := serving(self.archive.folder, self.planned.card.path)):
-            # Loaded a second time it would not fit: it is asked where it runs, and there it cannot restore notebooks.
-            name, self.planned = self.planned.served_name, None
-            _warn(f"{name} does not fit a second time; asked where `quietmind up` runs it, without notebooks")
-            return connect_to(f"{running.url}#{name}", key=Path(running.key_file) if running.key_file else None)
-        return started(self.planned, self.archive.logs, self.archive.folder, _warn)
+        weights = locate(self.name)
+        running = serving(self.archive.folder, weights)
+        if running is not None and serves(running, weights, asked):
+            return self._borrowed(running, weights)
+        planned = prepare(self.name, asked, self.archive.folder, _warn)
+        if running is not None and planned.plan.verdict != "fits":
+            _warn(f"{weights.stem} does not fit a second time; asked as `quietmind up` runs it")
+            return self._borrowed(running, weights)
+        self.planned = planned
+        return started(planned, self.archive.logs, self.archive.folder, _warn)
+
+    def _borrowed(self, running: Running, weights: Path) -> Engine:
+        from quietmind.base.errors import EngineRefused
+        from quietmind.workspace.address import connect_to
+        from quietmind.workspace.lending import Lent
+
+        try:
+            self.lent = Lent.by(running, weights, _tell_place)
+        except EngineRefused as error:
+            _warn(f"no notebook is used: {error}")
+            key = Path(running.key_file) if running.key_file else None
+            return connect_to(f"{running.url}#{weights.stem}", key=key)
+        return self.lent.engine
 
     def desk(self, engine: Engine) -> Desk:
         """Return where notebooks are taken up by the engine that was started."""
         from quietmind.workspace.choose import Desk
 
+        if self.lent is not None:
+            return self.lent.desk(self.archive, self.snapshot_gib)
         if self.planned is None:
             return Desk(self.archive.notebooks, engine, None)
         return Desk.of(self.archive, self.planned, engine, self.snapshot_gib)
+
+
+def _tell_place(place: int) -> None:
+    click.echo(f"waiting for the model: {counted(place, 'request')} before this one", err=True)
 
 
 def _warn(warning: str) -> None:

@@ -163,6 +163,8 @@ class OpenAIEngine:
             reason, usage, said = None, _Usage(), []
             for event in self._bounded(request, self._http.stream(self._prompts.path, self._body(request, tokens))):
                 usage.read(event)
+                if request.prefilled is not None and "prompt_progress" in event:  # llama-server's, where asked for
+                    request.prefilled(int(event["prompt_progress"]["processed"]))
                 for choice in event.get("choices") or ():
                     reason = choice.get("finish_reason") or reason
                     if piece := self._prompts.text(choice):

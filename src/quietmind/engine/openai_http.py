@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -113,7 +113,7 @@ class OpenAIHttp:
         """
         return self._call("POST", path, body, seconds)
 
-    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any]]:
         """Yield the JSON of each event that ``path`` sends up to ``[DONE]``.
 
         Closing the iterator closes the connection, which servers take as a cancellation. Raises as :meth:`post`.

@@ -106,7 +106,10 @@ class LlamaTokens(ServedTokens):
         segments = prompt.segments if isinstance(prompt, Prompt) else (Segment(prompt, True),)
         tokens: list[int] = []
         for number, segment in enumerate(segments):
-            tokens += self._spelled(segment.text, start=number == 0, special=segment.trusted)
+            if segment.tokens is not None:
+                tokens += segment.tokens
+            else:
+                tokens += self._spelled(segment.text, start=number == 0, special=segment.trusted)
         return tokens
 
     def plain(self, text: str) -> list[int]:

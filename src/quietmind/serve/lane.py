@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from quietmind.base.errors import EngineError, EngineHung, EngineRefused
 from quietmind.engine.port import Endpoint, Engine
+from quietmind.serve.loan import Lending, Loan
 from quietmind.serve.patience import Patience
 from quietmind.serve.refusal import Refusal, refuse
+from quietmind.serve.threads import in_thread
 from quietmind.serve.turns import Turns
 from quietmind.workspace.supervise import Supervised
 
@@ -23,15 +24,13 @@ _WORDS_SECONDS = 3.0
 # What a client is told to wait for before it asks an engine again that is being started.
 _RETRY_SECONDS = 5
 
-_Answer = TypeVar("_Answer")
-
 
 class Lane:
     """A model by its name, and by what the person called it on the command line.
 
     ``width`` requests are answered at once, each by an engine that is never silent for longer than ``patience``.
-    ``last_words`` returns what the supervisor last told the person of this engine. Used from one event loop; the engine
-    has threads of its own.
+    ``last_words`` returns what the supervisor last told the person of this engine. ``lending`` None: it is not lent;
+    ``loan`` is the one that stands now. Used from one event loop; the engine has threads of its own.
     """
 
     def __init__(
@@ -43,12 +42,15 @@ class Lane:
         width: int = 1,
         last_words: Callable[[], str] = lambda: "",
         patience: Patience | None = None,
+        lending: Lending | None = None,
     ) -> None:
         self.name = name
         self.names = frozenset({name, called or name})
         self.supervised = supervised
         self.turns = Turns(width)
         self.patience = patience or Patience()
+        self.lending = lending
+        self.loan: Loan | None = None
         self._last_words = last_words
         self._client: tuple[Endpoint, httpx2.AsyncClient] | None = None
 
@@ -139,34 +141,3 @@ def _ending(engine: Engine) -> EngineError | None:
     except EngineError as error:
         return error
     return None
-
-
-async def in_thread(call: Callable[[], _Answer], patience: float) -> _Answer:
-    """Return what ``call`` returns in a thread that nothing waits for at the end of the program.
-
-    Raises what ``call`` raises, and TimeoutError after ``patience`` seconds.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[_Answer] = loop.create_future()
-
-    def settle(answer: _Answer | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(answer)  # type: ignore[arg-type]  # there is an answer where there is no error
-
-    def run() -> None:
-        answer, error = None, None
-        try:
-            answer = call()
-        except BaseException as raised:  # handed on, whatever it is
-            error = raised
-        try:
-            loop.call_soon_threadsafe(settle, answer, error)
-        except RuntimeError:  # the loop has ended meanwhile
-            return
-
-    threading.Thread(target=run, daemon=True).start()
-    return await asyncio.wait_for(done, patience)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from quietmind.engine.port import Engine
 from quietmind.serve.exchange import Exchange, Headers
 from quietmind.serve.lane import Lane
 from quietmind.serve.lines import WholeLines
+from quietmind.serve.loan import in_loan
 from quietmind.serve.refusal import Refusal, refuse
 
 if TYPE_CHECKING:
@@ -73,9 +74,19 @@ def lane_named(lanes: Sequence[Lane], model: str) -> Lane | Refusal:
     return found or refuse(404, f"no model {model!r} runs here; there are {known}", code="model_not_found")
 
 
-async def relay(lane: Lane, asked: Asked, exchange: Exchange, closing: asyncio.Event) -> None:
+async def relay(lane: Lane, asked: Asked, exchange: Exchange) -> None:
+    """Answer a request when its turn has come."""
+    await in_turn(lane, exchange, _Passage(lane, asked, exchange).run, _as_comment if asked.streamed else None)
+
+
+async def relay_lent(lane: Lane, asked: Asked, exchange: Exchange) -> None:
+    """Answer a request of the client that the model is lent to, whose turn it is."""
+    await in_loan(lane, exchange, lambda: _Passage(lane, asked, exchange).run([]))
+
+
+async def attended(answering: Coroutine[Any, Any, None], exchange: Exchange, closing: asyncio.Event) -> None:
     """Answer a request, until that is done, its client goes away, or ``closing`` is set."""
-    work = asyncio.ensure_future(_Passage(lane, asked, exchange).run())
+    work = asyncio.ensure_future(answering)
     watched = (asyncio.ensure_future(exchange.gone()), asyncio.ensure_future(closing.wait()))
     try:
         await asyncio.wait({work, *watched}, return_when=asyncio.FIRST_COMPLETED)
@@ -88,8 +99,35 @@ async def relay(lane: Lane, asked: Asked, exchange: Exchange, closing: asyncio.E
         await exchange.refuse(refuse(503, "quietmind is ending; start it again", code="ending"))
 
 
+async def in_turn(
+    lane: Lane, exchange: Exchange, answer: Callable[[Headers], Awaitable[None]], tell: Callable[[int], bytes] | None
+) -> None:
+    """Wait in line, and have ``answer`` answer once it is the request's turn, with headers that say where it began.
+
+    ``tell`` is how a stream is told of its place whenever that changes; None for an answer in one piece.
+    """
+    try:
+        ticket = lane.turns.join()
+    except EngineRefused as full:
+        await exchange.refuse(refuse(429, f"{lane.name}: {full}", code="line_full", retry_after_s=30))
+        return
+    with ticket:
+        headers = [(b"x-queue-position", b"%d" % ticket.place)]
+        told = 0
+        while place := ticket.place:
+            if tell is not None:
+                if not exchange.begun:
+                    head = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), *headers]
+                    await exchange.begin(200, head, events=True)
+                # A comment, which readers of event streams pass over, is the sign of life.
+                await exchange.write(tell(place) if place != told else b":\n\n")
+            told = place
+            await ticket.wait(_SIGN_OF_LIFE)
+        await answer(headers)
+
+
 class _Passage:
-    """One request on its way: in line, with the engine, and back."""
+    """One request on its way: with the engine, and back."""
 
     def __init__(self, lane: Lane, asked: Asked, exchange: Exchange) -> None:
         self._lane = lane
@@ -97,32 +135,9 @@ class _Passage:
         self._exchange = exchange
         self._headers: Headers = []
 
-    async def run(self) -> None:
-        """Answer the client, with what the engine says or with why it does not."""
-        try:
-            ticket = self._lane.turns.join()
-        except EngineRefused as full:
-            refusal = refuse(429, f"{self._lane.name}: {full}", code="line_full", retry_after_s=30)
-            await self._exchange.refuse(refusal)
-            return
-        with ticket:
-            self._headers = [(b"x-queue-position", b"%d" % ticket.place)]
-            told = 0
-            while place := ticket.place:
-                if self._asked.streamed:
-                    await self._tell_place(place, changed=place != told)
-                    told = place
-                await ticket.wait(_SIGN_OF_LIFE)
-            await self._ask()
-
-    async def _tell_place(self, place: int, *, changed: bool) -> None:
-        """Send a comment, which readers of event streams pass over: the place when it changes, else a sign of life."""
-        if not self._exchange.begun:
-            head = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"), *self._headers]
-            await self._exchange.begin(200, head, events=True)
-        await self._exchange.write(b": queue position %d\n\n" % place if changed else b":\n\n")
-
-    async def _ask(self) -> None:
+    async def run(self, headers: Headers) -> None:
+        """Answer the client, with what the engine says or with why it does not; ``headers`` go with it."""
+        self._headers = headers
         engine = await self._lane.engine()
         if isinstance(engine, Refusal):
             await self._exchange.refuse(engine, self._headers)
@@ -175,6 +190,10 @@ class _Passage:
             await self._exchange.end(lines.rest)
         else:
             await self._exchange.refuse(await self._lane.failed(engine))
+
+
+def _as_comment(place: int) -> bytes:
+    return b": queue position %d\n\n" % place
 
 
 async def _watched(pieces: AsyncIterator[bytes], first: float | None, between: float | None) -> AsyncIterator[bytes]:

@@ -10,7 +10,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from quietmind.base.errors import EngineRefused
+from quietmind.engine.port import Engine
 from quietmind.plan.ask import Ask
 from quietmind.plan.engines import engine_kind
 from quietmind.serve.gateway import Gateway
@@ -18,12 +21,17 @@ from quietmind.serve.guard import Guard
 from quietmind.serve.key import key_of
 from quietmind.serve.lane import Lane
 from quietmind.serve.listen import HOST, PORT, bind, require_loopback, serve, url_of
+from quietmind.serve.loan import Lending, clear
 from quietmind.serve.patience import Patience
 from quietmind.workspace.attempt import PlannedAttempt
 from quietmind.workspace.launch import Start, prepare
+from quietmind.workspace.lending import terms_of
 from quietmind.workspace.running import AlreadyRunning, Running, hold
 from quietmind.workspace.supervise import Attempt, Supervised
 from quietmind.workspace.together import asked_of, together
+
+# In the workspace: the caches that change hands between us and whoever borrows a model.
+_LENT = "lent"
 
 Tell = Callable[[str], None]
 MakeAttempt = Callable[[Start, Path], Attempt]
@@ -91,9 +99,12 @@ def up(
                 registration.say("serving", url_of(listener), names)
                 ready(Serving(url_of(listener), starts, names))
 
+            lent = wanted.workspace / _LENT
+            clear(lent)  # nobody else runs here: it is what a killed run has left
             with ExitStack() as engines:
+                engines.callback(clear, lent)
                 lanes = [
-                    _lane(start, name, attempt(start, wanted.workspace / "logs"), tell, engines)
+                    _lane(start, name, attempt(start, wanted.workspace / "logs"), tell, engines, lent)
                     for start, name in zip(starts, wanted.names, strict=True)
                 ]
                 _serve(lanes, listener, Guard(key), served)
@@ -106,7 +117,7 @@ def up(
     return None
 
 
-def _lane(start: Start, called: str, attempt: Attempt, tell: Tell, engines: ExitStack) -> Lane:
+def _lane(start: Start, called: str, attempt: Attempt, tell: Tell, engines: ExitStack, lent: Path) -> Lane:
     words = [""]
 
     def told(line: str) -> None:
@@ -123,7 +134,16 @@ def _lane(start: Start, called: str, attempt: Attempt, tell: Tell, engines: Exit
         width=start.plan.sequences,
         last_words=lambda: words[0],
         patience=Patience.of(start.plan),
+        lending=Lending(lent, lambda engine: _terms(supervised, engine)),
     )
+
+
+def _terms(supervised: Supervised, engine: Engine) -> dict[str, Any]:
+    """Return what a borrower of ``engine`` has to know. Raises EngineRefused where nothing is known of its run."""
+    attempt = supervised.attempt
+    if not isinstance(attempt, PlannedAttempt):
+        raise EngineRefused(f"{engine.model}: nothing is known of how it runs; start it with `quietmind up`")
+    return terms_of(attempt.run, engine)
 
 
 def _serve(

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from quietmind.base.errors import WorkspaceError
 from quietmind.base.files import write_whole
 from quietmind.base.paths import shown_path
+from quietmind.plan.ask import Ask
 
 State = Literal["starting", "serving"]
 
@@ -146,7 +147,20 @@ def serving(folder: Path, weights: Path) -> Running | None:
     running = find(folder)
     if running is None or running.state != "serving":
         return None
-    return running if any(asked.get("model") == str(weights.absolute()) for asked in running.asked) else None
+    return running if _asked_for(running, weights) is not None else None
+
+
+def serves(running: Running, weights: Path, ask: Ask) -> bool:
+    """Say whether what ``running`` makes of this file is what ``ask`` asks for: a larger context serves as well."""
+    asked = _asked_for(running, weights)
+    if asked is None or asked.get("kv_type") != ask.kv_type or asked.get("experts_used") != ask.experts_used:
+        return False
+    enough = ask.context is None or ask.context <= (asked.get("context") or 0)
+    return enough and ask.threads in (None, asked.get("threads"))
+
+
+def _asked_for(running: Running, weights: Path) -> Mapping[str, Any] | None:
+    return next((asked for asked in running.asked if asked.get("model") == str(weights.absolute())), None)
 
 
 def end(folder: Path, running: Running, patience: float = 20.0) -> bool:

@@ -119,6 +119,11 @@ class Supervised:
         return "starting" if self._engine is None else "ready"
 
     @property
+    def attempt(self) -> Attempt:
+        """What runs, or is tried now: after memory ran out a smaller one than the first."""
+        return self._attempt
+
+    @property
     def trouble(self) -> EngineGivenUp | None:
         """Why nothing more is tried; None while something is."""
         return self._gone
