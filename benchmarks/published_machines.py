@@ -59,12 +59,17 @@ PLATFORMS = (
     Platform(
         "Core", {"14900": 16, "13900": 16, "14700": 14, "13700": 12, "12900": 12, "285k": 18, "265k": 15}, 89.6, AVX2
     ),
-    Platform("Core X", {"10900x": 10, "10980xe": 18, "7980xe": 18}, 93.9, AVX512F),
+    Platform("Core, Rocket Lake", {"11700": 8, "11900": 8}, 51.2, AVX512),
+    Platform("Core X, Cascade Lake", {"10900x": 10, "10980xe": 18}, 93.9, AVX512),
+    Platform("Core X, Skylake", {"7980xe": 18}, 85.3, AVX512F),
     Platform("Xeon 6", {"6980p": 128, "6787p": 86, "6972p": 96}, 614.4, AMX),
     Platform(
         "Xeon Sapphire Rapids", {"8592": 64, "8490": 60, "8480": 56, "3495x": 56, "6530": 32, "6454": 32}, 307.2, AMX
     ),
-    Platform("Xeon Scalable", {"6138": 20, "6248": 20, "6226": 12, "8280": 28, "8260": 24}, 128.0, AVX512F),
+    Platform(
+        "Xeon Scalable, Cascade Lake", {"6248": 20, "6226r": 16, "6226": 12, "8280": 28, "8260": 24}, 140.8, AVX512
+    ),
+    Platform("Xeon Scalable, Skylake", {"6138": 20, "6148": 20, "8180": 28}, 128.0, AVX512F),
 )
 
 DESKTOP_CORES = 16  # a desktop that somebody put 100 GB and more into

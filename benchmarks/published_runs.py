@@ -2,9 +2,9 @@
 
 The columns are model, quant, engine, accelerator and its memory and bandwidth, host and its bandwidth, where the
 experts are, depth, prefill and decode in tokens a second, a note; and in our own table where it was published and
-whether constants were fitted on it. Rows from line 158 on were sorted before any of them was predicted: constants may be
-fitted on those whose ``sort`` is even. A note may say "ubatch N", "prompt N", "threads N", "n-cpu-moe N", "ngl N", "KV
-TYPE".
+whether constants were fitted on it. Rows from line 158 on were dealt out before any of them was predicted: constants
+may be fitted on those whose ``sort`` is even. A note may say "ubatch N", "prompt N", "threads N", "n-cpu-moe N",
+"ngl N", "KV TYPE".
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _fitted(row: Mapping[str, str]) -> bool:
 
 def sort(row: Mapping[str, str]) -> int:
     """Return the number that decides of which half a row is: the same for all that one page says of one machine."""
-    words = "|".join(row.get(name, "").strip() for name in ("address", "accelerator", "host"))
+    words = "|".join(row.get(name, "").strip() for name in ("source", "accelerator", "host"))
     return sha256(words.encode()).digest()[0]
 
 
