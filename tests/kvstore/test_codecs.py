@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -15,7 +16,13 @@ from hypothesis import strategies as st
 
 from quietmind.base.errors import SnapshotDamaged
 from quietmind.kvstore.codec.exact import BLOCK_BYTES, STRIDES, Exact
+from quietmind.kvstore.codec.exact_1 import BLOCK_BYTES as FIRST_BLOCK_BYTES
 from quietmind.kvstore.codec.port import Codec, codec_named
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 CODECS = [Exact()]
 
@@ -114,6 +121,31 @@ def test_every_stride_comes_back(stride: int) -> None:
     pattern = [bytes([chance.randrange(4)]) if k < stride // 2 else None for k in range(stride)]
     content = b"".join(part or chance.randbytes(1) for _ in range(3000) for part in pattern)
     assert through(Exact(), content) == content
+
+
+def packed_in_the_first_form(content: bytes, stride: int) -> Iterator[bytes]:
+    """Yield the blocks of codec exact-1, as it wrote them."""
+    for start in range(0, len(content), FIRST_BLOCK_BYTES):
+        block = content[start : start + FIRST_BLOCK_BYTES]
+        planes = [zstd.compress(block[plane::stride], level=1) for plane in range(stride)]
+        yield struct.pack("<BI", stride, len(block)) + b"".join(struct.pack("<I", len(each)) + each for each in planes)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 34])
+def test_the_first_form_is_still_read(stride: int) -> None:
+    content = half_floats(FIRST_BLOCK_BYTES // 2 + 777)
+    blocks = list(packed_in_the_first_form(content, stride))
+    target = bytearray(len(content))
+    codec_named("exact-1").decode(blocks, memoryview(target))
+    assert target == content
+    with pytest.raises(SnapshotDamaged):
+        codec_named("exact-1").decode(blocks[:1], memoryview(target))
+
+
+def test_noise_is_kept_plain_and_a_plane_of_full_length_is_read_as_such() -> None:
+    noise = random.Random(1).randbytes(100_000)
+    (block,) = Exact().encode(io.BytesIO(noise), len(noise))
+    assert noise in block
 
 
 def test_an_unknown_codec_is_refused_by_name() -> None:

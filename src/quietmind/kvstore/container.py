@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
 from quietmind.base.errors import SnapshotDamaged
+from quietmind.kvstore.codec.side_by_side import side_by_side
 from quietmind.kvstore.fingerprint import Fingerprint
 
 VERSION = 2
@@ -102,14 +103,19 @@ class Reader:
         return _bytes_to_tokens(self._checked(4 * self.header.tokens))
 
     def blocks(self) -> Iterator[bytes]:
-        """Yield each packed block after its digest was checked, and then check the end."""
+        """Yield each packed block after its digest was checked, and then check the end.
+
+        A few blocks are read and checked ahead, side by side.
+        """
+        yield from side_by_side(_checked_block, self._written())
+
+    def _written(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield each block's number, its bytes and its digest, neither of which is checked; then check the end."""
         count = 0
         while length := self._length(LARGEST_BLOCK):
             block, digest = self._take(length), self._take(_DIGEST)
-            if _block_digest(count, block) != digest:
-                raise _damaged(f"block {count + 1:,} is not what was written")
             self._whole.update(digest)
-            yield block
+            yield count, block, digest
             count += 1
         if self._length(1 << 32) != count or self._take(_DIGEST) != self._whole.digest() or self._source.read(1):
             raise _damaged("its end is not what was written")
@@ -165,6 +171,13 @@ def _require_kinds(header: Header) -> None:
         isinstance(value, str) or (isinstance(value, int | float) and math.isfinite(value)) for value in note.values()
     ):
         raise ValueError("a note of another kind")
+
+
+def _checked_block(written: tuple[int, bytes, bytes]) -> bytes:
+    number, block, digest = written
+    if _block_digest(number, block) != digest:
+        raise _damaged(f"block {number + 1:,} is not what was written")
+    return block
 
 
 def _block_digest(number: int, block: bytes) -> bytes:

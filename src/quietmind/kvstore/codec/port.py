@@ -9,20 +9,13 @@ from typing import BinaryIO, Protocol
 from quietmind.base.errors import SnapshotDamaged
 
 
-class Codec(Protocol):
-    """Turns the bytes that an engine saved into packed blocks, and back.
+class Decoder(Protocol):
+    """Turns packed blocks back into the bytes that an engine saved.
 
-    ``encode`` never holds the whole cache: blocks are made one at a time. ``name`` is what a snapshot's header says; a
-    change that old blocks cannot be read with takes a new name.
+    ``name`` is what a snapshot's header says; a change that old blocks cannot be read with takes a new name.
     """
 
     name: str
-
-    def encode(self, source: BinaryIO, size: int) -> Iterator[bytes]:
-        """Yield the packed blocks of the next ``size`` bytes of ``source``. Raises EOFError where there are fewer.
-
-        No block is longer than ``container.LARGEST_BLOCK``.
-        """
 
     def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
         """Fill ``target``, which is as long as what the engine saved, with those bytes: all of it, in any order.
@@ -34,14 +27,26 @@ class Codec(Protocol):
         """
 
 
-def codec_named(name: str, bases: Path | None = None) -> Codec:
-    """Return the codec to read with. Raises SnapshotDamaged for a name that this program does not know.
+class Codec(Decoder, Protocol):
+    """Turns the bytes that an engine saved into packed blocks, and back."""
+
+    def encode(self, source: BinaryIO, size: int) -> Iterator[bytes]:
+        """Yield the packed blocks of the next ``size`` bytes of ``source``. Raises EOFError where there are fewer.
+
+        Never holds the whole cache: blocks are made one at a time, none longer than ``container.LARGEST_BLOCK``.
+        """
+
+
+def codec_named(name: str, bases: Path | None = None) -> Decoder:
+    """Return what reads a codec's blocks. Raises SnapshotDamaged for a name that this program does not know.
 
     ``bases`` is the folder in which codecs find, by digest, what their blocks refer to; None where there is none.
     """
     from quietmind.kvstore.codec.exact import Exact
+    from quietmind.kvstore.codec.exact_1 import Exact1
 
-    known: dict[str, Codec] = {codec.name: codec for codec in (Exact(),)}
+    decoders: tuple[Decoder, ...] = (Exact(), Exact1())
+    known = {decoder.name: decoder for decoder in decoders}
     try:
         return known[name]
     except KeyError:
