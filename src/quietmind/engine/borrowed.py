@@ -66,12 +66,14 @@ class Borrowed(OpenAIEngine):
     def restore(self, file: Path) -> int:
         """Hold what :meth:`save` has written, and return its tokens; see the port."""
         with _handed_over(file):
-            self._file.unlink(missing_ok=True)
             try:
                 os.link(file, self._file)  # on one disk, as usual, this costs nothing
             except OSError:
                 shutil.copyfile(file, self._file)
-        return self._tokens_of(RESTORE)
+        try:
+            return self._tokens_of(RESTORE)
+        finally:  # else the next save would write into ``file`` itself
+            self._file.unlink(missing_ok=True)
 
     def _tokens_of(self, action: str) -> int:
         self.require_alive()

@@ -38,13 +38,13 @@ _LOOK_EVERY = 0.5
 class Lending:
     """How a model is lent. ``terms`` says of an engine that runs what its borrower has to know, JSON-ready.
 
-    ``folder`` takes the caches that change hands. A loan ends ``idle`` seconds after its last request, and is not
-    prolonged by requests past ``longest``: others wait for the model.
+    ``folder`` takes the caches that change hands. A loan ends ``idle`` seconds after its last request, within which
+    the largest cache is packed or unpacked, and with the first request that ends past ``longest`` seconds.
     """
 
     folder: Path
     terms: Callable[[Engine], Mapping[str, Any]]
-    idle: float = 30.0
+    idle: float = 600.0
     longest: float = 3600.0
 
 
@@ -79,7 +79,7 @@ class Loan:
                 if now - self._used >= lending.idle:
                     return f"nothing was asked for {lending.idle:g} s"
                 if now - self._began >= lending.longest:
-                    return f"it was lent for {lending.longest:g} s, and others wait for it"
+                    return f"it was lent for {lending.longest:g} s, and others may wait"
             await asyncio.sleep(min(_LOOK_EVERY, lending.idle / 2))
 
 
@@ -133,7 +133,7 @@ async def _begun(lane: Lane) -> tuple[dict[str, Any], Lending, Loan] | Refusal:
         build = saving(engine).build
         await in_thread(lambda: lending.folder.mkdir(mode=0o700, parents=True, exist_ok=True), _TERMS_SECONDS)
     except (QuietmindError, OSError) as error:
-        return refuse(503, f"{lane.name} cannot be lent: {error}", code="not_lent")
+        return refuse(503, f"{lane.name} cannot be lent: {str(error) or 'it gives no answer'}", code="not_lent")
     loan = Loan(engine, lending.folder)
     said = {"token": loan.token, "file": str(loan.file), "build": build, "context": engine.context, "terms": terms}
     return said, lending, loan
