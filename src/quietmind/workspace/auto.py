@@ -6,6 +6,7 @@ stretches of whole passages, which the division sees as files of a folder of the
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -146,11 +147,11 @@ def divided(
         )
         for name, keys in named.items()
     ]
-    stretches = [member.path for member, _ in pieces.values() if member.first_line is not None]
+    stretches = Counter(member.path for member, _ in pieces.values() if member.first_line is not None)
     return Division(
         tuple(sorted(parts, key=lambda part: part.name)),
         budget,
-        tuple((path, stretches.count(path)) for path in dict.fromkeys(stretches)),
+        tuple(stretches.items()),
         tuple(note.path for note in notes if any(rates.tokens([size]) > budget for size in note.sizes)),
     )
 

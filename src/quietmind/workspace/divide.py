@@ -29,7 +29,7 @@ class Note:
     words: frozenset[str] = frozenset()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Bin:
     """A notebook in the making, for so many tokens."""
 
@@ -69,10 +69,21 @@ def divide(
     note that is larger than ``budget`` gets a notebook of its own.
     """
     bins, left = _kept({note.path: note for note in notes}, budget, existing or {})
-    units = list(_units(left, budget)) if left else []
     # The largest first, as in first-fit-decreasing, whose number of bins is at most 11/9 of the fewest possible.
-    for unit in sorted(units, key=lambda unit: (-sum(note.tokens for note in unit), unit[0].path)):
-        _place(bins, unit, budget)
+    units = sorted(_units(left, budget) if left else [], key=lambda unit: (-_size(unit), unit[0].path))
+    least = _size(units[-1]) if units else 0
+    names = _Names(each.name for each in bins)
+    roomy = [each for each in bins if each.tokens + least <= each.room]
+    for unit in units:
+        chosen = _place(roomy, unit)
+        if chosen is None:
+            chosen = _Bin(names.new(unit), int(FILLED * budget))
+            bins.append(chosen)
+            roomy.append(chosen)
+        for note in unit:
+            chosen.add(note)
+        if chosen.tokens + least > chosen.room:  # of thousands of notebooks, most are full most of the time
+            roomy.remove(chosen)
     return {each.name: tuple(note.path for note in each.notes) for each in bins if each.notes}
 
 
@@ -128,28 +139,38 @@ def _stretches(notes: Iterable[Note], room: int) -> Iterator[list[Note]]:
         yield stretch
 
 
-def _place(bins: list[_Bin], unit: Sequence[Note], budget: int) -> None:
-    """Put a unit into the notebook with room that it is most like; else apart; else into one of its own."""
-    size = sum(note.tokens for note in unit)
-    roomy = [each for each in bins if each.tokens + size <= each.room]
-    if roomy:
-        best = max(roomy, key=lambda each: (each.likeness(unit), each.tokens))
-        for note in unit:
-            best.add(note)
-        return
-    new = _Bin(_name(unit, {each.name for each in bins}), int(FILLED * budget))
-    for note in unit:
-        new.add(note)
-    bins.append(new)
+def _place(roomy: Sequence[_Bin], unit: Sequence[Note]) -> _Bin | None:
+    """Return the notebook with room for a unit that it is most like, the fullest of several; None where none has."""
+    size = _size(unit)
+    return max(
+        (each for each in roomy if each.tokens + size <= each.room),
+        key=lambda each: (each.likeness(unit), each.tokens),
+        default=None,
+    )
 
 
-def _name(unit: Sequence[Note], taken: set[str]) -> str:
-    """Return a name for a new notebook: that of the folder that its notes share."""
-    shared = _common_parts([note.path.parent for note in unit])
-    base = "".join(c if c.isalnum() or c in " _.-" else " " for c in shared[-1]).strip(" .-")[:60] or "notes"
-    if not base[0].isalnum():
-        base = f"notes {base}"
-    return next(name for name in (base, *(f"{base} {n}" for n in range(2, len(taken) + 3))) if name not in taken)
+def _size(unit: Sequence[Note]) -> int:
+    return sum(note.tokens for note in unit)
+
+
+class _Names:
+    """Names new notebooks after the folder that their notes share, with a number where that is taken."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self._taken = set(taken)
+        self._next: dict[str, int] = {}
+
+    def new(self, unit: Sequence[Note]) -> str:
+        shared = _common_parts([note.path.parent for note in unit])
+        base = "".join(c if c.isalnum() or c in " _.-" else " " for c in shared[-1]).strip(" .-")[:60] or "notes"
+        if not base[0].isalnum():
+            base = f"notes {base}"
+        name = base
+        while name in self._taken:
+            number = self._next[base] = self._next.get(base, 1) + 1
+            name = f"{base} {number}"
+        self._taken.add(name)
+        return name
 
 
 def _common_parts(folders: Sequence[Path]) -> tuple[str, ...]:

@@ -16,12 +16,14 @@ from quietmind.base.sqlite import transaction, translated
 from quietmind.notes.document import Passage
 from quietmind.notes.search import search
 from quietmind.notes.selecting import notes_below, notes_named, notes_tagged, passages_of
-from quietmind.workspace.notebook import Member, Notebook, Reading, Source, SourceKind, Version, arranged
+from quietmind.workspace.notebook import Member, Notebook, Reading, Source, Version, arranged
 
 # Of what a query finds, so many passages make a notebook at most.
 LARGEST_QUERY = 500
 
 _NAME = re.compile(r"\w[\w .+-]{0,79}")
+_NOTEBOOKS = "SELECT id, name, source_kind, source_value, made FROM notebooks"
+_LISTED = 20  # names in an error message
 
 
 class Notebooks:
@@ -34,18 +36,31 @@ class Notebooks:
     def all(self) -> list[Notebook]:
         """Return every notebook, in the order of their names."""
         with translated(self._path):
-            rows = self._connection.execute(
-                "SELECT id, name, source_kind, source_value, made FROM notebooks ORDER BY name"
-            ).fetchall()
-            return [self._notebook(*row) for row in rows]
+            members, readings = self._members(), self._readings()
+            rows = self._connection.execute(f"{_NOTEBOOKS} ORDER BY name").fetchall()
+            return [
+                Notebook(name, Source(kind, value), members.get(key, ()), made, readings.get(key))
+                for key, name, kind, value, made in rows
+            ]
 
     def named(self, name: str) -> Notebook:
         """Return the notebook of this name. Raises UsageError with the names that there are."""
-        found = {notebook.name: notebook for notebook in self.all()}
-        if name not in found:
-            names = ", ".join(found) or "none yet; make one with `quietmind notebook make`"
-            raise UsageError(f"there is no notebook {name!r}; there are: {names}")
-        return found[name]
+        with translated(self._path):
+            row = self._connection.execute(f"{_NOTEBOOKS} WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                raise UsageError(f"there is no notebook {name!r}; {self._names()}")
+            key, name, kind, value, made = row
+            return Notebook(
+                name, Source(kind, value), self._members(key).get(key, ()), made, self._readings(key).get(key)
+            )
+
+    def _names(self) -> str:
+        """Say which notebooks there are."""
+        names = [name for (name,) in self._connection.execute("SELECT name FROM notebooks ORDER BY name")]
+        if not names:
+            return "there are none yet; make one with `quietmind notebook make`"
+        more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+        return f"there are: {', '.join(names[:_LISTED])}{more}"
 
     def make(self, name: str, source: Source, members: Sequence[Member] = ()) -> Notebook:
         """Make a notebook, in the first order of its notes. ``members`` are those of a division.
@@ -88,12 +103,21 @@ class Notebooks:
     def refresh(self, name: str) -> Notebook:
         """Bring a notebook's members into step with the index, in the order that makes reading it again cheapest."""
         notebook = self.named(name)
-        with translated(self._path), transaction(self._connection):
-            key = self._key(name)
-            before = self._as_written(key)
-            now = self._current(notebook.source, [member for member, _ in before])
-            self._write_members(key, arranged(before, now), now)
+        with translated(self._path):
+            if self._in_step(notebook):
+                return notebook
+            with transaction(self._connection):
+                key = self._key(name)
+                before = self._as_written(key)
+                now = self._current(notebook.source, [member for member, _ in before])
+                self._write_members(key, arranged(before, now), now)
         return self.named(name)
+
+    def _in_step(self, notebook: Notebook) -> bool:
+        """Say whether nothing is to be written: of thousands of notebooks few change, and each write is synced."""
+        before = self._as_written(self._key(notebook.name))
+        now = self._current(notebook.source, [member for member, _ in before])
+        return before == [(member, now[member].sha256) for member in arranged(before, now)]
 
     def passages(self, notebook: Notebook) -> list[Passage]:
         """Return the passages of a notebook, in the order in which they are read."""
@@ -212,23 +236,37 @@ class Notebooks:
             ],
         )
 
-    def _notebook(self, key: int, name: str, kind: SourceKind, value: str, made: str) -> Notebook:
-        members = tuple(
-            Member(Path(os.fsdecode(path)), first, last)
-            for path, first, last in self._connection.execute(
-                "SELECT path, first_line, last_line FROM notebook_members WHERE notebook = ? ORDER BY position", (key,)
-            )
+    def _members(self, key: int | None = None) -> dict[int, tuple[Member, ...]]:
+        """Return the members of a notebook, or of each one, in the order in which they are read."""
+        rows = self._connection.execute(
+            "SELECT notebook, path, first_line, last_line FROM notebook_members WHERE notebook BETWEEN ? AND ?"
+            " ORDER BY notebook, position",
+            _from_to(key),
         )
-        row = self._connection.execute(
-            "SELECT fingerprint, content, tokens, seconds, read_at FROM notebook_readings WHERE notebook = ?", (key,)
-        ).fetchone()
-        return Notebook(name, Source(kind, value), members, made, Reading(*row) if row else None)
+        members: dict[int, list[Member]] = {}
+        for notebook, path, first, last in rows:
+            members.setdefault(notebook, []).append(Member(Path(os.fsdecode(path)), first, last))
+        return {notebook: tuple(of_notebook) for notebook, of_notebook in members.items()}
+
+    def _readings(self, key: int | None = None) -> dict[int, Reading]:
+        """Return what was read of a notebook, or of each one."""
+        rows = self._connection.execute(
+            "SELECT notebook, fingerprint, content, tokens, seconds, read_at FROM notebook_readings"
+            " WHERE notebook BETWEEN ? AND ?",
+            _from_to(key),
+        )
+        return {notebook: Reading(*reading) for notebook, *reading in rows}
 
     def _key(self, name: str) -> int:
         row = self._connection.execute("SELECT id FROM notebooks WHERE name = ?", (name,)).fetchone()
         if row is None:  # dropped by another process meanwhile
             raise WorkspaceError(f"the notebook {name!r} is gone; list them with `quietmind notebook list`")
         return int(row[0])
+
+
+def _from_to(key: int | None) -> tuple[int, int]:
+    """Return the first and last key of a notebook, or of all."""
+    return (0, 1 << 62) if key is None else (key, key)
 
 
 def text_digest(text: str) -> str:
