@@ -178,6 +178,38 @@ def test_clients_need_the_key_of_the_file(tiny: Path, tmp_path: Path) -> None:
         assert httpx2.get(f"{url}/v1/models", headers=right, trust_env=False).status_code == 200
 
 
+def test_a_question_beside_it_restores_notebooks_where_the_model_runs(
+    quietmind: Quietmind, tiny: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "start.md").write_text("# Start\n\nThe pump starts at 40 degrees.\n", encoding="utf-8")
+    assert quietmind("index", "notes").returncode == 0
+    assert quietmind("notebook", "make", "pumps", "--from", "notes").returncode == 0
+    question = ("ask", "At how many degrees does the pump start?", "--json", "--max-tokens", "12")
+    key = tmp_path / "key"
+    with started(tmp_path, "tiny", "--key-file", str(key)) as process:
+        address(process)
+        engines = psutil.Process(process.pid).children(recursive=True)
+        read = answered(quietmind(*question, "--notebook", "pumps"))
+        assert read["notebook"]["read_s"] > 0
+        restored = answered(quietmind(*question))
+        assert restored["notebook"]["restored_tokens"] == restored["notebook"]["tokens"] == read["notebook"]["tokens"]
+        assert restored["timings"]["cached_tokens"] == restored["notebook"]["tokens"]
+        assert restored["answer"] == read["answer"]
+        assert psutil.Process(process.pid).children(recursive=True) == engines
+        assert list((tmp_path / "workspace" / "lent").iterdir()) == []
+        log = (tmp_path / "workspace" / "logs" / "llamacpp.log").exists()
+        assert not log, "a second engine was started"
+    alone = answered(quietmind(*question, "--context", "512", "--threads", "1"))  # the same run, started for itself
+    assert alone["notebook"]["restored_tokens"] == restored["notebook"]["tokens"]
+    assert alone["answer"] == restored["answer"]
+
+
+def answered(done: subprocess.CompletedProcess[str]) -> Any:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

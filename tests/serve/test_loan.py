@@ -28,6 +28,8 @@ from quietmind.serve.gateway import Gateway
 from quietmind.serve.guard import Guard
 from quietmind.serve.lane import Lane
 from quietmind.serve.loan import Lending
+from quietmind.workspace.lending import Lent
+from quietmind.workspace.running import Running
 from quietmind.workspace.supervise import Attempt, Pause, Supervised
 
 pytest.importorskip("uvicorn", reason="serving takes uvicorn: pip install 'quietmind[serve]'")
@@ -218,7 +220,7 @@ def test_others_wait_until_the_model_is_given_back(lent: tuple[Lane, Endpoint]) 
     plain: list[httpx2.Response] = []
     third = threading.Thread(target=lambda: plain.append(post(lent[1], "/v1/completions", KEY, body)))
     third.start()
-    until(lambda: len(lent[0].turns._line) == 3)
+    until(lambda: lent[0].turns.waiting == 2)
     assert asked(first, prompt_of(first, "mine"))[1].timings.predicted > 0
     assert (got, plain) == ([], [])
     first.stop()
@@ -270,15 +272,24 @@ def test_a_loan_ends_where_nothing_is_asked(tmp_path: Path) -> None:
             assert again.context == engine.context
 
 
-def test_a_loan_ends_after_its_longest_time_with_the_request_that_is_being_answered(tmp_path: Path) -> None:
+def test_a_loan_ends_after_its_longest_time_if_others_wait_with_the_request_that_is_being_answered(
+    tmp_path: Path,
+) -> None:
     class Slow(Saves):
         def restore(self, file: Path) -> int:
             time.sleep(0.4)
             return 7
 
-    with lender(Slow, tmp_path, longest=0.1) as (lane, at), borrow(at) as engine:
-        assert engine.restore(Path(__file__)) == 7
-        until(lambda: lane.loan is None)
+    with lender(Slow, tmp_path, longest=0.1) as (_, at), borrow(at) as engine:
+        assert engine.restore(Path(__file__)) == engine.restore(Path(__file__)) == 7  # nobody else wants it
+        got: list[Borrowed] = []
+        other = threading.Thread(target=lambda: got.append(borrow(at)))
+        other.start()
+        other.join(10)
+        with pytest.raises(EngineRefused, match="ended; ask again"):
+            engine.restore(Path(__file__))
+        assert got[0].restore(Path(__file__)) == 7
+        got[0].stop()
 
 
 def test_a_model_that_was_started_again_is_lent_no_longer(tmp_path: Path) -> None:
@@ -298,6 +309,16 @@ def test_a_model_that_cannot_be_lent_says_why(tmp_path: Path) -> None:
         lane.lending = None
         with pytest.raises(EngineRefused, match="cannot keep what it reads"):
             borrow(at)
+
+
+def test_terms_that_are_not_understood_are_an_error_of_ours(fake: tuple[Lane, Endpoint], tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(KEY, encoding="ascii")
+    key.chmod(0o600)
+    running = Running(1, "", fake[1].url, "serving", ("fake",), (), str(key))
+    with pytest.raises(EngineUnreachable, match="not known here; update both"):
+        Lent.by(running, Path("fake.gguf"))
+    until(lambda: fake[0].loan is None)
 
 
 def test_an_end_of_the_lender_is_an_error_of_ours(tmp_path: Path) -> None:

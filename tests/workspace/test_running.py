@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from quietmind.base.errors import WorkspaceError
-from quietmind.workspace.running import LOCK, RECORD, AlreadyRunning, end, find, hold, process_began, serving
+from quietmind.plan.ask import Ask
+from quietmind.workspace.running import LOCK, RECORD, AlreadyRunning, end, find, hold, process_began, serves, serving
 
 ASKED = ({"model": "/models/a.gguf", "context": 2048},)
 
@@ -56,6 +57,29 @@ def test_what_runs_is_found_while_it_runs_and_no_longer(tmp_path: Path) -> None:
         assert running.key_file == str(tmp_path / "key")
     assert find(tmp_path) is None
     assert not (tmp_path / RECORD).exists()
+
+
+@pytest.mark.parametrize(
+    ("ask", "served"),
+    [
+        (Ask(), True),
+        (Ask(context=2048), True),
+        (Ask(context=1024), True),
+        (Ask(context=4096), False),
+        (Ask(kv_type="q8_0"), False),
+        (Ask(threads=1), False),
+        (Ask(threads=2), True),
+        (Ask(experts_used=4), False),
+    ],
+)
+def test_what_runs_serves_what_asks_for_no_more_and_nothing_else(tmp_path: Path, ask: Ask, served: bool) -> None:
+    asked = {"model": "/models/a.gguf", **asdict(Ask(context=2048, threads=2))}
+    with hold(tmp_path, (asked,)) as registration:
+        registration.say("serving", "http://127.0.0.1:1", ["a"])
+        running = serving(tmp_path, Path("/models/a.gguf"))
+        assert running is not None
+        assert serves(running, Path("/models/a.gguf"), ask) is served
+        assert not serves(running, Path("/models/b.gguf"), ask)
 
 
 def test_the_model_that_is_served_is_found_by_its_file_and_no_other(tmp_path: Path) -> None:

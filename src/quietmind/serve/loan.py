@@ -24,6 +24,7 @@ from quietmind.engine.port import Engine, saving
 from quietmind.serve.exchange import Exchange, Headers
 from quietmind.serve.refusal import Refusal, refuse
 from quietmind.serve.threads import in_thread
+from quietmind.serve.turns import Turns
 
 if TYPE_CHECKING:
     from quietmind.serve.lane import Lane
@@ -39,7 +40,7 @@ class Lending:
     """How a model is lent. ``terms`` says of an engine that runs what its borrower has to know, JSON-ready.
 
     ``folder`` takes the caches that change hands. A loan ends ``idle`` seconds after its last request, within which
-    the largest cache is packed or unpacked, and with the first request that ends past ``longest`` seconds.
+    the largest cache is packed or unpacked; where others wait, with the first request that ends past ``longest``.
     """
 
     folder: Path
@@ -71,15 +72,15 @@ class Loan:
             finally:
                 self._used = time.monotonic()
 
-    async def over(self, lending: Lending) -> str:
-        """Return why it ends, once it does."""
+    async def over(self, lending: Lending, turns: Turns) -> str:
+        """Return why it ends, once it does; ``turns`` has those who wait for it."""
         while True:
             now = time.monotonic()
             if not self._working.locked():
                 if now - self._used >= lending.idle:
                     return f"nothing was asked for {lending.idle:g} s"
-                if now - self._began >= lending.longest:
-                    return f"it was lent for {lending.longest:g} s, and others may wait"
+                if turns.waiting and now - self._began >= lending.longest:
+                    return f"it was lent for {lending.longest:g} s, and others wait for it"
             await asyncio.sleep(min(_LOOK_EVERY, lending.idle / 2))
 
 
@@ -112,7 +113,7 @@ async def lend(lane: Lane, exchange: Exchange, headers: Headers) -> None:
         if not exchange.begun:
             await exchange.begin(200, [(b"content-type", b"text/event-stream"), *headers], events=True)
         await exchange.write(b"data: " + json.dumps(said).encode("ascii") + b"\n\n")
-        why = await loan.over(lending)
+        why = await loan.over(lending, lane.turns)
         await exchange.refuse(refuse(410, f"the loan of {lane.name} has ended: {why}", code="loan_ended"))
     finally:
         lane.loan = None

@@ -19,10 +19,15 @@ class Turns:
         self._most = width + most_waiting
         self._line: list[Ticket] = []
 
+    @property
+    def waiting(self) -> int:
+        """How many are in line whose turn it is not yet."""
+        return max(0, len(self._line) - self.width)
+
     def join(self) -> Ticket:
         """Return a place at the end of the line. Raises EngineRefused when the line is full."""
         if len(self._line) >= self._most:
-            raise EngineRefused(f"{len(self._line) - self.width} requests are waiting already; try again later")
+            raise EngineRefused(f"{self.waiting} requests are waiting already; try again later")
         ticket = Ticket(self)
         self._line.append(ticket)
         return ticket
