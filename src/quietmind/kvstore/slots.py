@@ -69,9 +69,9 @@ class Plane:
         """Bytes of all cells."""
         return self.row_bytes * self.cells
 
-    def moved(self, offset: int) -> Plane:
-        """Return the same plane in memory where it begins at ``offset``."""
-        return replace(self, offset=offset)
+    def alone(self, cells: int) -> Plane:
+        """Return the plane that so many of this one's cells make in memory of their own; see :func:`read_cells`."""
+        return replace(self, cells=cells, offset=0)
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,38 @@ def parse_headers(headers: bytes, size: int) -> SlotLayout:
     return layout
 
 
+def read_cells(source: BinaryIO, start: int, plane: Plane, first: int, last: int) -> bytes:
+    """Return the bytes of some cells of a file that begins at ``start`` of ``source``: a ``plane.alone(last - first)``.
+
+    Raises EOFError where the file has become shorter.
+    """
+    item = BLOCKS[plane.type][0]
+    found = []
+    if plane.transposed:
+        for channel in range(plane.width):
+            source.seek(start + plane.offset + (channel * plane.cells + first) * item)
+            found.append(source.read((last - first) * item))
+    else:
+        source.seek(start + plane.offset + first * plane.row_bytes)
+        found.append(source.read((last - first) * plane.row_bytes))
+    content = b"".join(found)
+    if len(content) != (last - first) * plane.row_bytes:
+        raise EOFError(f"{(last - first) * plane.row_bytes:,} bytes were expected and {len(content):,} came")
+    return content
+
+
+def put_cells(target: memoryview, plane: Plane, first: int, content: bytes) -> None:
+    """Write the bytes of whole cells to a plane in ``target`` from cell ``first`` on: what :func:`read_cells` gave."""
+    start = plane.offset + first * plane.row_bytes
+    if plane.transposed:
+        channels = np.frombuffer(target, np.uint8, plane.bytes, plane.offset).reshape(plane.width, -1)
+        cut = np.frombuffer(content, np.uint8).reshape(plane.width, -1)
+        at = first * BLOCKS[plane.type][0]
+        channels[:, at : at + cut.shape[1]] = cut
+    else:
+        target[start : start + len(content)] = content
+
+
 def rows(content: memoryview | bytes, plane: Plane, first: int = 0, last: int | None = None) -> Floats:
     """Return the cells from ``first`` to before ``last`` of a plane in ``content``: float32 [cells, width].
 
@@ -156,8 +188,7 @@ def put_rows(target: memoryview, plane: Plane, first: int, values: Floats) -> No
         item = BLOCKS[plane.type][0]
         raw = np.empty((plane.width, len(values) * item), np.uint8)
         narrow(np.ascontiguousarray(values.T), plane.type, raw)
-        channels = np.frombuffer(target, np.uint8, plane.bytes, plane.offset).reshape(plane.width, -1)
-        channels[:, first * item : (first + len(values)) * item] = raw
+        put_cells(target, plane, first, raw.tobytes())
     else:
         start, count = plane.offset + first * plane.row_bytes, len(values) * plane.row_bytes
         narrow(values, plane.type, np.frombuffer(target, np.uint8, count, start))
