@@ -144,6 +144,16 @@ def test_flags_are_the_engines_command_line_and_nothing_else(call: Call) -> None
     assert "-ctk q8_0" in out
 
 
+def test_snapshots_have_a_budget_here_and_none_on_another_machine(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("snapshot_gib = 3", encoding="utf-8")
+    small = ("plan", "qwen3-0.6b", "--context", "4k")
+    here = document(call, *small)["snapshots"]
+    assert here["bytes"] == 4096 * here["bytes_per_token"] == 4096 * 28 * 2 * 8 * 128 * 2
+    assert (here["budget_bytes"], here["whole"]) == (3 << 30, (3 << 30) // here["bytes"])
+    there = document(call, *small, "--machine", "rtx-4090")["snapshots"]
+    assert (there["bytes"], there["budget_bytes"], there["whole"]) == (here["bytes"], None, None)
+
+
 def test_plot_writes_a_picture(call: Call, tmp_path: Path) -> None:
     file = tmp_path / "plan.svg"
     code, _, err = call("plan", MODEL, "--machine", MACHINE, "--context", "32k", "--plot", str(file))

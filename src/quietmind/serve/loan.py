@@ -118,7 +118,7 @@ async def lend(lane: Lane, exchange: Exchange, headers: Headers) -> None:
     finally:
         lane.loan = None
         async with loan.at_work():  # a request that is being answered still has the turn
-            await in_thread(lambda: _removed(loan.file), CACHE_SECONDS)
+            await in_thread(lambda: loan.file.unlink(missing_ok=True), CACHE_SECONDS)
 
 
 async def _begun(lane: Lane) -> tuple[dict[str, Any], Lending, Loan] | Refusal:
@@ -179,7 +179,3 @@ def as_event(place: int) -> bytes:
 def clear(folder: Path) -> None:
     """Remove what a killed run has left of its loans."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _removed(file: Path) -> None:
-    file.unlink(missing_ok=True)
