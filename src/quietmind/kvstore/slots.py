@@ -112,7 +112,7 @@ def parse(source: BinaryIO, size: int | None = None) -> SlotLayout:
     """Return what the next ``size`` bytes of ``source`` hold, or all that follow; offsets count from where it stands.
 
     ``source`` can seek, and stands somewhere else afterwards; the rows themselves are not read. Raises
-    SnapshotNotUnderstood for what is not described above.
+    SnapshotNotUnderstood for what is not described above, EOFError where ``source`` holds less than ``size``.
     """
     start = source.tell()
     if size is None:
@@ -232,7 +232,7 @@ class _Stream:
         self._source.seek(self._start + self.at - count)
         content = self._source.read(count)
         if len(content) != count:
-            raise _refused("it ends too early")
+            raise EOFError(f"{count:,} bytes were expected and {len(content):,} came")
         return content
 
     def skip(self, count: int) -> None:

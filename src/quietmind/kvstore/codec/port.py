@@ -42,17 +42,21 @@ def codec_named(name: str, bases: Path | None = None) -> Decoder:
 
     ``bases`` is the folder in which codecs find, by digest, what their blocks refer to; None where there is none.
     """
-    from quietmind.kvstore.codec.exact import Exact
-    from quietmind.kvstore.codec.exact_1 import Exact1
+    # Each codec is imported where it is asked for: one of them may need much that another does not.
+    match name:
+        case "exact-2":
+            from quietmind.kvstore.codec.exact import Exact
 
-    decoders: tuple[Decoder, ...] = (Exact(), Exact1())
-    known = {decoder.name: decoder for decoder in decoders}
-    try:
-        return known[name]
-    except KeyError:
-        raise SnapshotDamaged(
-            f"codec {name!r} is not known to this version; known are {', '.join(known)}: read the notebook again"
-        ) from None
+            return Exact()
+        case "exact-1":
+            from quietmind.kvstore.codec.exact_1 import Exact1
+
+            return Exact1()
+        case "perchannel-1":
+            from quietmind.kvstore.codec.perchannel import PerChannel
+
+            return PerChannel()
+    raise SnapshotDamaged(f"codec {name!r} is not known to this version; read the notebook again, or update quietmind")
 
 
 def exactly(source: BinaryIO, size: int) -> bytes:
