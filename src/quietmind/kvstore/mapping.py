@@ -33,7 +33,8 @@ def mapped(file: BinaryIO, size: int) -> Iterator[memoryview]:
 
 def _take_room(file: BinaryIO, size: int) -> None:
     state = os.fstatvfs(file.fileno())
-    if size > state.f_bavail * state.f_frsize:  # else a hostile size fills the disk before it is found too large
+    known = state.f_blocks > 0  # some network disks say nothing of themselves
+    if known and size > state.f_bavail * state.f_frsize:  # else a hostile size fills the disk before it is too large
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if hasattr(os, "posix_fallocate"):
         try:

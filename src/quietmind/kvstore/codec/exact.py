@@ -37,7 +37,7 @@ PLAIN_ABOVE = 0.97  # a plane that packs worse is kept plain: to unpack it costs
 # Distances in bytes between values of one kind: bytes as they are, 16-bit and 32-bit floats, and the blocks of
 # q4_0 and iq4_nl (18), q4_1 (20), q5_0 (22), q5_1 (24) and q8_0 (34) in ggml/src/ggml-common.h.
 STRIDES = (1, 2, 4, 18, 20, 22, 24, 34)
-_SAMPLE_BYTES = 64 << 10
+_SAMPLE_BYTES = 32 << 10
 
 _HEAD = struct.Struct("<BI")
 _LENGTH = struct.Struct("<I")
