@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import signal
 import struct
@@ -15,13 +16,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quietmind.base.errors import DiskFull, SnapshotDamaged, SnapshotError, SnapshotForeign
+from quietmind.kvstore.container import write
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.mapping import mapped
 from quietmind.kvstore.store import Match, Snapshot, Store
@@ -366,6 +368,25 @@ def test_files_of_the_version_before_are_read(store: Store, tmp_path: Path) -> N
     assert old.header == kept.header
     store.restore(old, OURS, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == content
+
+
+def test_a_version_that_is_not_its_own_is_refused(store: Store, tmp_path: Path) -> None:
+    kept = keep(store, [1, 2, 3], folder=tmp_path)
+    new = kept.path.read_bytes()
+    for wrong in (new[:6] + b"\1" + new[7:], version_1(new)[:6] + b"\2" + version_1(new)[7:]):
+        kept.path.write_bytes(wrong)
+        (refused,) = store.refused()
+        assert "a note in another version" in refused.reason
+
+
+@pytest.mark.parametrize("note", [{"x": [1]}, {"x": math.nan}, {"x": None}, [1], "x"])
+def test_a_note_of_another_kind_is_refused(store: Store, tmp_path: Path, note: Any) -> None:
+    kept = keep(store, [1], folder=tmp_path)
+    header = replace(kept.header, note=note)
+    with kept.path.open("wb") as sink:
+        write(sink, header, [1], [])
+    (refused,) = store.refused()
+    assert "a note of another kind" in refused.reason
 
 
 def test_an_empty_file_comes_back(store: Store, tmp_path: Path) -> None:
