@@ -120,11 +120,19 @@ def _case(row: Mapping[str, str]) -> Case:
         micro_batch=min(batch or MICRO_BATCH, prompt or batch or MICRO_BATCH),
         depth=depth,
         threads=said(note, r"threads "),
-        engine="ik_llama.cpp" if engine.lower().startswith("ik") else "llama.cpp",
+        engine=_engine(engine, note),
         prefill=prefill,
         decode=decode,
         fitted=_fitted(row),
     )
+
+
+def _engine(name: str, note: str) -> Engine:
+    """Return the family of kernels that a build of a month had: the month when llama.cpp's changed had the new ones."""
+    if name.lower().startswith("ik"):
+        return "ik_llama.cpp"
+    built = re.search(r"build of (\d{4}-\d{2})", note)
+    return "llama.cpp b3000" if built and built[1] < "2024-06" else "llama.cpp"
 
 
 def said(note: str, word: str) -> int | None:

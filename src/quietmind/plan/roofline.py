@@ -20,6 +20,9 @@ from quietmind.plan.waits import times
 # Reading memory ------------------------------------------------------------------------------------------------
 # Share of the stated bandwidth that a pass over weights reaches. A datasheet's number is never reached whole.
 HOST_READING = Interval(0.5, 0.85, 1.08)
+# A Ryzen reads through the links between its dies: 65 GB/s on a 7950X (an 8B's decode; ik_llama.cpp, pull request 54),
+# 63 of 89.6 on a 9700X (memtest86plus, issue 557).
+RYZEN_READING = Interval(0.5, 0.72, 0.92)
 MEASURED_READING = Interval(0.7, 0.95, 1.15)  # of what threads were seen to read on this very machine
 # Of the sum over several NUMA nodes: pages are dealt to the nodes in turn or all to one, and most reads cross over.
 # Two sockets of Xeon 6138 with 256 GB/s together reach 57 to 90 GB/s (ik_llama.cpp, discussions 258 and 385).
@@ -69,10 +72,10 @@ FLOPS_PER_BYTE = Interval(60.0, 150.0, 300.0)  # from an RTX 4070 Ti (159) to an
 CUDA = GpuRates(
     reading=GPU_READING,
     cache_reading=GPU_CACHE_READING,
-    matrices=Interval(0.2, 0.33, 0.5),
-    experts=Interval(0.33, 0.56, 0.9),
+    matrices=Interval(0.2, 0.31, 0.45),
+    experts=Interval(0.34, 0.57, 0.9),
     tile=24.0,
-    attention=Interval(0.2, 0.45, 0.8),
+    attention=Interval(0.2, 0.4, 0.75),
     layer_s=GPU_LAYER_S,
     mixture_s=Interval(5e-6, 15e-6, 40e-6),
     recurrent_s=Interval(5e-6, 15e-6, 40e-6),
@@ -115,10 +118,24 @@ HBM_READING = Interval(0.38, 0.55, 0.85)
 _HBM = re.compile(r"\b(?:[ahbv][12]00|gh200|h800|mi\d{2,3}x?)\b", re.IGNORECASE)
 
 # GeForce cards state half of what their chips do, and engines multiply quantized weights in int8, which is not halved.
-# From the pp512 of 8B models: RTX 3090 0.85, 3080 0.94, 4080 0.83, 4090 0.65; RTX 6000 Ada 0.36.
-GEFORCE = 2.3
-GEFORCE_ATTENTION = 1.5  # accumulates in f16 for the most part
+# Published for an 8B: 0.7 to 0.9 of what an RTX 3070, 3080 or 3090 states, 1.0 to 1.3 of an RTX 4080, 4090 or 5090,
+# whose caches hold what the tiles of a matrix share; experts' matrices fit into the smaller ones.
+GEFORCE = 2.4
+GEFORCE_LARGE_CACHE = 3.5
+GEFORCE_ATTENTION = 1.75  # accumulates in f16 for the most part
 _GEFORCE = re.compile(r"geforce|\b[rg]tx ?[1-5]0[5-9]0\b", re.IGNORECASE)
+_LARGE_CACHE = re.compile(r"\b[rg]tx ?[45]0[5-9]0\b", re.IGNORECASE)
+
+# Matrices in half precision go to cuBLAS, which multiplies while it reads. The engine's own kernels unpack a tile of a
+# quantized matrix, then multiply it, so that reading and multiplying add up: an 8B in Q4_0 takes an RTX 4090 7 ms and
+# 0.08 ms a token from 16 tokens at once to 512 (llama.cpp, pull request 7676).
+WHOLE_TYPES = frozenset({"f32", "f16", "bf16"})
+WHOLE = 1.15
+
+# Blackwell multiplies four bits as they are: a quarter more tokens a second with MXFP4 (llama.cpp, pull request 17906).
+FOUR_BIT_TYPES = frozenset({"mxfp4", "nvfp4"})
+FOUR_BITS = 1.26
+_BLACKWELL = re.compile(r"blackwell|\bgb10\b|\bg?b[123]00\b|\brtx ?50[5-9]0\b", re.IGNORECASE)
 
 # The exponential of each score costs the same however few products stand behind it: shorter heads fill less.
 FULL_HEAD = 128
@@ -152,7 +169,7 @@ HOST_PRODUCTS: dict[str, tuple[float, float]] = {
     "q8_0": (13.0, 32.0),
     "q6_k": (6.9, 33.0),
     "q5_k": (10.0, 50.0),
-    "q5_0": (8.0, 17.0),
+    "q5_0": (8.0, 22.0),
     "q5_1": (8.0, 17.0),
     "q4_k": (12.5, 53.0),
     "q4_1": (10.0, 15.0),
@@ -178,12 +195,20 @@ OTHER_PRODUCTS = (6.0, 8.0)  # a type that nobody measured: like the slower ones
 # and issue 296); on one socket of 128 cores 43 prefill 41 tokens a second, 86 62 and 128 79 (discussion 201).
 SCALING_CORES = 200.0
 HOST_SPREAD = Interval(0.45, 1.0, 1.6)  # from one processor of a generation to another
-HOST_TILE = 8.0  # rows that an expert costs at least, as ``tile`` of a GPU
-HOST_EXPERTS = 0.8  # of the products of llama.cpp, gathering and scattering the rows of a mixture leaves so many
-# Desktop processors run at 5 GHz and more where servers do 2 to 3.5: the same dense products on a Ryzen 7950X are 0.8
-# to 3 times as many, by type (ik_llama.cpp, discussion 164).
+# What an expert's products reach of a dense matrix's: this share, times rows / (rows + so many). Types that llama.cpp
+# repacks lose more, since their tiles are filled from scattered rows. Measured with 8, 32 and 128 rows an expert, which
+# matters little.
+HOST_EXPERTS = (0.97, 1.0)
+HOST_EXPERTS_REPACKED = (0.58, 1.0)
+REPACKED_TYPES = frozenset({"q4_0", "q4_k", "iq4_nl", "mxfp4"})  # ggml_repack_get_optimal_repack_type, of AVX2
+# Desktop processors and workstations run at 4 to 5 GHz where servers do 2 to 3.5, but until Zen 5 take 512 bits in two
+# cycles: kernels of 256 bits (llamafile's sgemm) gain twice, those of 512 bits less (a Ryzen 7950X against the Xeon; a
+# Threadripper 5975WX).
 DESKTOP = 1.5
-_DESKTOP = re.compile(r"ryzen|core\W*(?:tm)?\W*(?:i[3579]|ultra)|\bi[3579]-", re.IGNORECASE)
+DESKTOP_NARROW = 1.95
+NARROW_TYPES = frozenset({"f32", "f16", "bf16", "q8_0", "q4_0", "q5_0", "iq4_nl"})
+_RYZEN = re.compile(r"ryzen(?!.*threadripper)", re.IGNORECASE)
+_DESKTOP = re.compile(r"ryzen|threadripper|core\W*(?:tm)?\W*(?:i[3579]|ultra)|\bi[3579]-", re.IGNORECASE)
 # Attention over a cache in f16, and its share for quantized ones, whose rows are turned back first.
 HOST_ATTENTION = (2.9, 16.0)
 QUANTIZED_CACHE = 0.6
@@ -198,28 +223,40 @@ INSTRUCTIONS: tuple[tuple[str, float], ...] = (
 UNKNOWN_INSTRUCTIONS = Interval(0.5, 0.85, 1.0)
 
 # How an engine prefills with weights that the host holds: llama.cpp brings them to a GPU, ik_llama.cpp with weights
-# repacked for the processor multiplies them where they are, by tiles of its own (iqk_mul_mat).
-Engine = Literal["llama.cpp", "ik_llama.cpp"]
-# 1e9 products a second and core, whatever the type.
-IK_TILES = 170.0
+# repacked for the processor multiplies them where they are, by tiles of its own (iqk_mul_mat). llama.cpp up to b3000
+# (June 2024) unpacked whole quantized matrices for cuBLAS.
+Engine = Literal["llama.cpp", "llama.cpp b3000", "ik_llama.cpp"]
+# 1e9 products a second and core, whatever the type: a matrix is unpacked to eight bits first, which costs as much as so
+# many rows of products, and an expert has few. From an 8B and from mixtures on a Ryzen 7950X, an EPYC 9355, a
+# Threadripper 3995WX and a Xeon 6980P. Zen 5 multiplies 512 bits a cycle, those before it half.
+IK_TILES = 280.0
+IK_UNPACKED_ROWS = 32.0
+IK_HALF_WIDTH = 0.635  # of those that are known and older
+_ZEN_5 = re.compile(r"epyc\W*9\d\d5|ryzen\W*(?:\d\W*9\d{3}|ai\b)|threadripper.*\b99[0-9]{2}wx", re.IGNORECASE)
 IK_SPREAD = Interval(0.25, 1.0, 1.6)
 IK_ATTENTION = (24.0, 85.0)  # a cache of any type (ik_llama.cpp, discussion 357: a Ryzen 7950X at 8 and 16 thousand)
 
 
 def gpu_share(
-    name: str, component: str, rows: float | None = None, kind: DeviceKind = "cuda", head: int = 0
+    name: str,
+    component: str,
+    rows: float | None = None,
+    kind: DeviceKind = "cuda",
+    head: int = 0,
+    weights: str = "",
+    engine: Engine = "llama.cpp",
 ) -> Interval:
-    """Return which share of its stated flops the GPU called ``name`` reaches on ``component``.
+    """Return which share of its stated flops the GPU called ``name`` reaches on ``component``, of type ``weights``.
 
     ``rows`` tokens are multiplied with a matrix at once (None: many): with an expert those that chose it. ``head`` is
-    the length of attention's heads (0: long).
+    the length of attention's heads (0: long). ``weights`` "": those of another engine, for which less is promised.
     """
     rates = GPU_RATES[kind]
-    geforce = kind == "cuda" and _GEFORCE.search(name) is not None
     if component == "kv":
         wide = min(1.0, head / FULL_HEAD) if head else 1.0
+        geforce = kind == "cuda" and _GEFORCE.search(name) is not None
         return times(rates.attention, wide * (GEFORCE_ATTENTION if geforce else 1.0))
-    share = times(rates.matrices, GEFORCE if geforce else 1.0)
+    share = times(rates.matrices, _of_stated(name, component, weights, engine) if kind == "cuda" else 1.0)
     if component != "experts":
         return share
     reached = product(share, rates.experts)
@@ -228,11 +265,40 @@ def gpu_share(
     return times(reached, rows / (rows + rates.tile))
 
 
+def _of_stated(name: str, component: str, weights: str, engine: Engine) -> float:
+    """Return what a CUDA GPU does with weights of this type, against one that states all that its chip does."""
+    geforce = GEFORCE if _GEFORCE.search(name) else 1.0
+    if weights in WHOLE_TYPES:
+        return geforce * WHOLE
+    if weights in FOUR_BIT_TYPES and _BLACKWELL.search(name):
+        return geforce * FOUR_BITS
+    if component == "dense" and weights and engine != "llama.cpp b3000" and _LARGE_CACHE.search(name):
+        return GEFORCE_LARGE_CACHE
+    return geforce
+
+
+def adds_up(component: str, weights: Sequence[str], engine: Engine) -> bool:
+    """Say whether a GPU reads weights of these types before it multiplies them, and not meanwhile.
+
+    With experts, many of which are multiplied at once, the reading of some goes on while others are multiplied.
+    """
+    return component == "dense" and engine != "llama.cpp b3000" and not WHOLE_TYPES.issuperset(weights)
+
+
 def gpu_reading(kind: DeviceKind, name: str, component: str) -> Interval:
     """Return which share of its memory's bandwidth the GPU called ``name`` reads ``component`` with."""
     if component == "kv":
         return GPU_RATES[kind].cache_reading
     return HBM_READING if _HBM.search(name) else GPU_RATES[kind].reading
+
+
+def host_reading(processor: str, numa_nodes: int, *, measured: bool) -> Interval:
+    """Return which share of the host's bandwidth, stated or ``measured``, is read with."""
+    if measured:
+        return MEASURED_READING
+    if numa_nodes > 1:
+        return NUMA_READING
+    return RYZEN_READING if _RYZEN.search(processor) else HOST_READING
 
 
 def host_rate(
@@ -255,10 +321,14 @@ def host_rate(
         rate, spread = IK_TILES, IK_SPREAD
     else:
         rate = HOST_PRODUCTS.get(kind, OTHER_PRODUCTS)[column]
-    if prefill and component == "experts":
-        rate *= rows / (rows + HOST_TILE) * (HOST_EXPERTS if engine == "llama.cpp" else 1.0)
-    if prefill and engine == "llama.cpp" and _DESKTOP.search(processor):
-        rate *= DESKTOP
+    if prefill and engine == "ik_llama.cpp" and component != "kv":
+        rate *= rows / (rows + IK_UNPACKED_ROWS)
+        rate *= IK_HALF_WIDTH if instructions and not _ZEN_5.search(processor) else 1.0
+    elif prefill and component == "experts":
+        share, tile = HOST_EXPERTS_REPACKED if kind in REPACKED_TYPES else HOST_EXPERTS
+        rate *= share * rows / (rows + tile)
+    if prefill and engine != "ik_llama.cpp" and _DESKTOP.search(processor):
+        rate *= DESKTOP_NARROW if kind in NARROW_TYPES else DESKTOP
     known = next((share for name, share in INSTRUCTIONS if name in instructions), None)
     by_instructions = UNKNOWN_INSTRUCTIONS if known is None else Interval(known, known, known)
     return times(product(spread, by_instructions), rate * 1e9)

@@ -21,6 +21,8 @@ from quietmind.plan.placement import DISK, Placement
 from quietmind.plan.traffic import HOST, Part, Traffic, prefill_traffic, traffic
 from quietmind.plan.waits import Wait, longest, over, rate, slower, times
 
+SLIGHT = 0.01  # norms, a hundredth of a layer's bytes at most, do not decide how its matrices are multiplied
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -80,7 +82,7 @@ def predict(  # noqa: PLR0913 - the settings of a run, each given by its name
             depth=at,
             micro_batch=micro_batch,
             experts_used=experts_used,
-            uploads=engine == "llama.cpp",
+            uploads=engine != "ik_llama.cpp",
         )
         return roof.prefill(work, micro_batch)
 
@@ -186,7 +188,9 @@ class _Roof:
         else:
             what = f"{place} memory: {format_bytes(int(size))} of {component} a token"
             source = f"{place} memory {component == 'kv'}"
-        return Wait(what, source, slower(reading, multiplying))
+        heavy = [part.type for part in parts if part.bytes > SLIGHT * size]
+        apart = prefill and key != HOST and roofline.adds_up(component, heavy, self.engine)
+        return Wait(what, source, _joined((reading, multiplying)) if apart else slower(reading, multiplying))
 
     def _waits(self, key: str, done: Traffic, tokens: int | None, *, split: bool) -> list[Wait]:
         layer, mixture, recurrent = self._starting(key, tokens, split=split)
@@ -234,14 +238,11 @@ class _Roof:
         if key == DISK:
             return times(roofline.DISK_READING, stated)
         if key == HOST:
-            return _least(times(self._host_reading(), stated), times(roofline.CORE_READING, self._cores().high))
+            host = self.machine.host
+            share = roofline.host_reading(host.cpu, host.numa_nodes or 1, measured=self.machine.cpu.measured)
+            return _least(times(share, stated), times(roofline.CORE_READING, self._cores().high))
         device = self._device(key)
         return times(roofline.gpu_reading(device.kind, device.name, component), stated)
-
-    def _host_reading(self) -> Interval:
-        if self.machine.cpu.measured:
-            return roofline.MEASURED_READING
-        return roofline.NUMA_READING if (self.machine.host.numa_nodes or 1) > 1 else roofline.HOST_READING
 
     def _multiplying(self, key: str, part: Part, *, prefill: bool) -> Interval:
         """Return multiplications with addition a second."""
@@ -260,7 +261,9 @@ class _Roof:
                 return roofline.product(each, cores)
             return times(roofline.product(each, cores), 1 / (1 + cores.mid / roofline.SCALING_CORES))
         device = self._device(key)
-        share = roofline.gpu_share(device.name, part.component, part.rows, device.kind, part.head)
+        share = roofline.gpu_share(
+            device.name, part.component, part.rows, device.kind, part.head, part.type, self.engine
+        )
         if device.flops is not None:
             return times(share, device.flops / 2)
         self._assume(f"the flops of {device.name}: from its bandwidth")
