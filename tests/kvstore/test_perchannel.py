@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.codec.perchannel import GROUP, LEVELS, SINKS, Level, PerChannel
-from quietmind.kvstore.codec.symbols import framed, paired, unframed, unpaired
+from quietmind.kvstore.codec.symbols import Symbols, framed, unframed
+from quietmind.kvstore.codec.symbols import packed as packed_symbols
 from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.rotation import Pairs, Rotation, rotation_of
 from quietmind.kvstore.slots import parse, rows
@@ -59,7 +60,7 @@ def straight(keys: Floats, rotation: Rotation | None) -> Floats:
 
 
 class TestRealCaches:
-    @pytest.mark.parametrize(("level", "keys_off", "values_off"), [("4", 0.006, 0.03), ("3", 0.03, 0.08)])
+    @pytest.mark.parametrize(("level", "keys_off", "values_off"), [("4", 0.004, 0.01), ("3", 0.015, 0.04)])
     @pytest.mark.parametrize(
         ("words", "kv_type"), [((), "f16"), (("-fa", "off"), "f16"), ((), "q8_0")], ids=["f16", "transposed", "q8_0"]
     )
@@ -109,18 +110,16 @@ class TestWhatComesBack:
         found = unpacked(packed(content, rotation, level), len(content))
         layout = parse(io.BytesIO(content))
         rounding = {"f16": 2e-3, "bf16": 2e-2, "f32": 1e-5}[kind]
-        for plane in layout.keys:
-            one, other = straight(rows(content, plane), rotation), straight(rows(found, plane), rotation)
-            for first in range(SINKS, cells - GROUP, GROUP):
-                group, again = one[first : first + GROUP], other[first : first + GROUP]
-                step = np.ptp(group, axis=0) / (level.key_symbols - 1)
-                assert (np.abs(group - again) <= 1.02 * step + rounding * np.abs(group).max()).all()
-        for plane in layout.values:
-            one, other = (
-                rows(each, plane).reshape(cells, -1, 64 if rotation is None else 32) for each in (content, found)
-            )
-            step = np.abs(one).max(axis=2, keepdims=True) / level.value_reach
-            assert (np.abs(one - other) <= (0.52 + rounding) * step).all()
+        for planes, fineness, turned in (
+            (layout.keys, level.key_step, rotation),
+            (layout.values, level.value_step, None),
+        ):
+            for plane in planes:
+                one, other = straight(rows(content, plane), turned), straight(rows(found, plane), turned)
+                groups = one[SINKS : SINKS + (cells - SINKS) // GROUP * GROUP].reshape(-1, GROUP, plane.width)
+                middle = np.median(np.sqrt(groups.var(axis=1).mean(axis=0)))
+                step = max(fineness * middle, np.abs(groups - groups.mean(axis=1, keepdims=True)).max() / 118)
+                assert np.abs(one - other).max() <= 0.505 * step + rounding * np.abs(one).max()
 
     @pytest.mark.parametrize("cells", [0, 1, SINKS, SINKS + GROUP - 1])
     @pytest.mark.parametrize("transposed", [False, True])
@@ -145,7 +144,7 @@ class TestWhatComesBack:
             content = made_slot(same, same, kind="f32")
             found = unpacked(packed(content, None), len(content))
             for plane in parse(io.BytesIO(content)).planes:
-                assert np.allclose(rows(found, plane), number, rtol=5e-3, atol=0)
+                assert np.allclose(rows(found, plane), number, rtol=1e-4, atol=0)
 
     def test_more_values_than_a_block_holds_come_back(self, made_slot: MadeSlot) -> None:
         cells = SINKS + 20 * GROUP
@@ -170,7 +169,7 @@ class TestWhatComesBack:
 
 
 class TestWhatIsRefused:
-    @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 10_001.0])
+    @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 20_000.0])
     @pytest.mark.parametrize("part", ["k", "v"])
     def test_numbers_that_no_step_can_hold(self, made_slot: MadeSlot, number: float, part: str) -> None:
         keys, values = numbers(SINKS + GROUP)
@@ -231,14 +230,22 @@ def _head(text: bytes, headers: bytes) -> bytes:
 
 
 @given(data=st.data())
-def test_symbols_come_back_from_their_pairs(data: st.DataObject) -> None:
-    shape = (data.draw(st.integers(1, 3)), 2 * data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9)))
-    symbols = np.random.default_rng(1).integers(0, 16, shape).astype(np.uint8)
-    out = np.empty(shape, np.uint8)
-    unpaired(
-        np.frombuffer(unframed(framed([paired(symbols)]), [symbols.size // 2])[0], np.uint8).reshape(
-            shape[0], -1, shape[2]
-        ),
-        out,
+def test_symbols_come_back(data: st.DataObject) -> None:
+    groups, n, channels = data.draw(st.integers(1, 4)), 2 * data.draw(st.integers(1, 9)), data.draw(st.integers(1, 40))
+    symbols = (
+        np.random.default_rng(1).integers(0, data.draw(st.integers(1, 256)), (groups, n, channels)).astype(np.uint8)
     )
-    assert np.array_equal(out, symbols)
+    sizes = Symbols.sizes(groups, n, channels)
+    again = Symbols(unframed(framed(packed_symbols(symbols)), sizes), groups, n, channels)
+    first = data.draw(st.integers(0, groups - 1))
+    out = np.empty((groups - first, n, channels), np.uint8)
+    again.take(first, out)
+    assert np.array_equal(out, symbols[first:])
+
+
+@pytest.mark.parametrize("order", [[0, 1, 1], [0, 1, 3], [0, 2, 65535]])
+def test_an_order_of_channels_that_is_none_is_refused(order: list[int]) -> None:
+    symbols = np.zeros((1, 2, 3), np.uint8)
+    parts = [np.array(order, "<u2").tobytes(), *(part.tobytes() for part in packed_symbols(symbols)[1:])]
+    with pytest.raises(ValueError, match="order"):
+        Symbols(parts, 1, 2, 3)

@@ -1,10 +1,11 @@
-"""K by channels and V by tokens, in steps: lossy, and without anything to calibrate.
+"""K and V in steps around what each channel is on average: lossy, and without anything to calibrate.
 
-Before its rotation a channel of K stays in a range of its own, so a group of tokens shares one step and one offset a
-channel; a V has no such habit, and each token has one step a head (Hooper et al., "KVQuant", arXiv 2401.18079; Liu et
-al., "KIVI", arXiv 2402.02750; without KVQuant's calibration). The symbols are coded by their frequencies. The first
-tokens, which all others attend to (Xiao et al., "attention sinks", arXiv 2309.17453), and the newest that fill no group
-stay exact.
+Before its rotation a channel of K stays near a value of its own for as long as a text goes on (Hooper et al.,
+"KVQuant", arXiv 2401.18079), so a group of tokens shares one offset a channel. All channels of a layer share one step:
+what is wrong with a number then weighs alike wherever it stands, and channels of little spread take few bits or none,
+as in reverse water-filling (Cover & Thomas, "Elements of Information Theory", 10.3.3). The numbers are coded by their
+frequencies. The first tokens, which all others attend to (Xiao et al., "attention sinks", arXiv 2309.17453), and the
+newest that fill no group stay exact.
 
 The blocks: one that holds a description in JSON and all that lies between the planes; then of each plane, in the order
 of the engine's file, one with the exact tokens and then one of each ``_BLOCK_VALUES`` values or so.
@@ -27,50 +28,52 @@ from numpy.typing import NDArray
 
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.codec.side_by_side import side_by_side
-from quietmind.kvstore.codec.symbols import MOST_SYMBOLS, UNPACKING, framed, paired, unframed, unpaired
+from quietmind.kvstore.codec.symbols import MOST_CHANNELS, UNPACKING, Symbols, framed, packed, unframed
 from quietmind.kvstore.floats import HALF_SCALE, Floats, half_bits
 from quietmind.kvstore.rotation import Pairs, Phases, Rotation
 from quietmind.kvstore.slots import Plane, SlotLayout, parse, parse_headers, put_cells, put_rows, read_cells, rows
 
 SINKS = 4  # tokens at the beginning that stay exact
-GROUP = 128  # tokens that share the steps of K; more take fewer bits for steps and more error
+GROUP = 128  # tokens that share their offsets
 
 _BLOCK_VALUES = 1 << 20
 _UNIT_VALUES = 1 << 16  # what is worked on at once: as 32-bit floats a quarter MiB, which stays in a core's cache
 
-# No model's K or V come near the first; what is coded is a little more after rounding, and once more half as long and
-# _LARGEST_MAGNITUDE times after its rotation: still a 16-bit float.
-_LARGEST = 10_000.0
-_LARGEST_CODED = 12_000.0
+# A number is coded as a whole number of steps from 0 to 255. What is average has the middle of an upper half of 4 bits,
+# so that those near it have the same upper half; _REACH to either side, and one for rounding, are within the 256.
+_AVERAGE = 136
+_REACH = 118
+_LARGEST_OFFSET = 30_000  # in steps: kept in 16 bits
+
+# What is decoded is nowhere larger, whatever its bytes: no model's K or V come near, and rotated, which makes it half
+# as long again and _LARGEST_MAGNITUDE times, it still is a 16-bit float.
+_LARGEST = 12_000.0
 _LARGEST_MAGNITUDE = 3.0
-_SMALLEST = np.float32(1e-30)  # steps of numbers that are all 0
+_SMALLEST_STEP = 1e-30  # of numbers that are all 0
 _LARGEST_HEAD = 1 << 20
 _HEAD = struct.Struct("<II")
-
-Steps = NDArray[np.uint16]  # the upper halves of 32-bit floats
+_STEP = struct.Struct("<f")
 
 
 @dataclass(frozen=True)
 class Level:
-    """How many different symbols K take, and V to either side of 0."""
+    """The steps of K and of V, as multiples of the deviation of the layer's middle channel from its average."""
 
-    key_symbols: int
-    value_reach: int
+    key_step: float
+    value_step: float
 
     def __post_init__(self) -> None:
-        numbers: tuple[Any, ...] = (self.key_symbols, self.value_reach)
-        if (
-            not all(isinstance(number, int) and number > 0 for number in numbers)
-            or max(self.key_symbols, 2 * self.value_reach + 1) > MOST_SYMBOLS
-        ):
-            raise ValueError(f"no level has {self.key_symbols} and {self.value_reach} symbols")
+        steps: tuple[Any, ...] = (self.key_step, self.value_step)
+        if not all(isinstance(step, int | float) and 0 < step < 100 for step in steps):
+            raise ValueError(f"no level has steps of {self.key_step} and {self.value_step}")
 
 
-LEVELS = {"4": Level(16, 7), "3": Level(8, 4)}
+# Named after the bits that a number takes, about. What is wrong with K costs more than the same in V.
+LEVELS = {"4": Level(0.2, 0.3), "3": Level(0.4, 0.6)}
 
 
 class PerChannel:
-    """Lossy: K in steps by channel before their ``rotation`` (None: they are not rotated), V in steps by token.
+    """Lossy: V, and K before their ``rotation`` (None: they are not rotated), in steps around their channel's average.
 
     Both serve for encoding alone: what is decoded says what it was made with.
     """
@@ -131,6 +134,8 @@ class _Coding:
             raise SnapshotNotUnderstood(
                 f"a rotation that makes K {self.rotation.magnitude:g} times longer; they are kept losslessly"
             )
+        if any(plane.width > MOST_CHANNELS for plane in self.layout.planes):
+            raise SnapshotNotUnderstood(f"more than {MOST_CHANNELS:,} channels; they are kept losslessly")
         for plane in self.layout.keys:
             if self.rotation is not None and plane.width % self.rotation.head_length:
                 raise SnapshotNotUnderstood(
@@ -166,32 +171,32 @@ class _Coding:
         return _HEAD.pack(len(content), len(headers)) + framed([content, headers])
 
     def packed(self, piece: _Piece, content: bytes) -> bytes:
-        """Return the block of a piece whose rows are ``content``."""
+        """Return the block of a piece whose rows are ``content``. Raises SnapshotNotUnderstood."""
         if piece.edges:
             return framed([content])
-        values = rows(content, piece.plane.alone(piece.last - piece.first))
-        if float(np.abs(values).max()) > _LARGEST:
-            raise SnapshotNotUnderstood(f"the saved cache holds numbers past {_LARGEST:,.0f}; it is kept losslessly")
+        numbers = rows(content, piece.plane.alone(piece.last - piece.first))
         if piece.plane.part == "k":
-            return _packed_keys(self._straight(values, piece).reshape(-1, GROUP, piece.plane.width), self.level)
-        return _packed_values(values.reshape(len(values), -1, self._head_width(piece.plane)), self.level)
+            return _packed(self._straight(numbers, piece), self.level.key_step)
+        return _packed(numbers, self.level.value_step)
 
     def unpack(self, piece: _Piece, block: bytes, target: memoryview) -> None:
         """Write the cells of a piece to ``target``. Raises ValueError and its like for anything but its block."""
         plane = piece.plane
         if piece.edges:
             _put_edges(target, piece, unframed(block, [plane.row_bytes * (plane.cells - piece.last + piece.first)])[0])
-        elif plane.part == "k":
-            self._unpack_keys(piece, block, target)
-        else:
-            self._unpack_values(piece, block, target)
-
-    def _head_width(self, plane: Plane) -> int:
-        """Return how many values of V share a step: those of a head, where the number of heads is known."""
-        if self.rotation is not None and self.layout.keys:
-            heads = self.layout.keys[plane.layer].width // self.rotation.head_length
-            return plane.width // heads if plane.width % heads == 0 else plane.width
-        return plane.width
+            return
+        groups = (piece.last - piece.first) // GROUP
+        step, offsets, symbols = _opened(block, groups, plane.width)
+        unit = max(1, _UNIT_VALUES // (GROUP * plane.width))
+        small = np.empty((unit, GROUP, plane.width), np.uint8)
+        large = np.empty((unit, GROUP, plane.width), np.float32)
+        for at in range(0, groups, unit):
+            count = min(unit, groups - at)
+            symbols.take(at, small[:count])
+            numbers = large[:count]
+            np.copyto(numbers, small[:count])
+            numbers += offsets[at : at + count]
+            self._put(target, plane, piece.first + at * GROUP, numbers.reshape(count * GROUP, plane.width), step)
 
     def _straight(self, keys: Floats, piece: _Piece) -> Floats:
         """Return ``keys`` [cells, width] before their rotation, channels that turn together side by side."""
@@ -204,139 +209,81 @@ class _Coding:
         straight[..., : self.rotation.dimensions] = (self.rotation.as_pairs(heads) * phases[:, None]).view(np.float32)
         return straight.reshape(keys.shape)
 
-    def _unpack_keys(self, piece: _Piece, block: bytes, target: memoryview) -> None:
-        width, groups = piece.plane.width, (piece.last - piece.first) // GROUP
-        sizes = (2 * groups * width, 2 * groups * width, groups * GROUP // 2 * width)
-        steps_bytes, offsets_bytes, symbols = unframed(block, sizes)
-        steps = _steps(steps_bytes).reshape(groups, 1, width)
-        offsets = steps * _joined(offsets_bytes).view(np.int16).reshape(groups, 1, width)
-        _require_small(offsets)
-        _require_small(offsets + steps * (self.level.key_symbols - 1))
-        pairs = np.frombuffer(symbols, np.uint8).reshape(groups, GROUP // 2, width)
-        unit = max(1, _UNIT_VALUES // (GROUP * width))
-        small = np.empty((unit, GROUP, width), np.uint8)
-        large = np.empty((unit, GROUP, width), np.float32)
-        for at in range(0, groups, unit):
-            count = min(unit, groups - at)
-            unpaired(pairs[at : at + count], small[:count])
-            np.minimum(small[:count], self.level.key_symbols - 1, out=small[:count])
-            keys = large[:count]
-            np.copyto(keys, small[:count])
-            keys *= steps[at : at + count]
-            keys += offsets[at : at + count]
-            self._put_keys(target, piece.plane, piece.first + at * GROUP, keys.reshape(count * GROUP, width))
-
-    def _put_keys(self, target: memoryview, plane: Plane, first: int, keys: Floats) -> None:
-        """Rotate ``keys`` [cells, width], which are overwritten, and write them from cell ``first`` on."""
-        cells, half_floats = len(keys), _half_floats(plane)
-        scale = 1 / HALF_SCALE if half_floats else np.float32(1)
-        head_length, turning = plane.width, 0
-        if self.rotation is not None and self.phases is not None:
-            head_length, turning = self.rotation.head_length, self.rotation.dimensions
-            phases = self.phases[first : first + cells] * scale
-            heads = keys.reshape(cells, -1, head_length)
-            heads[..., :turning].view(np.complex64)[...] *= phases[:, None]
-        heads = keys.reshape(cells, -1, head_length)
+    def _put(self, target: memoryview, plane: Plane, first: int, numbers: Floats, step: np.float32) -> None:
+        """Write ``numbers`` of steps [cells, width], which are overwritten, from cell ``first`` on; rotated if K."""
+        half_floats = plane.type == "f16" and not plane.hadamard and not plane.transposed
+        scale = step / HALF_SCALE if half_floats else step
+        rotation = self.rotation if plane.part == "k" else None
+        if rotation is None or self.phases is None:
+            numbers *= scale
+            heads = numbers[:, None]
+        else:
+            heads = numbers.reshape(len(numbers), -1, rotation.head_length)
+            # The steps are multiplied in here, since the numbers have to be gone through for their phases anyway.
+            phases = self.phases[first : first + len(numbers)] * scale
+            heads[..., : rotation.dimensions].view(np.complex64)[...] *= phases[:, None]
+            if rotation.dimensions < rotation.head_length:
+                heads[..., rotation.dimensions :] *= scale
         if half_floats:
-            if turning < head_length:
-                heads[..., turning:] *= scale
-            out = np.frombuffer(target, "<u2", keys.size, plane.offset + first * plane.row_bytes).reshape(heads.shape)
-            self._put_in_order(half_bits(heads), out)
+            out = np.frombuffer(target, "<u2", numbers.size, plane.offset + first * plane.row_bytes)
+            _copy_in_order(rotation, half_bits(heads), out.reshape(heads.shape))
         else:
             ordered = np.empty_like(heads)
-            self._put_in_order(heads, ordered)
-            put_rows(target, plane, first, ordered.reshape(keys.shape))
-
-    def _put_in_order(self, heads: NDArray[Any], out: NDArray[Any]) -> None:
-        """Copy ``heads`` [cells, heads, head length], pairs side by side, to ``out``, in the order of the model."""
-        if self.rotation is None or self.rotation.pairs is Pairs.NEIGHBOURS:
-            np.copyto(out, heads, casting="unsafe")
-            return
-        dimensions = self.rotation.dimensions
-        for number in (0, 1):
-            half = out[..., number * dimensions // 2 : (number + 1) * dimensions // 2]
-            np.copyto(half, heads[..., number:dimensions:2], casting="unsafe")
-        np.copyto(out[..., dimensions:], heads[..., dimensions:], casting="unsafe")
-
-    def _unpack_values(self, piece: _Piece, block: bytes, target: memoryview) -> None:
-        plane, cells = piece.plane, piece.last - piece.first
-        head_width, reach = self._head_width(plane), self.level.value_reach
-        heads = plane.width // head_width
-        steps_bytes, symbols = unframed(block, (2 * cells * heads, cells // 2 * plane.width))
-        steps = _steps(steps_bytes).reshape(cells, heads, 1)
-        _require_small(steps * reach)
-        half_floats = _half_floats(plane)
-        if half_floats:
-            steps *= 1 / HALF_SCALE
-        pairs = np.frombuffer(symbols, np.uint8).reshape(-1, GROUP // 2, plane.width)
-        unit = max(1, _UNIT_VALUES // (GROUP * plane.width))
-        small = np.empty((unit, GROUP, plane.width), np.uint8)
-        large = np.empty((unit * GROUP, heads, head_width), np.float32)
-        for at in range(0, len(pairs), unit):
-            count = min(unit, len(pairs) - at)
-            unpaired(pairs[at : at + count], small[:count])
-            np.minimum(small[:count], 2 * reach, out=small[:count])
-            small[:count] -= np.uint8(reach)  # below 0 it wraps, and reads so as a signed byte
-            values = large[: count * GROUP]
-            np.copyto(values, small[:count].view(np.int8).reshape(values.shape))
-            values *= steps[at * GROUP : (at + count) * GROUP]
-            first = piece.first + at * GROUP
-            if half_floats and not plane.transposed:
-                out = np.frombuffer(target, "<u2", values.size, plane.offset + first * plane.row_bytes)
-                np.copyto(out.reshape(values.shape), half_bits(values), casting="unsafe")
-            else:
-                put_rows(
-                    target, plane, first, (values * HALF_SCALE if half_floats else values).reshape(-1, plane.width)
-                )
+            _copy_in_order(rotation, heads, ordered)
+            put_rows(target, plane, first, ordered.reshape(numbers.shape))
 
 
-def _half_floats(plane: Plane) -> bool:
-    """Say whether rows of a plane can be written as they are, without going through 32 bits once more."""
-    return plane.type == "f16" and not plane.hadamard
+def _copy_in_order(rotation: Rotation | None, heads: NDArray[Any], out: NDArray[Any]) -> None:
+    """Copy ``heads`` [cells, heads, head length], with pairs side by side, to ``out`` as the model has them."""
+    if rotation is None or rotation.pairs is Pairs.NEIGHBOURS:
+        np.copyto(out, heads, casting="unsafe")
+        return
+    half = rotation.dimensions // 2
+    np.copyto(out[..., :half], heads[..., 0 : 2 * half : 2], casting="unsafe")
+    np.copyto(out[..., half : 2 * half], heads[..., 1 : 2 * half : 2], casting="unsafe")
+    np.copyto(out[..., 2 * half :], heads[..., 2 * half :], casting="unsafe")
 
 
-def _packed_keys(groups: Floats, level: Level) -> bytes:
-    """Return the block of K [groups, GROUP, width]: steps, offsets as multiples of the steps, and symbols."""
-    lowest, highest = groups.min(axis=1, keepdims=True), groups.max(axis=1, keepdims=True)
-    # A step is at least so long that the offset is a multiple that 16 bits can hold.
-    finest = np.maximum(np.abs(lowest), np.abs(highest)) / np.float32(1 << 14)
-    steps = _rounded(np.maximum((highest - lowest) / np.float32(level.key_symbols - 1), finest))
-    offsets = np.rint(lowest / steps)
-    symbols = np.rint(groups / steps)
-    symbols -= offsets
-    np.clip(symbols, 0, level.key_symbols - 1, out=symbols)
-    parts = (_apart(_upper(steps)), _apart(offsets.astype(np.int16).view(np.uint16)), paired(symbols.astype(np.uint8)))
-    return framed(parts)
-
-
-def _packed_values(values: Floats, level: Level) -> bytes:
-    """Return the block of V [cells, heads, head width]: steps and symbols."""
-    steps = _rounded(np.abs(values).max(axis=2, keepdims=True) / np.float32(level.value_reach))
-    symbols = np.rint(values / steps)
-    np.clip(symbols, -level.value_reach, level.value_reach, out=symbols)
-    symbols += level.value_reach
-    groups = symbols.astype(np.uint8).reshape(-1, GROUP, values.shape[1] * values.shape[2])
-    return framed((_apart(_upper(steps)), paired(groups)))
-
-
-def _rounded(steps: Floats) -> Floats:
-    """Return ``steps`` as their upper halves hold them, above 0."""
-    kept: Floats = (
-        ((np.maximum(steps, _SMALLEST).view(np.uint32) + 0x8000) & 0xFFFF_0000).astype(np.uint32).view(np.float32)
+def _packed(numbers: Floats, fineness: float) -> bytes:
+    """Return the block of numbers [cells, width], whole groups of cells: the step, the offsets and the symbols."""
+    groups = numbers.reshape(-1, GROUP, numbers.shape[1])
+    averages = groups.mean(axis=1, keepdims=True)
+    deviations = np.sqrt(groups.var(axis=1).mean(axis=0))
+    step = np.float32(
+        max(
+            fineness * float(np.median(deviations)),
+            float(np.abs(groups - averages).max()) / _REACH,
+            float(np.abs(averages).max()) / _LARGEST_OFFSET,
+            _SMALLEST_STEP,
+        )
     )
-    return kept
+    offsets = np.rint(averages / step)
+    offsets -= _AVERAGE
+    if not _is_small(offsets, step):
+        raise SnapshotNotUnderstood(f"the saved cache holds numbers near {_LARGEST:,.0f}; it is kept losslessly")
+    symbols = np.rint(groups / step)
+    symbols -= offsets
+    np.clip(symbols, 0, 255, out=symbols)
+    # Of the groups after the first, how far the offsets have moved: less, and so packed better.
+    moves = np.diff(offsets.astype(np.int16).view(np.uint16), axis=0, prepend=np.uint16(0))
+    return _STEP.pack(step) + framed([_apart(moves), *packed(symbols.astype(np.uint8))])
 
 
-def _upper(steps: Floats) -> NDArray[np.uint16]:
-    return (steps.view(np.uint32) >> 16).astype(np.uint16)
+def _opened(block: bytes, groups: int, width: int) -> tuple[np.float32, Floats, Symbols]:
+    """Return the step, the offsets [groups, 1, width] in steps and the symbols of a block. Raises UNPACKING."""
+    step = np.float32(_STEP.unpack_from(block)[0])
+    sizes = [2 * groups * width, *Symbols.sizes(groups, GROUP, width)]
+    moves, *parts = unframed(memoryview(block)[_STEP.size :], sizes)
+    offsets = np.cumsum(_joined(moves).reshape(groups, width), axis=0, dtype=np.uint16).view(np.int16)
+    found = offsets[:, None].astype(np.float32)
+    if not step >= _SMALLEST_STEP / 2 or not _is_small(found, step):
+        raise ValueError("steps that make no sense")
+    return step, found, Symbols(parts, groups, GROUP, width)
 
 
-def _steps(content: bytes) -> Floats:
-    """Return steps whose upper halves were taken ``_apart``. Raises ValueError where one is not above 0."""
-    steps = (_joined(content).astype(np.uint32) << np.uint32(16)).view(np.float32)
-    if not (steps >= _SMALLEST / 2).all():
-        raise ValueError("steps that are not above 0")
-    return steps
+def _is_small(offsets: Floats, step: np.float32) -> bool:
+    """Say whether no symbol can stand for a number past _LARGEST."""
+    return float(np.abs(offsets).max() + 256) * float(step) < _LARGEST
 
 
 def _apart(numbers: NDArray[np.uint16]) -> bytes:
@@ -346,15 +293,8 @@ def _apart(numbers: NDArray[np.uint16]) -> bytes:
 
 def _joined(content: bytes) -> NDArray[np.uint16]:
     """Return the numbers that were taken ``_apart``."""
-    joined: NDArray[np.uint16] = np.ascontiguousarray(np.frombuffer(content, np.uint8).reshape(2, -1).T).view("<u2")[
-        :, 0
-    ]
-    return joined.astype(np.uint16)
-
-
-def _require_small(numbers: Floats) -> None:
-    if not (np.abs(numbers) < _LARGEST_CODED).all():
-        raise ValueError("steps that make no sense")
+    pairs = np.ascontiguousarray(np.frombuffer(content, np.uint8).reshape(2, -1).T)
+    return pairs.view("<u2")[:, 0].astype(np.uint16)
 
 
 def _content(source: BinaryIO, start: int, piece: _Piece) -> bytes:

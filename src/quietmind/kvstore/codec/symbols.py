@@ -1,6 +1,10 @@
-"""Small numbers as bytes: two to a byte, then Zstandard, whose Huffman codes take what their frequencies ask for.
+"""Small numbers as bytes, packed by what their frequencies ask for: nibbles, channels sorted by spread, then Zstandard.
 
-Two symbols of one channel share a byte, so that one code stands for both: half the work, and less than a bit is lost.
+Zstandard codes bytes with one table of Huffman codes for each of its blocks. Three things make its codes fit: a number
+from 0 to 255 is split in two halves of 4 bits, of which the upper is nearly always the same; the halves of two tokens
+share a byte, so that a code stands for two numbers and a fraction of a bit is enough for one; and channels of like
+spread lie together, each class of them with codes of its own. Whole bytes would be found to repeat by chance, which
+takes more bits than codes do: 3.11 where the frequencies ask for 2.66 (numbers of a deviation of 1.5).
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,39 +23,69 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-UNPACKING = (ValueError, zstd.ZstdError)  # what ``unframed`` raises
+UNPACKING = (ValueError, zstd.ZstdError)  # what ``unframed`` and ``Symbols`` raise
 
-Symbols = NDArray[np.uint8]
+Numbers = NDArray[np.uint8]
 
-MOST_SYMBOLS = 16
-_LEVEL = 1  # of symbols, higher levels gain nothing: there is nothing that repeats
+CLASSES = 8  # of channels; each costs a table of codes
+MOST_CHANNELS = 1 << 16
+
+_LEVEL = 1  # there is nothing to find that repeats
 _LENGTH = struct.Struct("<I")
 
 
-def paired(symbols: Symbols) -> Symbols:
-    """Return the symbols [runs, n, width], all below 16 and ``n`` even, two to a byte: [runs, n / 2, width]."""
-    half = symbols.shape[1] // 2
-    joined: Symbols = symbols[:, :half] | (symbols[:, half:] << np.uint8(4))
-    return joined
+def packed(symbols: Numbers) -> list[NDArray[Any]]:
+    """Return the parts of numbers [groups, n, channels], ``n`` even, to be ``framed``."""
+    order = np.argsort(symbols.var(axis=(0, 1), dtype=np.float32), kind="stable")
+    halves = (_paired(symbols & np.uint8(15))[..., order], _paired(symbols >> np.uint8(4))[..., order])
+    cuts = _cuts(len(order))
+    return [order.astype("<u2"), *(half[..., first:last] for half in halves for first, last in cuts)]
 
 
-def unpaired(pairs: Symbols, out: Symbols) -> None:
-    """Write what was ``paired`` to ``out`` [runs, n, width]."""
-    half = pairs.shape[1]
-    np.bitwise_and(pairs, 15, out=out[:, :half])
-    np.right_shift(pairs, 4, out=out[:, half:])
+class Symbols:
+    """Numbers [groups, n, channels] that were ``packed``; a few groups at a time are made whole again."""
+
+    def __init__(self, parts: Sequence[bytes], groups: int, n: int, channels: int) -> None:
+        """Take the parts, whose :meth:`sizes` were checked. Raises ValueError where they do not make sense."""
+        order = np.frombuffer(parts[0], "<u2")
+        self._places = np.argsort(order)
+        if not np.array_equal(order[self._places], np.arange(channels)):
+            raise ValueError("an order of channels that is none")
+        self._halves = []
+        cuts = _cuts(channels)
+        for start in (1, 1 + len(cuts)):
+            half = np.empty((groups, n // 2, channels), np.uint8)
+            for (first, last), part in zip(cuts, parts[start : start + len(cuts)], strict=True):
+                half[..., first:last] = np.frombuffer(part, np.uint8).reshape(groups, n // 2, last - first)
+            self._halves.append(half)
+
+    @staticmethod
+    def sizes(groups: int, n: int, channels: int) -> list[int]:
+        """Return the sizes in bytes of the parts."""
+        return [2 * channels, *2 * [groups * n // 2 * (last - first) for first, last in _cuts(channels)]]
+
+    def take(self, at: int, out: Numbers) -> None:
+        """Write the groups from ``at`` on to ``out`` [some groups, n, channels]."""
+        count, n = out.shape[:2]
+        low, high = (np.take(half[at : at + count], self._places, axis=2) for half in self._halves)
+        first, second = out[:, : n // 2], out[:, n // 2 :]
+        np.left_shift(high, 4, out=first)
+        first |= low & np.uint8(15)
+        np.right_shift(low, 4, out=low)
+        np.bitwise_and(high, 0xF0, out=second)
+        second |= low
 
 
-def framed(parts: Sequence[bytes | memoryview | NDArray[Any]]) -> bytes:
+def framed(parts: Sequence[bytes | NDArray[Any]]) -> bytes:
     """Return the parts, each packed and after its length."""
     framed: list[bytes] = []
     for part in parts:
-        content = zstd.compress(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else part, level=_LEVEL)
+        content = zstd.compress(part if isinstance(part, bytes) else part.tobytes(), level=_LEVEL)
         framed += [_LENGTH.pack(len(content)), content]
     return b"".join(framed)
 
 
-def unframed(block: bytes, sizes: Sequence[int]) -> list[bytes]:
+def unframed(block: memoryview | bytes, sizes: Sequence[int]) -> list[bytes]:
     """Return the parts of a block that was ``framed``, which have these ``sizes`` in bytes.
 
     Raises UNPACKING for anything else, before more memory is taken than the sizes say.
@@ -70,3 +105,16 @@ def unframed(block: bytes, sizes: Sequence[int]) -> list[bytes]:
     if at != len(block):
         raise ValueError(f"{len(block) - at:,} bytes too many")
     return parts
+
+
+def _paired(halves: Numbers) -> Numbers:
+    """Return numbers [groups, n, channels] below 16 two to a byte: [groups, n / 2, channels]."""
+    middle = halves.shape[1] // 2
+    joined: Numbers = halves[:, :middle] | (halves[:, middle:] << np.uint8(4))
+    return joined
+
+
+def _cuts(channels: int) -> list[tuple[int, int]]:
+    """Return where each class of sorted channels begins and ends."""
+    ends = [channels * number // CLASSES for number in range(CLASSES + 1)]
+    return [(first, last) for first, last in pairwise(ends) if first < last]
