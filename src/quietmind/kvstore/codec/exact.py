@@ -112,17 +112,18 @@ def _pack_best(block: bytes) -> bytes:
     """Pack a block with the stride that packs a stretch from its middle best; the first of equals."""
     import numpy as np
 
+    packer = zstd.ZstdCompressor(level=LEVEL)  # for all planes: making one costs as much as packing a sample's plane
     content = np.frombuffer(block, np.uint8)
     start = max(0, (len(block) - _SAMPLE_BYTES) // 2)
     sample = content[start : start + _SAMPLE_BYTES]
-    return _pack(content, min(STRIDES, key=lambda stride: len(_pack(sample, stride))))
+    return _pack(content, min(STRIDES, key=lambda stride: len(_pack(sample, stride, packer))), packer)
 
 
-def _pack(block: Bytes, stride: int) -> bytes:
+def _pack(block: Bytes, stride: int, packer: zstd.ZstdCompressor) -> bytes:
     parts = [_HEAD.pack(stride, len(block))]
     for plane in range(stride):
         content = block[plane::stride].tobytes()
-        packed = zstd.compress(content, level=LEVEL)
+        packed = packer.compress(content, mode=packer.FLUSH_FRAME)
         best = packed if len(packed) < PLAIN_ABOVE * len(content) else content
         parts += [_LENGTH.pack(len(best)), best]
     return b"".join(parts)
