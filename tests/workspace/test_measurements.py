@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,13 @@ def test_timings_are_filed_at_the_depth_they_had_on_average() -> None:
 @pytest.mark.parametrize(("prompt", "predicted"), [(20, 3), (0, 0)])
 def test_runs_too_short_to_tell_are_not_kept(prompt: int, predicted: int) -> None:
     assert list(of_timings(Timings(0, prompt, 10.0, predicted, 10.0), LABEL)) == []
+
+
+@pytest.mark.parametrize(("prompt", "kept"), [(4096, True), (3100, True), (512, False)])
+def test_a_large_micro_batch_that_was_not_filled_says_nothing_of_prefills(prompt: int, kept: bool) -> None:
+    label = replace(LABEL, micro_batch=4096)
+    found = of_timings(Timings(0, prompt, 1000.0, 100, 2000.0), label)
+    assert ("prefill" in {measurement.what for measurement in found}) == kept
 
 
 def test_resident_bytes_are_those_of_a_living_process() -> None:

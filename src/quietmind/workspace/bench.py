@@ -16,7 +16,7 @@ from quietmind.plan.speed import Speed
 from quietmind.workspace.launch import Start, prepare
 from quietmind.workspace.measurements import RunLabel, of_process, of_timings, remember
 
-PROBE_TOKENS = 512  # prefilled behind the depth and timed: one micro-batch of the default size
+PROBE_TOKENS = 512  # prefilled behind the depth and timed: one micro-batch of the default size, or of a larger one
 DECODED_TOKENS = 48
 # What the prompt may be longer than its parts, where tokens join differently, and room for the start token.
 SLACK_TOKENS = 32
@@ -59,13 +59,15 @@ def bench(
             raise UsageError(f"a context of {context:,} is too short to measure in; give at least {SMALLEST_CONTEXT:,}")
     start = prepare(model, replace(ask, context=wanted[-1]), folder)
     _refuse_unrunnable(start, model)
+    probes = {context: _probe(context, start.plan.micro_batch) for context in wanted}
+    depths = {context: context - DECODED_TOKENS - SLACK_TOKENS - probe for context, probe in probes.items()}
     for context in wanted:
-        yield Expected(context, _depth(context), start.speed(_depth(context)))
+        yield Expected(context, depths[context], start.speed(depths[context]))
     with start.engine(logs) as engine:
         for context in wanted:
-            best = _best(engine, _depth(context), start)
+            best = measure(engine, depths[context], start.label, probe=probes[context])
             remember(folder, list(best.values()))
-            yield Shown(context, _depth(context), _value(best.get("prefill")), _value(best.get("decode")))
+            yield Shown(context, depths[context], _value(best.get("prefill")), _value(best.get("decode")))
         pid = getattr(engine, "pid", None)
         held = of_process(pid, start.label) if pid is not None else None
     if held is not None:
@@ -98,8 +100,10 @@ def _refuse_unrunnable(start: Start, model: str) -> None:
         )
 
 
-def measure(engine: Engine, depth: int, label: RunLabel, *, runs: int = RUNS, first: int = 1) -> dict[str, Measurement]:
-    """Return the best prefill and decode of ``runs`` behind ``depth`` tokens, by their names.
+def measure(
+    engine: Engine, depth: int, label: RunLabel, *, runs: int = RUNS, first: int = 1, probe: int = PROBE_TOKENS
+) -> dict[str, Measurement]:
+    """Return the best prefill of ``probe`` tokens, and decode, of ``runs`` behind ``depth`` tokens, by their names.
 
     The tokens before the depth are prefilled once and stay in the engine's cache. ``first`` numbers the first run: a
     later call on the same engine must give numbers that were not used.
@@ -111,16 +115,12 @@ def measure(engine: Engine, depth: int, label: RunLabel, *, runs: int = RUNS, fi
     best: dict[str, Measurement] = {}
     for number in range(first, first + runs):
         # A first word that differs keeps the engine from finding the rest in its cache.
-        timings = _timed(engine, f"{before}Round {number}. {_TEXT * int(PROBE_TOKENS / each)}", DECODED_TOKENS)
+        timings = _timed(engine, f"{before}Round {number}. {_TEXT * int(probe / each)}", DECODED_TOKENS)
         for measurement in of_timings(timings, label):
             known = best.get(measurement.what)
             if known is None or measurement.value > known.value:
                 best[measurement.what] = measurement
     return best
-
-
-def _best(engine: Engine, depth: int, start: Start) -> dict[str, Measurement]:
-    return measure(engine, depth, start.label)
 
 
 def _timed(engine: Engine, prompt: str, tokens: int) -> Timings:
@@ -130,8 +130,9 @@ def _timed(engine: Engine, prompt: str, tokens: int) -> Timings:
     raise AssertionError("a generation ends with Finished or raises")
 
 
-def _depth(context: int) -> int:
-    return context - SMALLEST_CONTEXT
+def _probe(context: int, micro_batch: int) -> int:
+    """Return how many tokens are prefilled and timed: a whole micro-batch, where a context of this size has room."""
+    return min(max(PROBE_TOKENS, micro_batch), context - DECODED_TOKENS - SLACK_TOKENS)
 
 
 def _value(measurement: Measurement | None) -> float | None:

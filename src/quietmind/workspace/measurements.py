@@ -14,12 +14,14 @@ import psutil
 
 from quietmind.base.sqlite import connect, database_exists, transaction, translated
 from quietmind.engine.port import Delta, Endpoint, Engine, Finished, Message, Prompt, Request, Timings, saving
+from quietmind.plan.ask import DEFAULT_MICRO_BATCH
 from quietmind.plan.engines import Capabilities
 from quietmind.plan.measured import Measurement, What
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 
 # Shorter stretches say more about starting and stopping than about speed.
 LEAST_PREFILLED = 128
+FILLED = 0.75  # of a larger micro-batch than the engine's default: one that is not full takes as long and does less
 LEAST_DECODED = 16
 
 # Of one run (plan_id, what and depth), so many last measurements count: a machine changes.
@@ -86,7 +88,8 @@ class RunLabel:
 def of_timings(timings: Timings, label: RunLabel) -> Iterator[Measurement]:
     """Yield what one generation shows: prefill and decode, each at the depth it had on average, if long enough."""
     now = _now()
-    if timings.prompt >= LEAST_PREFILLED and timings.prompt_ms > 0:
+    least = FILLED * label.micro_batch if label.micro_batch > DEFAULT_MICRO_BATCH else LEAST_PREFILLED
+    if timings.prompt >= least and timings.prompt_ms > 0:
         # A prompt's micro-batches begin from the cached tokens on; the depth is that of the middle one.
         depth = timings.cached + max(0, timings.prompt - label.micro_batch) // 2
         yield _speed("prefill", timings.prefill_per_second, depth, now, label)
