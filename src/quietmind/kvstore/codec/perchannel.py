@@ -27,11 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
+from quietmind.kvstore.arrays import layout_of, layout_of_headers
 from quietmind.kvstore.codec.side_by_side import side_by_side
 from quietmind.kvstore.codec.symbols import MOST_CHANNELS, UNPACKING, Symbols, framed, packed, unframed
 from quietmind.kvstore.floats import HALF_SCALE, Floats, half_bits
 from quietmind.kvstore.rotation import Pairs, Phases, Rotation
-from quietmind.kvstore.slots import Plane, SlotLayout, parse, parse_headers, put_cells, put_rows, read_cells, rows
+from quietmind.kvstore.slots import Plane, SlotLayout, put_cells, put_rows, read_cells, rows
 
 SINKS = 4  # tokens at the beginning that stay exact
 GROUP = 128  # tokens that share their offsets
@@ -85,12 +86,12 @@ class PerChannel:
         self._level = level
 
     def encode(self, source: BinaryIO, size: int) -> Iterator[bytes]:
-        """Yield the packed blocks of the engine's file. ``source`` can seek.
+        """Yield the packed blocks of the engine's file, or of a file of arrays. ``source`` can seek.
 
         Raises SnapshotNotUnderstood for a file, or numbers in it, that this codec does not know: keep it losslessly.
         """
         start = source.tell()
-        layout = parse(source, size)
+        layout = layout_of(source, size)
         coding = _Coding(layout, self._rotation, self._level)
         yield coding.head()
         pieces = ((piece, _content(source, start, piece)) for piece in coding.pieces())
@@ -326,7 +327,7 @@ def _coding_of(block: bytes, size: int) -> _Coding:
         level = Level(**given["level"])
     except TypeError as error:
         raise ValueError(f"a level that is none ({error})") from error
-    return _Coding(parse_headers(headers, size), rotation, level)
+    return _Coding(layout_of_headers(headers, size), rotation, level)
 
 
 def _matched(pieces: Iterable[_Piece], blocks: Iterator[bytes]) -> Iterator[tuple[_Piece, bytes]]:
