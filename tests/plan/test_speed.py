@@ -226,3 +226,86 @@ def test_twice_the_cores_prefill_less_than_twice_as_fast(card_of: Card) -> None:
     card, on_host = mixture(card_of), everything_on("cpu", LAYERS, frozenset(range(LAYERS)))
     one, two = (told(speed(card, server(host=1e13, cores=cores), on_host).prefill).mid for cores in (48, 96))
     assert 1.2 * one < two < 1.8 * one
+
+
+def dense(card_of: Card, kind: str) -> ModelCard:
+    """A model of the same shape in any type: as many bytes, so that only what is done with them differs."""
+    tensors = [Tensor("token_embd.weight", (1024, 1000), "q8_0", 1_088_000)]
+    tensors += [Tensor(f"blk.{layer}.ffn_up.weight", (4096, 4096), kind, 16_777_216) for layer in range(LAYERS)]
+    return card_of(tensors=tuple(tensors), layers=LAYERS)
+
+
+def graphics(name: str) -> Machine:
+    machine = server()
+    return replace(machine, devices=(machine.cpu, replace(machine.devices[1], name=name)))
+
+
+ON_GPU = everything_on("cuda0", LAYERS)
+
+
+def prefill(card: ModelCard, machine: Machine, **changes: object) -> float:
+    return told(speed(card, machine, ON_GPU, depth=0, **changes).prefill).mid
+
+
+def test_a_quantized_matrix_is_read_and_then_multiplied_one_in_half_precision_meanwhile(card_of: Card) -> None:
+    few, many = (
+        prefill(dense(card_of, "q4_0"), graphics("Some GPU"), micro_batch=size)
+        / prefill(dense(card_of, "f16"), graphics("Some GPU"), micro_batch=size)
+        for size in (64, 4096)
+    )
+    assert few < many < 1  # what reading adds is shared by many tokens
+
+
+def test_a_large_cache_multiplies_quantized_matrices_quicker_but_experts_alike(card_of: Card) -> None:
+    small, large = graphics("NVIDIA GeForce RTX 3090"), graphics("NVIDIA GeForce RTX 4090")
+    assert prefill(dense(card_of, "q4_0"), large) > 1.2 * prefill(dense(card_of, "q4_0"), small)
+    assert prefill(dense(card_of, "f16"), large) == prefill(dense(card_of, "f16"), small)
+    share = [roofline.gpu_share(machine.devices[1].name, "experts", weights="q4_0") for machine in (small, large)]
+    assert share[0] == share[1]
+
+
+def test_only_blackwell_multiplies_four_bits_as_they_are(card_of: Card) -> None:
+    rates = [
+        prefill(dense(card_of, kind), graphics(name))
+        for name in ("RTX PRO 6000 Blackwell Max-Q", "RTX 6000 Ada")
+        for kind in ("q4_0", "mxfp4")
+    ]
+    assert rates[1] > rates[0] == rates[2] == rates[3]
+
+
+def test_builds_that_unpacked_whole_matrices_did_not_gain_from_a_large_cache(card_of: Card) -> None:
+    card, machine = dense(card_of, "q4_0"), graphics("NVIDIA GeForce RTX 4090")
+    assert prefill(card, machine, engine="llama.cpp b3000") < prefill(card, machine)
+
+
+def hosted(processor: str, kind: str, component: str = "dense", **changes: object) -> float:
+    settings: dict[str, object] = {"prefill": True, "rows": 512.0, "instructions": ("avx2", "avx512f", "avx512_vnni")}
+    found = roofline.host_rate(kind, component, processor=processor, **settings | changes)  # type: ignore[arg-type]
+    return found.mid
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("q4_k", 0.6), ("q8_0", 1.0)])
+def test_on_a_host_experts_of_repacked_types_lose_most(kind: str, kept: float) -> None:
+    assert hosted("Xeon", kind, "experts", rows=32.0) == pytest.approx(kept * hosted("Xeon", kind), rel=0.08)
+
+
+def test_a_desktop_gains_more_with_kernels_of_256_bits() -> None:
+    narrow, wide = (hosted("Ryzen 9 7950X", kind) / hosted("Xeon", kind) for kind in ("q8_0", "q4_k"))
+    assert narrow > wide > 1
+
+
+def test_unpacking_costs_ik_llama_most_where_an_expert_has_few_rows() -> None:
+    few, many = (hosted("Xeon", "q4_k", engine="ik_llama.cpp", rows=rows) for rows in (32.0, 512.0))
+    assert few == pytest.approx(many * 0.53, rel=0.05)
+    assert hosted("EPYC 9355", "q4_k", engine="ik_llama.cpp") > hosted("EPYC 9554", "q4_k", engine="ik_llama.cpp")
+
+
+def test_a_ryzen_reads_less_of_what_its_memory_states(card_of: Card) -> None:
+    on_host = everything_on("cpu", LAYERS)
+    machine = server(host=80e9)
+    ryzen = replace(machine, host=replace(machine.host, cpu="AMD Ryzen 9 7950X"))
+    workstation = replace(machine, host=replace(machine.host, cpu="AMD Ryzen Threadripper PRO 7985WX"))
+    slow, fast, same = (
+        told(speed(dense(card_of, "q8_0"), found, on_host).decode).mid for found in (ryzen, workstation, machine)
+    )
+    assert slow < fast == same

@@ -136,9 +136,10 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Model:
-    """The tensor table, summed by layer and part."""
+    """The tensor table, summed by layer and part: the layers that differ, and which of these each layer is like."""
 
-    layers: tuple[_Layer, ...]
+    kinds: tuple[_Layer, ...]
+    layers: tuple[int, ...]
     output: Weights
     embedding: str  # its type
     embedding_row: int  # bytes
@@ -176,8 +177,11 @@ def _model(table: _SameTable) -> _Model:
             _add(output, tensor)
     if embedding is not None and card.tied_output:
         _add(output, embedding)
+    layers = [_Layer(*pair) for pair in zip(dense, experts, strict=True)]
+    kinds = [layer for number, layer in enumerate(layers) if layer not in layers[:number]]
     return _Model(
-        tuple(_Layer(*pair) for pair in zip(dense, experts, strict=True)),
+        tuple(kinds),
+        tuple(kinds.index(layer) for layer in layers),
         output,
         "f16" if embedding is None else embedding.type,
         0 if embedding is None else embedding.bytes // max(1, embedding.shape[-1]),
@@ -196,14 +200,20 @@ def _counted(
     touched = distinct_experts(card.experts, used, tokens) / card.experts if card.experts else 0.0
     visits = used / card.experts if card.experts else 0.0
     tally = _Tally(placement, tokens, uploads=uploads)
-    for number, layer in enumerate(model.layers):
+    alike: dict[tuple[object, ...], list[int]] = {}
+    for number, kind in enumerate(model.layers):
+        homes = placement.dense[number], placement.experts[number], placement.kv[number]
+        alike.setdefault((*homes, kind, card.layer_kinds[number], card.kv_heads[number]), []).append(number)
+    for number, *others in alike.values():
+        layer, count = model.kinds[model.layers[number]], 1 + len(others)
         dense, experts = placement.dense[number], placement.experts[number]
-        tally.layer(dense, experts, recurrent=card.layer_kinds[number] is LayerKind.LINEAR)
-        tally.weights("dense", dense, layer.dense, read=1.0, visited=1.0)
+        tally.layers(count, dense, experts, recurrent=card.layer_kinds[number] is LayerKind.LINEAR)
+        tally.weights("dense", dense, layer.dense, read=1.0, visited=1.0, count=count)
         if experts:
-            tally.weights("experts", experts, layer.experts, touched, visits, beside=dense)
+            tally.weights("experts", experts, layer.experts, touched, visits, beside=dense, count=count)
         for read, products in _attention(card, number, kv, depth, tokens):
-            tally.add(placement.kv[number], Part("kv", kv.name, read, products, head=card.key_length))
+            part = Part("kv", kv.name, read * count, products * count, head=card.key_length)
+            tally.add(placement.kv[number], part)
     if tokens == 1:
         tally.weights("output", placement.output, model.output, read=1.0, visited=1.0)
     tally.add(placement.embedding, Part("embedding", model.embedding, model.embedding_row * tokens, 0.0))
@@ -267,13 +277,13 @@ class _Tally:
         self._handovers: Counter[str] = Counter()
         self._uploaded: dict[str, float] = {}
 
-    def layer(self, dense: str, experts: str, *, recurrent: bool) -> None:
-        self._layers[dense] += 1
-        self._recurrent[dense] += recurrent
+    def layers(self, count: int, dense: str, experts: str, *, recurrent: bool) -> None:
+        self._layers[dense] += count
+        self._recurrent[dense] += count * recurrent
         if experts:
-            self._mixtures[self._computed(experts, dense)] += 1
+            self._mixtures[self._computed(experts, dense)] += count
         if experts and experts != dense and not self._uploads:
-            self._handovers[experts] += 1
+            self._handovers[experts] += count
 
     def _computed(self, key: str, beside: str | None) -> str:
         """Return where weights on ``key`` are multiplied: uploaded ones beside their layer's dense part on a GPU."""
@@ -282,16 +292,27 @@ class _Tally:
         return self._first if beside is None or beside in (HOST, DISK, "metal") else beside
 
     def weights(
-        self, component: Component, key: str, weights: Weights, read: float, visited: float, beside: str | None = None
+        self,
+        component: Component,
+        key: str,
+        weights: Weights,
+        read: float,
+        visited: float,
+        beside: str | None = None,
+        count: int = 1,
     ) -> None:
-        """Count weights of which ``read`` are read and ``visited`` are multiplied with each token, as shares."""
+        """Count weights of which ``read`` are read and ``visited`` are multiplied with each token, as shares.
+
+        ``count`` layers have them.
+        """
         computed = self._computed(key, beside)
         rows = self._tokens * visited / read if read else 0.0
         for kind, (size, elements) in weights.items():
+            read_bytes = size * read * count
             if computed != key:
-                self._uploaded[computed] = self._uploaded.get(computed, 0.0) + size * read
-                self.add(key, Part(component, kind, size * read if key == DISK else 0.0, 0.0))
-            self.add(computed, Part(component, kind, size * read, elements * visited * self._tokens, rows))
+                self._uploaded[computed] = self._uploaded.get(computed, 0.0) + read_bytes
+                self.add(key, Part(component, kind, read_bytes if key == DISK else 0.0, 0.0))
+            self.add(computed, Part(component, kind, read_bytes, elements * visited * self._tokens * count, rows))
 
     def add(self, key: str, part: Part) -> None:
         counts = self._counts.setdefault(key, {}).setdefault((part.component, part.type), _Counts())
