@@ -149,7 +149,7 @@ def read_cells(source: BinaryIO, start: int, plane: Plane, first: int, last: int
     return content
 
 
-def put_cells(target: memoryview, plane: Plane, first: int, content: bytes) -> None:
+def put_cells(target: memoryview, plane: Plane, first: int, content: memoryview | bytes) -> None:
     """Write the bytes of whole cells to a plane in ``target`` from cell ``first`` on: what :func:`read_cells` gave."""
     start = plane.offset + first * plane.row_bytes
     if plane.transposed:

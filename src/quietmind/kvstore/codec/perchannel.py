@@ -292,7 +292,7 @@ def _apart(numbers: NDArray[np.uint16]) -> bytes:
     return numbers.astype("<u2").reshape(-1, 1).view(np.uint8).T.tobytes()
 
 
-def _joined(content: bytes) -> NDArray[np.uint16]:
+def _joined(content: memoryview) -> NDArray[np.uint16]:
     """Return the numbers that were taken ``_apart``."""
     pairs = np.ascontiguousarray(np.frombuffer(content, np.uint8).reshape(2, -1).T)
     return pairs.view("<u2")[:, 0].astype(np.uint16)
@@ -307,7 +307,7 @@ def _content(source: BinaryIO, start: int, piece: _Piece) -> bytes:
     return b"".join(read_cells(source, start, plane, *end) for end in ends)
 
 
-def _put_edges(target: memoryview, piece: _Piece, content: bytes) -> None:
+def _put_edges(target: memoryview, piece: _Piece, content: memoryview) -> None:
     newest = piece.first * piece.plane.row_bytes
     put_cells(target, piece.plane, 0, content[:newest])
     put_cells(target, piece.plane, piece.last, content[newest:])
@@ -319,7 +319,7 @@ def _coding_of(block: bytes, size: int) -> _Coding:
     if content_bytes > _LARGEST_HEAD or header_bytes > size:
         raise ValueError("a head of a size that makes no sense")
     content, headers = unframed(block[_HEAD.size :], (content_bytes, header_bytes))
-    given = json.loads(content)
+    given = json.loads(bytes(content))
     if not isinstance(given, dict) or set(given) != {"rotation", "level"}:
         raise ValueError("a head that says other things")
     rotation = None if given["rotation"] is None else Rotation.from_json(given["rotation"])
@@ -327,7 +327,7 @@ def _coding_of(block: bytes, size: int) -> _Coding:
         level = Level(**given["level"])
     except TypeError as error:
         raise ValueError(f"a level that is none ({error})") from error
-    return _Coding(layout_of_headers(headers, size), rotation, level)
+    return _Coding(layout_of_headers(bytes(headers), size), rotation, level)
 
 
 def _matched(pieces: Iterable[_Piece], blocks: Iterator[bytes]) -> Iterator[tuple[_Piece, bytes]]:

@@ -9,10 +9,9 @@ takes more bits than codes do: 3.11 where the frequencies ask for 2.66 (numbers 
 
 from __future__ import annotations
 
-import struct
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -39,8 +38,6 @@ _PACKING: Mapping[int, int] = {
     zstd.CompressionParameter.compression_level: 1,
     zstd.CompressionParameter.min_match: _SHORTEST_REPEAT,
 }
-_ALL_THE_SAME = 1  # the length of a part that is one byte again and again; no frame of Zstandard is so short
-_LENGTH = struct.Struct("<I")
 
 
 def packed(symbols: Numbers) -> list[NDArray[Any]]:
@@ -57,7 +54,7 @@ def packed(symbols: Numbers) -> list[NDArray[Any]]:
 class Symbols:
     """Numbers [groups, n, channels] that were ``packed``; a few groups at a time are made whole again."""
 
-    def __init__(self, parts: Sequence[bytes], groups: int, n: int, channels: int) -> None:
+    def __init__(self, parts: Sequence[bytes | memoryview], groups: int, n: int, channels: int) -> None:
         """Take the parts, whose :meth:`sizes` were checked. Raises ValueError where they do not make sense."""
         order = np.frombuffer(parts[0], "<u2")
         self._places = np.argsort(order)
@@ -92,43 +89,27 @@ class Symbols:
 
 
 def framed(parts: Sequence[bytes | NDArray[Any]]) -> bytes:
-    """Return the parts, each packed and after its length."""
-    framed: list[bytes] = []
-    for part in parts:
-        whole = part if isinstance(part, bytes) else part.tobytes()
-        if whole and whole.count(whole[:1]) == len(whole):
-            content = whole[:_ALL_THE_SAME]
-        else:
-            content = zstd.compress(whole, options=_PACKING)
-        framed += [_LENGTH.pack(len(content)), content]
-    return b"".join(framed)
+    """Return the parts packed in one frame of Zstandard, each in blocks of its own, and so with codes of its own."""
+    packer = zstd.ZstdCompressor(options=_PACKING)
+    framed = [
+        packer.compress(part if isinstance(part, bytes) else part.tobytes(), zstd.ZstdCompressor.FLUSH_BLOCK)
+        for part in parts
+    ]
+    return b"".join((*framed, packer.flush()))
 
 
-def unframed(block: memoryview | bytes, sizes: Sequence[int]) -> list[bytes]:
+def unframed(block: memoryview | bytes, sizes: Sequence[int]) -> list[memoryview]:
     """Return the parts of a block that was ``framed``, which have these ``sizes`` in bytes.
 
     Raises UNPACKING for anything else, before more memory is taken than the sizes say.
     """
-    parts, at = [], 0
-    for size in sizes:
-        if at + _LENGTH.size > len(block):
-            raise ValueError("it ends too early")
-        (length,) = _LENGTH.unpack_from(block, at)
-        at += _LENGTH.size
-        packed = bytes(block[at : at + length])
-        parts.append(packed * size if length == _ALL_THE_SAME else _unpacked(packed, size))
-        at += length
-    if at != len(block):
-        raise ValueError(f"{len(block) - at:,} bytes too many")
-    return parts
-
-
-def _unpacked(packed: bytes, size: int) -> bytes:
     unpacker = zstd.ZstdDecompressor()
-    content = unpacker.decompress(packed, max_length=size + 1)
-    if len(content) != size or not unpacker.eof or unpacker.unused_data:
-        raise ValueError(f"{len(content):,} bytes in the place of {size:,}")
-    return content
+    total = sum(sizes)
+    content = memoryview(unpacker.decompress(block, max_length=total + 1))
+    if len(content) != total or not unpacker.eof or unpacker.unused_data:
+        raise ValueError(f"{len(content):,} bytes in the place of {total:,}")
+    ends = [0, *accumulate(sizes)]
+    return [content[first:last] for first, last in pairwise(ends)]
 
 
 def _paired(halves: Numbers) -> Numbers:
