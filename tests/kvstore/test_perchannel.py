@@ -235,8 +235,9 @@ def test_symbols_come_back(data: st.DataObject) -> None:
     symbols = (
         np.random.default_rng(1).integers(0, data.draw(st.integers(1, 256)), (groups, n, channels)).astype(np.uint8)
     )
+    spread = np.random.default_rng(2).normal(size=channels).astype(np.float32)
     sizes = Symbols.sizes(groups, n, channels)
-    again = Symbols(unframed(framed(packed_symbols(symbols)), sizes), groups, n, channels)
+    again = Symbols(unframed(framed(packed_symbols(symbols, spread)), sizes), groups, n, channels)
     first = data.draw(st.integers(0, groups - 1))
     out = np.empty((groups - first, n, channels), np.uint8)
     again.take(first, out)
@@ -246,6 +247,9 @@ def test_symbols_come_back(data: st.DataObject) -> None:
 @pytest.mark.parametrize("order", [[0, 1, 1], [0, 1, 3], [0, 2, 65535]])
 def test_an_order_of_channels_that_is_none_is_refused(order: list[int]) -> None:
     symbols = np.zeros((1, 2, 3), np.uint8)
-    parts = [np.array(order, "<u2").tobytes(), *(part.tobytes() for part in packed_symbols(symbols)[1:])]
+    parts = [
+        np.array(order, "<u2").tobytes(),
+        *(part.tobytes() for part in packed_symbols(symbols, np.zeros(3, np.float32))[1:]),
+    ]
     with pytest.raises(ValueError, match="order"):
         Symbols(parts, 1, 2, 3)

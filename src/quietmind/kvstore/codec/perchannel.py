@@ -249,11 +249,12 @@ def _packed(numbers: Floats, fineness: float) -> bytes:
     """Return the block of numbers [cells, width], whole groups of cells: the step, the offsets and the symbols."""
     groups = numbers.reshape(-1, GROUP, numbers.shape[1])
     averages = groups.mean(axis=1, keepdims=True)
-    deviations = np.sqrt(groups.var(axis=1).mean(axis=0))
+    centred = groups - averages
+    deviations = np.sqrt(np.einsum("gtc,gtc->c", centred, centred) / np.float32(len(numbers)))
     step = np.float32(
         max(
             fineness * float(np.median(deviations)),
-            float(np.abs(groups - averages).max()) / _REACH,
+            float(max(centred.max(), -centred.min())) / _REACH,
             float(np.abs(averages).max()) / _LARGEST_OFFSET,
             _SMALLEST_STEP,
         )
@@ -262,12 +263,12 @@ def _packed(numbers: Floats, fineness: float) -> bytes:
     offsets -= _AVERAGE
     if not _is_small(offsets, step):
         raise SnapshotNotUnderstood(f"the saved cache holds numbers near {_LARGEST:,.0f}; it is kept losslessly")
-    symbols = np.rint(groups / step)
-    symbols -= offsets
-    np.clip(symbols, 0, 255, out=symbols)
+    centred /= step
+    centred += averages / step - offsets
+    symbols = np.clip(np.rint(centred, out=centred), 0, 255, out=centred).astype(np.uint8)
     # Of the groups after the first, how far the offsets have moved: less, and so packed better.
     moves = np.diff(offsets.astype(np.int16).view(np.uint16), axis=0, prepend=np.uint16(0))
-    return _STEP.pack(step) + framed([_apart(moves), *packed(symbols.astype(np.uint8))])
+    return _STEP.pack(step) + framed([_apart(moves), *packed(symbols, deviations)])
 
 
 def _opened(block: bytes, groups: int, width: int) -> tuple[np.float32, Floats, Symbols]:

@@ -40,11 +40,13 @@ _PACKING: Mapping[int, int] = {
 }
 
 
-def packed(symbols: Numbers) -> list[NDArray[Any]]:
-    """Return the parts of numbers [groups, n, channels], ``n`` even, to be ``framed``."""
+def packed(symbols: Numbers, spread: NDArray[np.float32]) -> list[NDArray[Any]]:
+    """Return the parts of numbers [groups, n, channels], ``n`` even, to be ``framed``.
+
+    ``spread`` says of each channel how far its numbers lie apart, in any unit: the order in which they pack best.
+    """
     together = _together(symbols.shape[2])
-    spread = symbols.var(axis=(0, 1), dtype=np.float32).reshape(-1, together).mean(axis=1)
-    order = np.argsort(spread, kind="stable")
+    order = np.argsort(spread.reshape(-1, together).mean(axis=1), kind="stable")
     channels = (order[:, None] * together + np.arange(together)).reshape(-1)
     halves = (_paired(symbols & np.uint8(15))[..., channels], _paired(symbols >> np.uint8(4))[..., channels])
     cuts = _cuts(len(channels))
