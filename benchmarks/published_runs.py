@@ -129,9 +129,9 @@ def _case(row: Mapping[str, str]) -> Case:
 
 def _engine(name: str, note: str) -> Engine:
     """Return the family of kernels that a build of a month had: the month when llama.cpp's changed had the new ones."""
-    if name.lower().startswith("ik"):
-        return "ik_llama.cpp"
     built = re.search(r"build of (\d{4}-\d{2})", note)
+    if name.lower().startswith("ik"):
+        return "ik_llama.cpp 2025-05" if built and built[1] < "2025-06" else "ik_llama.cpp"
     return "llama.cpp b3000" if built and built[1] < "2024-06" else "llama.cpp"
 
 

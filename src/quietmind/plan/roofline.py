@@ -1,8 +1,9 @@
 """The constants of the speed model, each with where it comes from. All are shares or rates as (low, mid, high).
 
 Fitted on measurements on a 2-core Xeon with AVX-512 (benchmarks/speed_here.py) and on those published runs that
-benchmarks/published_speeds.csv marks as fitted; its other rows were kept to judge by. A constant is the same for every
-row of a kind of hardware: what differs between machines is their bandwidth, cores, instructions and flops.
+benchmarks/published_speeds.csv marks as fitted; its other rows were kept to judge by, though residuals of many were in
+view when a form was chosen. A constant is the same for every row of a kind of hardware: what differs between machines
+is their bandwidth, cores, instructions and flops, and between types of weights the kernels that an engine has for them.
 """
 
 from __future__ import annotations
@@ -225,13 +226,17 @@ UNKNOWN_INSTRUCTIONS = Interval(0.5, 0.85, 1.0)
 # How an engine prefills with weights that the host holds: llama.cpp brings them to a GPU, ik_llama.cpp with weights
 # repacked for the processor multiplies them where they are, by tiles of its own (iqk_mul_mat). llama.cpp up to b3000
 # (June 2024) unpacked whole quantized matrices for cuBLAS.
-Engine = Literal["llama.cpp", "llama.cpp b3000", "ik_llama.cpp"]
+Engine = Literal["llama.cpp", "llama.cpp b3000", "ik_llama.cpp", "ik_llama.cpp 2025-05"]
+IK = ("ik_llama.cpp", "ik_llama.cpp 2025-05")
 # 1e9 products a second and core, whatever the type: a matrix is unpacked to eight bits first, which costs as much as so
 # many rows of products, and an expert has few. From an 8B and from mixtures on a Ryzen 7950X, an EPYC 9355, a
 # Threadripper 3995WX and a Xeon 6980P. Zen 5 multiplies 512 bits a cycle, those before it half.
 IK_TILES = 280.0
 IK_UNPACKED_ROWS = 32.0
 IK_HALF_WIDTH = 0.635  # of those that are known and older
+IK_BEFORE_UNPACKING = (
+    0.74  # builds until May 2025 multiplied packed matrices, however repacked (pull requests 182, 533)
+)
 _ZEN_5 = re.compile(r"epyc\W*9\d\d5|ryzen\W*(?:\d\W*9\d{3}|ai\b)|threadripper.*\b99[0-9]{2}wx", re.IGNORECASE)
 IK_SPREAD = Interval(0.25, 1.0, 1.6)
 IK_ATTENTION = (24.0, 85.0)  # a cache of any type (ik_llama.cpp, discussion 357: a Ryzen 7950X at 8 and 16 thousand)
@@ -313,21 +318,22 @@ def host_rate(
 ) -> Interval:
     """Return multiplications with addition a second that one core does on weights (or a cache) of type ``kind``."""
     column, spread = (1 if prefill else 0), HOST_SPREAD
-    if engine == "ik_llama.cpp" and component == "kv":
+    if engine in IK and component == "kv":
         rate = IK_ATTENTION[column]
     elif component == "kv":
         rate = HOST_ATTENTION[column] * (1.0 if kind in ("f16", "f32", "bf16") else QUANTIZED_CACHE)
-    elif prefill and engine == "ik_llama.cpp":
+    elif prefill and engine in IK:
         rate, spread = IK_TILES, IK_SPREAD
     else:
         rate = HOST_PRODUCTS.get(kind, OTHER_PRODUCTS)[column]
-    if prefill and engine == "ik_llama.cpp" and component != "kv":
+    if prefill and engine in IK and component != "kv":
         rate *= rows / (rows + IK_UNPACKED_ROWS)
         rate *= IK_HALF_WIDTH if instructions and not _ZEN_5.search(processor) else 1.0
+        rate *= IK_BEFORE_UNPACKING if engine == "ik_llama.cpp 2025-05" else 1.0
     elif prefill and component == "experts":
         share, tile = HOST_EXPERTS_REPACKED if kind in REPACKED_TYPES else HOST_EXPERTS
         rate *= share * rows / (rows + tile)
-    if prefill and engine != "ik_llama.cpp" and _DESKTOP.search(processor):
+    if prefill and engine not in IK and _DESKTOP.search(processor):
         rate *= DESKTOP_NARROW if kind in NARROW_TYPES else DESKTOP
     known = next((share for name, share in INSTRUCTIONS if name in instructions), None)
     by_instructions = UNKNOWN_INSTRUCTIONS if known is None else Interval(known, known, known)

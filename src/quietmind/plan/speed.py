@@ -82,7 +82,7 @@ def predict(  # noqa: PLR0913 - the settings of a run, each given by its name
             depth=at,
             micro_batch=micro_batch,
             experts_used=experts_used,
-            uploads=engine != "ik_llama.cpp",
+            uploads=engine not in roofline.IK,
         )
         return roof.prefill(work, micro_batch)
 
