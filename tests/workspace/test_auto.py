@@ -66,6 +66,12 @@ def test_a_passage_larger_than_a_notebook_is_named() -> None:
     assert division.too_large == (Path("/n/line.md"),)
 
 
+def test_a_note_of_which_nothing_fits_is_in_no_notebook() -> None:
+    division = divided([outline("line.md", size=9000), outline("short.md")], ONE_EACH, 4096)
+    assert [member.path.name for part in division.parts for member in part.members] == ["short.md"]
+    assert division.split == ()
+
+
 def test_a_context_smaller_than_one_note_is_one_line_with_numbers() -> None:
     with pytest.raises(ContextOverflow, match=r"a context of 512 leaves 10 tokens.*takes about 100"):
         divided([outline("a.md")], ONE_EACH, 512)

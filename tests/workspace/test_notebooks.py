@@ -64,8 +64,22 @@ def test_a_folder_whose_name_only_begins_alike_is_not_below(workspace: Workspace
 def test_a_tag_makes_a_notebook_of_the_notes_that_bear_it(workspace: Workspace, tag: str, found: list[str]) -> None:
     workspace.notebooks.make("tagged", Source("tag", tag))
     assert names(workspace, "tagged") == found
-    with pytest.raises(UsageError, match="holds no indexed notes"):
+    with pytest.raises(UsageError, match=f"no indexed note bears the tag #{tag[:-1]};"):
         workspace.notebooks.make("none", Source("tag", tag[:-1]))
+
+
+def test_of_many_notebooks_an_error_names_some(workspace: Workspace, notes: Path) -> None:
+    for number in range(23):
+        workspace.notebooks.make(f"book {number:02}", Source("path", str(notes.resolve())))
+    with pytest.raises(UsageError, match=r"there are: book 00, .*, book 19 and 3 more$"):
+        workspace.notebooks.named("none")
+
+
+def test_what_is_in_step_is_not_written_again(workspace: Workspace, notes: Path) -> None:
+    made = workspace.notebooks.make("all", Source("path", str(notes.resolve())))
+    before = workspace.notebooks._connection.total_changes
+    assert workspace.notebooks.refresh("all") == made
+    assert workspace.notebooks._connection.total_changes == before
 
 
 def test_a_query_makes_a_notebook_of_the_passages_that_it_finds(workspace: Workspace) -> None:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 _LISTED = 20  # notes of a notebook that are printed
 
+_LIKE_A_PATH = ("/", "./", "../", "~")
+
+_model_option = click.option("--model", help="Say whether what this model has read still serves (default: settings).")
+
 
 @click.group()
 def notebook() -> None:
@@ -74,6 +78,8 @@ def _source(value: str | None, tag: str | None, query: str | None) -> Source:
         return Source("tag", given[0].removeprefix("#"))
     if _there(given[0]):
         return Source("path", os.path.realpath(given[0]))
+    if given[0].startswith(_LIKE_A_PATH):
+        raise UsageError(f"there is no {given[0]}; give a folder that is there, or say --query if it is a query")
     return Source("query", given[0])
 
 
@@ -85,7 +91,7 @@ def _there(value: str) -> bool:
 
 
 @notebook.command("list")
-@click.option("--model", help="Say of what this model has read whether it still serves (default: settings).")
+@_model_option
 @json_option
 @workspace_option
 @debug_option
@@ -143,11 +149,12 @@ def _print_list(standings: list[Standing]) -> None:
 
 @notebook.command()
 @click.argument("name")
+@_model_option
 @json_option
 @workspace_option
 @debug_option
 @pass_state
-def show(state: State, name: str, as_json: bool, workspace: Path) -> None:
+def show(state: State, name: str, model: str | None, as_json: bool, workspace: Path) -> None:
     """Show what the notebook NAME holds, in the order in which it is read, and what is stored of it."""
     from quietmind.workspace.laid import left_out
     from quietmind.workspace.store import open_store
@@ -156,7 +163,8 @@ def show(state: State, name: str, as_json: bool, workspace: Path) -> None:
     with Workspace(workspace) as archive:
         found = archive.notebooks.named(name)
         store = open_store(archive.folder)
-        standing = _standing(archive, found, store.snapshots(), _expected(state.settings.model, named=False))
+        expected = _expected(model or state.settings.model, named=model is not None)
+        standing = _standing(archive, found, store.snapshots(), expected)
         without = left_out(archive.notebooks, name, archive.notebooks.passages(found)) or []
     if as_json:
         print_json(

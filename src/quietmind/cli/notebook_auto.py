@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _QUICKLY_LOADED = 4 * GIB
 _CALIBRATING_CONTEXT = 512
 _LISTED = 5
+_ROWS = 40  # notebooks that are printed
 
 
 @click.command()
@@ -56,6 +57,7 @@ def auto(
     from quietmind.plan.plan import Ask
     from quietmind.workspace.auto import divided
     from quietmind.workspace.cost import cost_of
+    from quietmind.workspace.identity import can_go_on
     from quietmind.workspace.launch import prepare
     from quietmind.workspace.store import budget_of, free_bytes
     from quietmind.workspace.workspace import Workspace
@@ -81,6 +83,10 @@ def auto(
         print_json(_as_json(division, rates, cost, start.plan.context, budget, free))
     else:
         _print(division, rates, cost, budget, free)
+    if not can_go_on(start.card):
+        _warn(
+            f"{start.card.name} has layers with a sliding window, so that `quietmind read` does not read ahead with it"
+        )
 
 
 def _warn(warning: str) -> None:
@@ -120,15 +126,17 @@ def _print(division: Division, rates: Rates, cost: Cost, budget: int, free: int)
     from quietmind.plan.table import align
 
     rows = [("notebook", "notes", "tokens")]
-    rows += [(part.name, f"{part.notes:,}", f"{part.tokens:,}") for part in division.parts]
+    rows += [(part.name, f"{part.notes:,}", f"{part.tokens:,}") for part in division.parts[:_ROWS]]
     click.echo("\n".join(visible(line) for line in align(rows, {0})))
+    if len(division.parts) > _ROWS:
+        click.echo(f"and {len(division.parts) - _ROWS:,} more (--json lists all)")
     for path, stretches in division.split[:_LISTED]:
         click.echo(f"{shown_path(path)}: larger than a notebook, split into {stretches:,} stretches")
     for path in division.too_large[:_LISTED]:
         click.echo(f"{shown_path(path)}: holds a passage that alone is larger than a notebook, and is left out")
     click.echo(f"tokens are estimated, {rates.basis}; a notebook holds up to {division.budget:,}")
     time = (
-        "a time that is not known"
+        "a time that is not known (`quietmind machine --measure` finds out)"
         if cost.seconds is None
         else (f"{shown_time(cost.seconds.mid)} ({shown_time(cost.seconds.low)} to {shown_time(cost.seconds.high)})")
     )

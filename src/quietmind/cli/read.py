@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from quietmind.workspace.workspace import Workspace
 
 _LISTED = 3  # passages that found no room that are printed
+_NAMED = 20  # notebooks that are left whose names are printed
 _SAMPLED = 50  # passages that the tokenizer is asked of before a reading
 
 
@@ -145,7 +146,7 @@ def _forecast(start: Start, reader: Reader, archive: Workspace, due: Sequence[St
     room = start.plan.context
     cost = cost_of(start, [min(room, rates.tokens([size_of(each) for each in own])) for own in passages])
     if cost.seconds is None:
-        taking = "how long it takes is not known before the first"
+        taking = "how long it takes is not known before the first (`quietmind machine --measure` finds out)"
     else:
         low, mid, high = map(shown_time, (cost.seconds.low, cost.seconds.mid, cost.seconds.high))
         taking = f"at most {mid} ({low} to {high})"
@@ -169,7 +170,8 @@ def _print(done: Sequence[Done], left: Sequence[str], seconds: float) -> None:
     for remark in remarks:
         click.echo(visible(remark))
     if left:
-        click.echo(f"not read, still due: {', '.join(left)}")
+        more = f" and {len(left) - _NAMED:,} more" if len(left) > _NAMED else ""
+        click.echo(f"not read, still due: {', '.join(left[:_NAMED])}{more}")
     prefilled = sum(each.report.prefilled for each in done if each.report)
     click.echo(f"{counted(prefilled, 'token')} read in {shown_time(seconds)}")
 

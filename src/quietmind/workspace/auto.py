@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -66,7 +66,8 @@ class Part:
 class Division:
     """An archive divided. ``split`` are the notes that no notebook holds whole, each with its number of stretches.
 
-    ``too_large`` are the notes with a passage that alone takes more than a notebook may: it will be left out.
+    ``too_large`` are the notes with a passage that alone takes more than a notebook may: it is left out, and the whole
+    note where it has no other.
     """
 
     parts: tuple[Part, ...]
@@ -130,7 +131,10 @@ def divided(
     pieces: dict[Path, tuple[Member, int]] = {}
     units: list[Note] = []
     for outline in notes:
-        for key, member, tokens in _pieces(outline, rates, int(FILLED * budget), budget):
+        fitting = replace(outline, sizes=tuple(size for size in outline.sizes if rates.tokens([size]) <= budget))
+        if not fitting.sizes:  # a notebook of it could never be read
+            continue
+        for key, member, tokens in _pieces(fitting, rates, int(FILLED * budget), budget):
             pieces[key] = member, tokens
             units.append(Note(key, tokens, outline.links, outline.words))
     before = {name: [_key(member) for member in members] for name, members in (existing or {}).items()}

@@ -72,7 +72,7 @@ class Notebooks:
         with translated(self._path), transaction(self._connection):
             now = self._current(source, members)
             if not now:
-                raise UsageError(f"{_described(source)} holds no indexed notes; run `quietmind index` on them first")
+                raise UsageError(_nothing_in(source))
             if self._connection.execute("SELECT 1 FROM notebooks WHERE name = ?", (name,)).fetchone():
                 raise UsageError(f"there is a notebook {name!r} already; drop it first, or choose another name")
             self._write_members(self._insert(name, source), arranged((), now), now)
@@ -274,10 +274,11 @@ def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _described(source: Source) -> str:
+def _nothing_in(source: Source) -> str:
+    """Say that a source holds nothing, and what to do."""
     return {
-        "path": f"the path {source.value}",
-        "query": f"the query {source.value!r}",
-        "tag": f"the tag {source.value!r}",
-        "auto": "the division",
+        "path": f"the path {source.value} holds no indexed notes; run `quietmind index` on them first",
+        "query": f"the query {source.value!r} finds nothing in the indexed notes; try other words",
+        "tag": f"no indexed note bears the tag #{source.value}; see how the notes write it",
+        "auto": "the division holds no indexed notes; run `quietmind notebook auto` again",
     }[source.kind]
