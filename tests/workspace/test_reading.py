@@ -119,14 +119,15 @@ def test_a_reading_that_was_broken_off_goes_on_where_it_was(store: Store) -> Non
     assert report.finished
 
 
-def test_a_reading_in_stretches_computes_the_batches_of_a_reading_in_one(store: Store) -> None:
+@pytest.mark.parametrize("batch", [BATCH, 3 * BATCH])
+def test_a_reading_in_stretches_computes_the_batches_of_a_reading_in_one(store: Store, batch: int) -> None:
     engine = an_engine()
-    passages = notes(40)
-    tokens = laid(engine, passages).prefix_tokens()
-    reading(engine, store, passages)
+    layout = laid(engine, notes(40))
+    tokens = layout.prefix_tokens()
+    read(engine, store, OURS, layout, label="book", cut=True, batch=batch)
     lengths = [len(engine.tokenize(request.prompt)) for request in engine.requests]
     assert len(lengths) > 1
-    assert all(length % BATCH == 0 for length in lengths[:-1])
+    assert all(length % batch == 0 for length in lengths[:-1])
     assert lengths[-1] == len(tokens)
     assert engine.tokenize(engine.requests[0].prompt) == tokens[: lengths[0]]
 

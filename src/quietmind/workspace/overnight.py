@@ -27,7 +27,7 @@ from quietmind.workspace.laid import laid_out
 from quietmind.workspace.launch import Start
 from quietmind.workspace.notebook import Notebook, Reading
 from quietmind.workspace.notebooks import Notebooks
-from quietmind.workspace.reading import ReadReport, read
+from quietmind.workspace.reading import BATCH, ReadReport, read
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Reader:
     """What reads: an engine with the fingerprint of its run, and the store that keeps what it has read.
 
     ``cut`` says whether the engine can go back to a shorter prefix of what it holds. ``room`` None: no limit is known.
+    The engine computes ``batch`` tokens at once.
     """
 
     engine: Engine
@@ -64,6 +65,7 @@ class Reader:
     cut: bool
     store: Store
     room: Room | None = None
+    batch: int = BATCH
 
     @classmethod
     def of(cls, start: Start, engine: Engine, store: Store, budget: int) -> Self:
@@ -78,6 +80,7 @@ class Reader:
             can_go_back(start.card),
             store,
             Room(budget, stored_per_token(start)),
+            max(BATCH, start.plan.micro_batch) if start.measurable else BATCH,
         )
 
     def due(self, notebooks: Notebooks, names: Sequence[str] = ()) -> list[Standing]:
@@ -114,6 +117,7 @@ class Reader:
             cut=self.cut,
             progress=progress,
             until=until,
+            batch=self.batch,
         )
         if report.finished:
             cut_at = self.engine.context if layout.left_out else None

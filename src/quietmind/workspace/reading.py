@@ -25,7 +25,7 @@ FIRST_STRETCH_TOKENS = 1024
 # Where a stretch ends, the engine begins a batch, and how a prompt is cut into batches may change the last bits of what
 # is computed, as of any sum. So stretches end where batches of the whole notebook would: read in ten or in one, it is
 # computed alike.
-BATCH = 512
+BATCH = 512  # as engines are started, unless the plan has chosen a larger micro-batch
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def restore(engine: Engine, store: Store, fingerprint: Fingerprint, tokens: list
     return Restored(refused=tuple(refused))
 
 
-def read(
+def read(  # noqa: PLR0913 - what a reading depends on, each given by its name
     engine: Engine,
     store: Store,
     fingerprint: Fingerprint,
@@ -101,11 +101,13 @@ def read(
     cut: bool,
     progress: Progress = SILENT,
     until: float | None = None,
+    batch: int = BATCH,
 ) -> ReadReport:
     """Read a notebook that is laid out for ``engine`` and store what it holds then, and at points along the way.
 
-    ``cut`` says whether the engine can go back to a shorter prefix of what it holds. Ends early, at a point that is
-    stored, once the monotonic clock has passed ``until``. Raises EngineError, SnapshotError, DiskFull.
+    The engine computes ``batch`` tokens at once. ``cut`` says whether it can go back to a shorter prefix of what it
+    holds. Ends early, at a point that is stored, once the monotonic clock has passed ``until``. Raises EngineError,
+    SnapshotError, DiskFull.
     """
     began = time.monotonic()
     tokens = layout.prefix_tokens()
@@ -113,7 +115,7 @@ def read(
     progress.begin(f"{label}: reading", len(tokens))
     progress.advance(held.tokens)
     run = _Run(held.tokens, held.seconds, held.snapshot)
-    for end in _stretches(len(tokens), held, run, until):
+    for end in _stretches(len(tokens), held, run, until, batch):
         if until is not None and time.monotonic() >= until:
             break
         shown = _Shown(progress, run.tokens)
@@ -177,7 +179,7 @@ def _prefill(engine: Engine, layout: Layout, tokens: int, prefilled: Callable[[i
     raise AssertionError("a generation ends with Finished or an error")
 
 
-def _stretches(total: int, held: Restored, run: _Run, until: float | None) -> Iterator[int]:
+def _stretches(total: int, held: Restored, run: _Run, until: float | None, batch: int) -> Iterator[int]:
     """Yield after how many tokens to store, so that a stretch of what is not held yet takes about STRETCH_SECONDS.
 
     Less where ``until`` comes before; always at the end of a batch.
@@ -186,5 +188,5 @@ def _stretches(total: int, held: Restored, run: _Run, until: float | None) -> It
         seconds, tokens = run.seconds - held.seconds, run.tokens - held.tokens
         lasting = STRETCH_SECONDS if until is None else max(0.0, min(STRETCH_SECONDS, until - time.monotonic()))
         stretch = int(lasting * tokens / max(seconds, 1e-9)) if tokens else FIRST_STRETCH_TOKENS
-        batches = -(-(run.tokens + max(1, stretch)) // BATCH)
-        yield min(total, batches * BATCH)
+        batches = -(-(run.tokens + max(1, stretch)) // batch)
+        yield min(total, batches * batch)
