@@ -73,12 +73,14 @@ class Judged:
 def judged(question: Question, document: dict[str, Any]) -> Judged:
     """Judge what ``ask --json`` printed."""
     text = " ".join([document["answer"], *(side for pair in document["disagreements"] for side in pair)])
-    cited = {Path(each["path"]).relative_to(EXAMPLES).as_posix() for each in document["citations"]}
+    # Where nothing that was said is supported, the closest passages are shown instead; they are no citations.
+    supporting = [each for each in document["citations"] if each["supports"]]
+    cited = {Path(each["path"]).relative_to(EXAMPLES).as_posix() for each in supporting}
     restored = [document["notebook"], *(part["restored"] for part in document["parts"])]
     return Judged(
         right=all(re.search(pattern, text, re.IGNORECASE) for pattern, _ in question.facts),
         cited=all(cited.intersection(paths) for _, paths in question.facts),
-        verified=bool(cited) and all(each["verified"] for each in document["citations"]),
+        verified=bool(cited) and all(each["verified"] for each in supporting),
         notebooks=tuple(each["name"] for each in restored if each and each["restored_tokens"]),
         answer=text,
     )

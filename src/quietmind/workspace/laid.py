@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from quietmind.base.errors import NothingIndexed
 from quietmind.engine.port import Engine
 from quietmind.notes.document import Passage
 from quietmind.workspace.layout import Layout, lay_out
@@ -31,8 +33,14 @@ def laid_out(
     """Return ``passages`` of the notebook ``name`` laid out for ``engine``; their tokens are kept for the next time.
 
     ``tokenizer`` is that of the run's fingerprint: with another one, nothing that was kept is used. ``advance`` is told
-    of each passage done. Raises ContextOverflow where nothing fits, EngineError, WorkspaceError.
+    of each passage done. Raises ContextOverflow where nothing fits, NothingIndexed where there is nothing any more,
+    EngineError, WorkspaceError.
     """
+    if not any(passage.text.strip() for passage in passages):
+        raise NothingIndexed(
+            f"notebook {name!r}: none of its notes is in the index any more; run `quietmind index`, or drop it with "
+            f"`quietmind notebook drop {shlex.quote(name)}`"
+        )
     known = _Kept(notebooks.tokens(name, tokenizer))
     layout = lay_out(engine, passages, reserve=reserve_of(engine.context), known=known, advance=advance)
     texts = {block.text: ids for block, ids in zip(layout.blocks, layout.tokens[1:], strict=True)}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-from quietmind.base.errors import ContextOverflow
+from quietmind.base.errors import ContextOverflow, NothingIndexed
 from quietmind.base.progress import SILENT, Progress
 from quietmind.base.units import format_bytes
 from quietmind.engine.port import Engine
@@ -140,9 +140,9 @@ def read_all(
 ) -> Iterator[Done]:
     """Read what is ``due``, in that order, until the monotonic clock has passed ``until``; yield what became of each.
 
-    Passed over are notebooks of which nothing fits the context and, unless ``evict``, those for which another one that
-    is read would have to go: each night would read what the last one did. Everything else that goes wrong is raised:
-    it would befall the next one too.
+    Passed over are notebooks of which nothing is there or fits the context and, unless ``evict``, those for which
+    another one that is read would have to go: each night would read what the last one did. Everything else that goes
+    wrong is raised: it would befall the next one too.
     """
     waiting = {each.notebook.name for each in due}
     for each in due:
@@ -156,7 +156,7 @@ def read_all(
             continue
         try:
             report, left_out = reader.read(notebooks, each.notebook, progress, until)
-        except ContextOverflow as error:
+        except (ContextOverflow, NothingIndexed) as error:
             yield Done(name, each.due, None, problem=str(error))
             continue
         yield Done(name, each.due, report, left_out)

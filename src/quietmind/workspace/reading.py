@@ -76,6 +76,8 @@ def restore(engine: Engine, store: Store, fingerprint: Fingerprint, tokens: list
                 refused.append(str(error))  # the store has removed it
             except EngineRefused as error:
                 refused.append(f"{match.snapshot.path.name}: {error}")
+                if match.snapshot.header.tokens > engine.context:  # it is good, and serves again in a larger context
+                    return Restored(refused=tuple(refused))
                 store.remove(match.snapshot)
             except SnapshotError as error:  # removed by another process, or no room to unpack it
                 return Restored(refused=(*refused, str(error)))
