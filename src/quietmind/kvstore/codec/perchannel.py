@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.arrays import layout_of, layout_of_headers
 from quietmind.kvstore.codec.side_by_side import side_by_side
+from quietmind.kvstore.codec.straight import Straight
 from quietmind.kvstore.codec.symbols import MOST_CHANNELS, UNPACKING, Symbols, framed, packed, unframed
-from quietmind.kvstore.floats import HALF_SCALE, Floats, half_bits
-from quietmind.kvstore.rotation import Pairs, Phases, Rotation
-from quietmind.kvstore.slots import Plane, SlotLayout, put_cells, put_rows, read_cells, rows
+from quietmind.kvstore.floats import Floats
+from quietmind.kvstore.rotation import Rotation
+from quietmind.kvstore.slots import Plane, SlotLayout, put_cells, read_cells, rows
 
 SINKS = 4  # tokens at the beginning that stay exact
 GROUP = 128  # tokens that share their offsets
@@ -151,13 +152,14 @@ class _Coding:
         return first, first + (self.layout.cells - first) // GROUP * GROUP
 
     @cached_property
-    def phases(self) -> Phases | None:
-        """What K at each position are multiplied by, complex64 [cells, pairs]; None where they are not rotated."""
-        return None if self.rotation is None else self.rotation.phases(self.layout.positions)
+    def straight(self) -> Straight:
+        """How K turn."""
+        phases = None if self.rotation is None else self.rotation.phases(self.layout.positions)
+        return Straight(self.rotation, phases)
 
     def pieces(self) -> Iterator[_Piece]:
         """Yield what blocks are made of, in their order."""
-        _ = self.phases  # made here, before several threads ask for them
+        _ = self.straight  # made here, before several threads ask for them
         first, last = self.grouped
         for plane in self.layout.planes:
             yield _Piece(plane, first, last, edges=True)
@@ -177,7 +179,7 @@ class _Coding:
             return framed([content])
         numbers = rows(content, piece.plane.alone(piece.last - piece.first))
         if piece.plane.part == "k":
-            return _packed(self._straight(numbers, piece), self.level.key_step)
+            return _packed(self.straight.taken(numbers, piece.plane, piece.first), self.level.key_step)
         return _packed(numbers, self.level.value_step)
 
     def unpack(self, piece: _Piece, block: bytes, target: memoryview) -> None:
@@ -197,52 +199,9 @@ class _Coding:
             numbers = large[:count]
             np.copyto(numbers, small[:count])
             numbers += offsets[at : at + count]
-            self._put(target, plane, piece.first + at * GROUP, numbers.reshape(count * GROUP, plane.width), step)
-
-    def _straight(self, keys: Floats, piece: _Piece) -> Floats:
-        """Return ``keys`` [cells, width] before their rotation, channels that turn together side by side."""
-        if self.rotation is None or self.phases is None:
-            return keys
-        phases = np.conj(self.phases[piece.first : piece.last])
-        phases *= np.float32(self.rotation.magnitude**-2)
-        heads = keys.reshape(len(keys), -1, self.rotation.head_length)
-        straight = heads.copy()
-        straight[..., : self.rotation.dimensions] = (self.rotation.as_pairs(heads) * phases[:, None]).view(np.float32)
-        return straight.reshape(keys.shape)
-
-    def _put(self, target: memoryview, plane: Plane, first: int, numbers: Floats, step: np.float32) -> None:
-        """Write ``numbers`` of steps [cells, width], which are overwritten, from cell ``first`` on; rotated if K."""
-        half_floats = plane.type == "f16" and not plane.hadamard and not plane.transposed
-        scale = step / HALF_SCALE if half_floats else step
-        rotation = self.rotation if plane.part == "k" else None
-        if rotation is None or self.phases is None:
-            numbers *= scale
-            heads = numbers[:, None]
-        else:
-            heads = numbers.reshape(len(numbers), -1, rotation.head_length)
-            # The steps are multiplied in here, since the numbers have to be gone through for their phases anyway.
-            phases = self.phases[first : first + len(numbers)] * scale
-            heads[..., : rotation.dimensions].view(np.complex64)[...] *= phases[:, None]
-            if rotation.dimensions < rotation.head_length:
-                heads[..., rotation.dimensions :] *= scale
-        if half_floats:
-            out = np.frombuffer(target, "<u2", numbers.size, plane.offset + first * plane.row_bytes)
-            _copy_in_order(rotation, half_bits(heads), out.reshape(heads.shape))
-        else:
-            ordered = np.empty_like(heads)
-            _copy_in_order(rotation, heads, ordered)
-            put_rows(target, plane, first, ordered.reshape(numbers.shape))
-
-
-def _copy_in_order(rotation: Rotation | None, heads: NDArray[Any], out: NDArray[Any]) -> None:
-    """Copy ``heads`` [cells, heads, head length], with pairs side by side, to ``out`` as the model has them."""
-    if rotation is None or rotation.pairs is Pairs.NEIGHBOURS:
-        np.copyto(out, heads, casting="unsafe")
-        return
-    half = rotation.dimensions // 2
-    np.copyto(out[..., :half], heads[..., 0 : 2 * half : 2], casting="unsafe")
-    np.copyto(out[..., half : 2 * half], heads[..., 1 : 2 * half : 2], casting="unsafe")
-    np.copyto(out[..., 2 * half :], heads[..., 2 * half :], casting="unsafe")
+            self.straight.put(
+                target, plane, piece.first + at * GROUP, numbers.reshape(count * GROUP, plane.width), float(step)
+            )
 
 
 def _packed(numbers: Floats, fineness: float) -> bytes:

@@ -1,0 +1,72 @@
+"""K as they were before their rotation, from an engine's file and back into one.
+
+What turns together lies side by side here, whatever the model's order: then a rotation is one complex product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quietmind.kvstore.floats import HALF_SCALE, Floats, half_bits
+from quietmind.kvstore.rotation import Pairs, Phases, Rotation
+from quietmind.kvstore.slots import Plane, put_rows
+
+
+@dataclass(frozen=True)
+class Straight:
+    """How K at known positions turn: by ``phases``, complex64 [cells, pairs]; both None where they do not."""
+
+    rotation: Rotation | None
+    phases: Phases | None
+
+    def taken(self, numbers: Floats, plane: Plane, first: int) -> Floats:
+        """Return ``numbers`` [cells, width] of ``plane`` from cell ``first`` on, K without their rotation."""
+        if self.rotation is None or self.phases is None or plane.part == "v":
+            return numbers
+        phases = np.conj(self.phases[first : first + len(numbers)])
+        phases *= np.float32(self.rotation.magnitude**-2)
+        heads = numbers.reshape(len(numbers), -1, self.rotation.head_length)
+        straight = heads.copy()
+        straight[..., : self.rotation.dimensions] = (self.rotation.as_pairs(heads) * phases[:, None]).view(np.float32)
+        return straight.reshape(numbers.shape)
+
+    def put(self, target: memoryview, plane: Plane, first: int, numbers: Floats, scale: float = 1.0) -> None:
+        """Write ``scale`` times ``numbers`` [cells, width] to ``plane`` from cell ``first`` on, K with their rotation.
+
+        ``numbers`` is overwritten. What comes out must be smaller than the largest 16-bit float.
+        """
+        half_floats = plane.type == "f16" and not plane.hadamard and not plane.transposed
+        factor = np.float32(scale) / HALF_SCALE if half_floats else np.float32(scale)
+        rotation = self.rotation if plane.part == "k" else None
+        if rotation is None or self.phases is None:
+            numbers *= factor
+            heads = numbers[:, None]
+        else:
+            heads = numbers.reshape(len(numbers), -1, rotation.head_length)
+            # The factor is multiplied in here, since the numbers have to be gone through for their phases anyway.
+            phases = self.phases[first : first + len(numbers)] * factor
+            heads[..., : rotation.dimensions].view(np.complex64)[...] *= phases[:, None]
+            if rotation.dimensions < rotation.head_length:
+                heads[..., rotation.dimensions :] *= factor
+        if half_floats:
+            out = np.frombuffer(target, "<u2", numbers.size, plane.offset + first * plane.row_bytes)
+            _copy_in_order(rotation, half_bits(heads), out.reshape(heads.shape))
+        else:
+            ordered = np.empty_like(heads)
+            _copy_in_order(rotation, heads, ordered)
+            put_rows(target, plane, first, ordered.reshape(numbers.shape))
+
+
+def _copy_in_order(rotation: Rotation | None, heads: NDArray[Any], out: NDArray[Any]) -> None:
+    """Copy ``heads`` [cells, heads, head length], with pairs side by side, to ``out`` as the model has them."""
+    if rotation is None or rotation.pairs is Pairs.NEIGHBOURS:
+        np.copyto(out, heads, casting="unsafe")
+        return
+    half = rotation.dimensions // 2
+    np.copyto(out[..., :half], heads[..., 0 : 2 * half : 2], casting="unsafe")
+    np.copyto(out[..., half : 2 * half], heads[..., 1 : 2 * half : 2], casting="unsafe")
+    np.copyto(out[..., 2 * half :], heads[..., 2 * half :], casting="unsafe")
