@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import zlib
 from collections.abc import Callable, Generator, Sequence
@@ -17,6 +18,7 @@ from quietmind.engine.port import (
     Finished,
     FinishReason,
     Message,
+    Position,
     Prompt,
     Request,
     Segment,
@@ -58,7 +60,17 @@ class Refuse:
     message: str = "the fake engine refuses this request"
 
 
-Step = str | Crash | Hang | Refuse
+@dataclass(frozen=True)
+class Likely:
+    """The engine says ``text``, each piece of it with this ``probability``; other texts have ``PROBABILITY``."""
+
+    text: str
+    probability: float
+
+
+PROBABILITY = 0.9
+
+Step = str | Likely | Crash | Hang | Refuse
 
 
 class FakeEngine:
@@ -86,6 +98,7 @@ class FakeEngine:
         self._gone: EngineError | None = None
         self._turn = Turn()
         self._cache: list[int] = []
+        self._step: Step = ""
 
     @property
     def model(self) -> str:
@@ -129,7 +142,7 @@ class FakeEngine:
                 request.prefilled((cached + len(tokens)) // 2)  # as after the first of two batches
             text, reason = _cut(step if isinstance(step, str) else step.text, request)
             spoken = pieces(text)
-            if not isinstance(step, str):
+            if isinstance(step, Crash | Hang):
                 spoken = spoken[: step.after]
             for piece in spoken:
                 yield Delta(piece)
@@ -145,6 +158,13 @@ class FakeEngine:
             reason,
             Timings(cached, prefilled, _PREFILL_MS * prefilled, len(spoken), _DECODE_MS * len(spoken)),
         )
+
+    def probe(self, prompt: str, tokens: int, top: int) -> tuple[Position, ...]:
+        """Play the next step of the script; the tokens that it does not say share what is left of the probability."""
+        said = [event.text for event in self.generate(Request(prompt, tokens)) if isinstance(event, Delta)]
+        probability = self._step.probability if isinstance(self._step, Likely) else PROBABILITY
+        others = {token: math.log((1 - probability) / top) for token in range(top - 1)} if probability < 1 else {}
+        return tuple(Position(_token(piece), piece, {_token(piece): math.log(probability), **others}) for piece in said)
 
     def save(self, file: Path) -> int:
         """Write the tokens that are held."""
@@ -184,10 +204,12 @@ class FakeEngine:
     def _next_step(self, request: Request) -> Step:
         self.requests.append(request)
         if callable(self._script):
-            return self._script(request)
-        if len(self.requests) > len(self._script):
+            self._step = self._script(request)
+        elif len(self.requests) > len(self._script):
             raise AssertionError(f"request {len(self.requests)} of a script of {len(self._script)}: {request}")
-        return self._script[len(self.requests) - 1]
+        else:
+            self._step = self._script[len(self.requests) - 1]
+        return self._step
 
     def _prefill(self, tokens: list[int]) -> int:
         """Return how many leading tokens the cache of the last request holds; like llama.cpp, compute at least one."""
@@ -199,7 +221,11 @@ class FakeEngine:
 
 
 def _tokens(text: str) -> list[int]:
-    return [zlib.crc32(piece.encode("utf-8", "replace")) for piece in pieces(text)]
+    return [_token(piece) for piece in pieces(text)]
+
+
+def _token(piece: str) -> int:
+    return zlib.crc32(piece.encode("utf-8", "replace"))
 
 
 def _crashed(model: str, *, out_of_memory: bool) -> EngineCrashed:

@@ -26,7 +26,17 @@ from quietmind.engine.child import Child
 from quietmind.engine.llama_http import LlamaHttp, timings
 from quietmind.engine.llamacpp_child import MISSING
 from quietmind.engine.meeting_place import MeetingPlace
-from quietmind.engine.port import Delta, Endpoint, Finished, Message, Prompt, Request, Segment, require_room
+from quietmind.engine.port import (
+    Delta,
+    Endpoint,
+    Finished,
+    Message,
+    Position,
+    Prompt,
+    Request,
+    Segment,
+    require_room,
+)
 from quietmind.engine.program import Program
 from quietmind.engine.turn import Turn
 from quietmind.plan.engines import Capabilities
@@ -81,7 +91,7 @@ class Serving:
 
 
 class LlamaEngine:
-    """A running server of llama.cpp. Implements the ports Engine and Saving."""
+    """A running server of llama.cpp. Implements the ports Engine, Saving and Probing."""
 
     def __init__(self, child: Child, place: MeetingPlace, key: str, serving: Serving) -> None:
         self._child = child
@@ -179,20 +189,7 @@ class LlamaEngine:
         A schema that the engine does not understand is dropped by it, with a word in its log alone: EngineRefused is
         then raised in the place of the last item.
         """
-        tokens = self._prompt_tokens(request.prompt)
-        require_room(request, len(tokens), self._context)
-        body: dict[str, Any] = {
-            "prompt": tokens,
-            "n_predict": request.max_tokens,
-            "temperature": request.temperature,
-            "seed": request.seed,
-            "stop": list(request.stop),
-            "stream": True,
-            "return_progress": True,  # an event a batch of prefill: the sign of life of a long prompt
-            "cache_prompt": True,
-        }
-        if request.schema is not None:
-            body["json_schema"] = request.schema
+        body = self._body(request)
         with self._turn:
             self._require_alive()
             self._child.mark_log()
@@ -207,6 +204,29 @@ class LlamaEngine:
         if request.schema is not None:
             self._require_kept("".join(text), ended=last.get("stop_type") == "eos")
         yield self._finished(last)
+
+    def probe(self, prompt: str, tokens: int, top: int) -> tuple[Position, ...]:
+        """Continue ``prompt`` greedily and say what was likely at each place; see the port."""
+        body = self._body(Request(prompt, tokens)) | {"n_probs": top}
+        with self._turn:
+            self._require_alive()
+            events = list(self._http.stream("/completion", body))
+        try:
+            # Of a token that ends within a character, the server sends no event.
+            told = [place for event in events for place in event.get("completion_probabilities", ())]
+            positions = tuple(
+                Position(
+                    int(place["id"]),
+                    str(place["token"]),
+                    {int(each["id"]): float(each["logprob"]) for each in place["top_logprobs"]},
+                )
+                for place in told
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unreadable(error) from error
+        if not positions:
+            raise EngineRefused(f"{self.model}: {self._serving.title} told no probabilities; update it")
+        return positions
 
     def save(self, file: Path) -> int:
         """Write the KV cache of the last prompt to ``file`` and return its tokens; see the port."""
@@ -233,6 +253,22 @@ class LlamaEngine:
 
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        """Return what the server is sent for ``request``. Raises UsageError, ContextOverflow and as ``tokenize``."""
+        tokens = self._prompt_tokens(request.prompt)
+        require_room(request, len(tokens), self._context)
+        body: dict[str, Any] = {
+            "prompt": tokens,
+            "n_predict": request.max_tokens,
+            "temperature": request.temperature,
+            "seed": request.seed,
+            "stop": list(request.stop),
+            "stream": True,
+            "return_progress": True,  # an event a batch of prefill: the sign of life of a long prompt
+            "cache_prompt": True,
+        }
+        return body if request.schema is None else body | {"json_schema": request.schema}
 
     def _prompt_tokens(self, prompt: str) -> list[int]:
         """Return the tokens to send: the start token, and control tokens only from what the template wrote."""

@@ -206,6 +206,38 @@ def saving(engine: Engine) -> Saving:
     raise EngineRefused(f"{engine.model}: this engine cannot save what it has read; use llama.cpp for notebooks")
 
 
+@dataclass(frozen=True)
+class Position:
+    """A place of a continuation: the ``token`` that was taken, the ``text`` that it added, and the likeliest tokens.
+
+    ``logprobs`` are natural logarithms of probabilities over the whole vocabulary, by token.
+    """
+
+    token: int
+    text: str
+    logprobs: Mapping[int, float]
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """What an engine that tells probabilities can do besides."""
+
+    def probe(self, prompt: str, tokens: int, top: int) -> tuple[Position, ...]:
+        """Continue ``prompt`` greedily by at most ``tokens``; return each place with its ``top`` likeliest tokens.
+
+        Fewer where the model ends. A token that ends within a character makes no place of its own: its text comes with
+        the next. Finds its prompt cached, and leaves it so, as ``generate`` does. Raises what that raises, and
+        EngineRefused for an answer without probabilities.
+        """
+
+
+def probing(engine: Engine) -> Probing:
+    """Return ``engine`` as one that tells probabilities. Raises EngineRefused for one that does not."""
+    if isinstance(engine, Probing):
+        return engine
+    raise EngineRefused(f"{engine.model}: this engine does not tell probabilities; use llama.cpp to measure snapshots")
+
+
 def require_room(request: Request, prompt_tokens: int, context: int) -> None:
     """Check a request before it is sent. Every adapter calls this, so that all refuse alike.
 

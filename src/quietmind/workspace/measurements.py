@@ -13,7 +13,19 @@ from typing import Self
 import psutil
 
 from quietmind.base.sqlite import connect, database_exists, transaction, translated
-from quietmind.engine.port import Delta, Endpoint, Engine, Finished, Message, Prompt, Request, Timings, saving
+from quietmind.engine.port import (
+    Delta,
+    Endpoint,
+    Engine,
+    Finished,
+    Message,
+    Position,
+    Prompt,
+    Request,
+    Timings,
+    probing,
+    saving,
+)
 from quietmind.plan.ask import DEFAULT_MICRO_BATCH
 from quietmind.plan.engines import Capabilities
 from quietmind.plan.measured import Measurement, What
@@ -184,6 +196,10 @@ class Noting:
     def restore(self, file: Path) -> int:
         """Hold the KV cache of ``file``; see the port."""
         return saving(self._engine).restore(file)
+
+    def probe(self, prompt: str, tokens: int, top: int) -> tuple[Position, ...]:
+        """Continue ``prompt`` and say what was likely; see the port."""
+        return probing(self._engine).probe(prompt, tokens, top)
 
     def healthy(self) -> bool:
         """Say whether the engine would take a request now."""
