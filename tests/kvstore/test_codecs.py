@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,9 @@ from quietmind.kvstore.codec.exact import BLOCK_BYTES, STRIDES, Exact
 from quietmind.kvstore.codec.exact_1 import BLOCK_BYTES as FIRST_BLOCK_BYTES
 from quietmind.kvstore.codec.perchannel import LEVELS, PerChannel
 from quietmind.kvstore.codec.port import Codec, codec_named
+from quietmind.kvstore.codec.transform import BLOCK_TOKENS, Transform
+from quietmind.kvstore.fingerprint import Fingerprint
+from quietmind.kvstore.gathering import Gathering, Sensitivity
 from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.slots import parse, rows
 
@@ -32,7 +36,7 @@ else:
     from backports import zstd
 
 LOSSLESS = [Exact()]
-NAMES = ["exact-2", "perchannel-1 at 4", "perchannel-1 at 3"]
+NAMES = ["exact-2", "perchannel-1 at 4", "perchannel-1 at 3", "transform-1"]
 TOKENS = 400
 
 
@@ -59,6 +63,7 @@ class Case:
     codec: Codec
     small: bytes
     large: bytes
+    bases: Path | None = None
 
     @cached_property
     def blocks(self) -> list[bytes]:
@@ -70,16 +75,40 @@ class Case:
 
 
 @pytest.fixture(scope="session", params=NAMES)
-def case(request: pytest.FixtureRequest, made_slot: Callable[..., bytes]) -> Case:
+def case(
+    request: pytest.FixtureRequest, made_slot: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
+) -> Case:
     name, _, level = request.param.partition(" at ")
     if name == "exact-2":
         return Case(Exact(), half_floats(500), half_floats(BLOCK_BYTES))
+    if name == "transform-1":
+        return transform_case(made_slot, tmp_path_factory.mktemp("bases"))
     chance = np.random.default_rng(5)
-    slots = []
+    slots: list[bytes] = []
     for layers, width in ((1, 32), (3, 64)):
         keys, values = (chance.normal(3, 1, (layers, TOKENS, width)).astype(np.float32) for _ in range(2))
         slots.append(made_slot(keys, values))
-    return Case(PerChannel(Rotation(Pairs.HALVES, 32, 32, 1e4), LEVELS[level]), *slots)
+    small, large = slots
+    return Case(PerChannel(Rotation(Pairs.HALVES, 32, 32, 1e4), LEVELS[level]), small, large)
+
+
+def transform_case(made_slot: Callable[..., bytes], bases: Path) -> Case:
+    """Return the codec with a basis of what it packs."""
+    chance = np.random.default_rng(6)
+    mixed = chance.normal(0, 0.5, (4 * 64, 4 * 64)) + np.eye(4 * 64)
+
+    def slot(tokens: int) -> bytes:
+        both = (chance.normal(0, 1, (tokens, 4 * 64)) @ mixed + 3).astype(np.float32).reshape(tokens, 4, 64)
+        return made_slot(*(np.ascontiguousarray(each.transpose(1, 0, 2)) for each in (both[:, :2], both[:, 2:])))
+
+    small, large = slot(60), slot(BLOCK_TOKENS + 200)
+    rotation = Rotation(Pairs.HALVES, 32, 32, 1e4)
+    gathering = Gathering(parse(io.BytesIO(large)), rotation)
+    gathering.add(io.BytesIO(large))
+    parts = Fingerprint(*(f"{number}" for number in range(6)))
+    made = gathering.basis(Sensitivity.same(gathering.widths), fingerprint=parts, steps={"near": 4.0})
+    made.save(bases)
+    return Case(Transform(made, made.steps["near"]), small, large, bases)
 
 
 class TestEveryCodec:
@@ -98,11 +127,11 @@ class TestEveryCodec:
         assert sum(map(len, case.encode_large())) < 0.9 * len(case.large)
 
     def test_it_is_found_by_its_name(self, case: Case) -> None:
-        assert codec_named(case.codec.name).name == case.codec.name
+        assert codec_named(case.codec.name, case.bases).name == case.codec.name
 
     def test_whoever_reads_needs_the_blocks_alone(self, case: Case) -> None:
         again, found = bytearray(len(case.small)), unpacked(case.codec, case.blocks, len(case.small))
-        codec_named(case.codec.name).decode(case.blocks, memoryview(again))
+        codec_named(case.codec.name, case.bases).decode(case.blocks, memoryview(again))
         assert again == found
 
     def test_a_source_that_ends_early_is_said(self, case: Case) -> None:

@@ -1,0 +1,256 @@
+"""K and V of many layers and heads together, in their principal components: lossy, and with a basis of the model.
+
+What a token leaves in the caches of all layers comes from one hidden state, so that few directions hold most of it
+(Staniszewski & Łańcucki, "KV Cache Transform Coding", arXiv 2511.01815). Here K, before their rotation, and V share one
+basis, and every channel is weighted by what its error costs (see kvstore/basis.py). One step size serves for all
+components; their whole numbers are entropy coded, each component with the distribution that fits it in this stretch.
+The first tokens, which all others attend to, stay exact; the newest need no such care.
+
+Two operations a channel, component and token each way: see kvstore/basis.py for how many that makes.
+
+The blocks: one that holds a description in JSON, all that lies between the planes and the exact tokens; then, for each
+group of layers, one of each ``BLOCK_TOKENS`` tokens: which distribution each component has, and the symbols.
+
+Memory: the matrices of two groups, and for each thread a few times BLOCK_TOKENS x width numbers of 4 bytes (12 MiB).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
+from quietmind.kvstore.arrays import layout_of, layout_of_headers
+from quietmind.kvstore.basis import Basis, Group, load
+from quietmind.kvstore.codec import rans
+from quietmind.kvstore.codec.side_by_side import side_by_side
+from quietmind.kvstore.codec.straight import Straight
+from quietmind.kvstore.codec.symbols import UNPACKING, framed, unframed
+from quietmind.kvstore.floats import Floats
+from quietmind.kvstore.gathering import SINKS, planes_of, vectors
+from quietmind.kvstore.slots import SlotLayout, put_cells, read_cells
+
+BLOCK_TOKENS = 1024
+
+# What is decoded is nowhere larger, whatever its bytes: rotated, which makes it half as long again and
+# _LARGEST_MAGNITUDE times, it still is a 16-bit float.
+_LARGEST = 12_000.0
+_LARGEST_MAGNITUDE = 3.0
+_LARGEST_SYMBOL = 1 << 23
+
+# What symbols may take at most, so that a few hostile bytes cannot fill the memory; coding each state costs as much as
+# a few symbols do.
+_MOST_BYTES_A_SYMBOL, _WARMING = 8, 16
+
+_LARGEST_HEAD = 1 << 20
+_HEAD = struct.Struct("<III")
+_LENGTH = struct.Struct("<I")
+
+
+class Transform:
+    """Writes caches in ``basis`` with one ``step`` for all components."""
+
+    name = "transform-1"
+
+    def __init__(self, basis: Basis, step: float) -> None:
+        self._basis = basis
+        self._step = step
+
+    def encode(self, source: BinaryIO, size: int) -> Iterator[bytes]:
+        """Yield the packed blocks of the engine's file, or of a file of arrays. ``source`` can seek.
+
+        Raises SnapshotNotUnderstood for a file, numbers in it, or a basis, that do not go together: keep it losslessly.
+        """
+        start = source.tell()
+        layout = layout_of(source, size)
+        self._basis.require_fits(layout)
+        coding = _Coding(layout, self._basis, self._step)
+        yield coding.head(source, start)
+        pieces = ((piece, coding.vectors(source, start, piece)) for piece in coding.pieces())
+        yield from side_by_side(lambda given: coding.packed(*given), pieces)
+
+    def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
+        """Fill ``target`` with the engine's file as far as it was kept. Raises SnapshotDamaged."""
+        _decode(blocks, target, lambda digest: _require_named(self._basis, digest))
+
+
+class TransformReader:
+    """Reads what any basis in the folder ``bases`` has written."""
+
+    name = Transform.name
+
+    def __init__(self, bases: Path) -> None:
+        self._bases = bases
+
+    def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
+        """Fill ``target`` with the engine's file as far as it was kept. Raises SnapshotDamaged."""
+        _decode(blocks, target, lambda digest: load(self._bases, digest))
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """The cells from ``first`` to before ``last`` in a group of layers: what makes a block."""
+
+    group: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class _Matrices:
+    """What is multiplied by, made for a group when it is first asked for and kept until the one after the next is."""
+
+    make: Callable[[int], Floats]
+    _made: dict[int, Floats] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def of(self, group: int) -> Floats:
+        """Return a group's matrix."""
+        with self._lock:
+            if group not in self._made:
+                for old in [each for each in self._made if each < group - 1]:
+                    del self._made[old]
+                self._made[group] = self.make(group)
+            return self._made[group]
+
+
+class _Coding:
+    """A file, and how it is coded; everything that both directions have to agree on."""
+
+    def __init__(self, layout: SlotLayout, basis: Basis, step: float) -> None:
+        rotation = basis.rotation
+        if rotation is not None and rotation.magnitude > _LARGEST_MAGNITUDE:
+            raise SnapshotNotUnderstood(
+                f"a rotation that makes K {rotation.magnitude:g} times longer; they are kept losslessly"
+            )
+        if not (math.isfinite(step) and step > 0):
+            raise ValueError(f"a step of {step}")
+        self.layout, self.basis, self.step = layout, basis, step
+        self.sinks = min(SINKS, layout.cells)
+        self._straight = Straight(rotation, None if rotation is None else rotation.phases(layout.positions))
+        self._into = _Matrices(lambda group: basis.groups[group].into() / np.float32(step))
+        self._back = _Matrices(lambda group: basis.groups[group].back() * np.float32(step))
+
+    def pieces(self) -> Iterator[_Piece]:
+        """Yield what blocks are made of, in their order."""
+        for group in range(len(self.basis.groups)):
+            for first in range(self.sinks, self.layout.cells, BLOCK_TOKENS):
+                yield _Piece(group, first, min(first + BLOCK_TOKENS, self.layout.cells))
+
+    def head(self, source: BinaryIO, start: int) -> bytes:
+        """Return the first block."""
+        content = json.dumps({"basis": self.basis.digest, "step": self.step}).encode()
+        exact = b"".join(read_cells(source, start, plane, 0, self.sinks) for plane in self.layout.planes)
+        parts = [content, self.layout.headers, exact]
+        return _HEAD.pack(*map(len, parts)) + framed(parts)
+
+    def vectors(self, source: BinaryIO, start: int, piece: _Piece) -> Floats:
+        """Read a piece. Raises SnapshotNotUnderstood, EOFError."""
+        group = self.basis.groups[piece.group]
+        layers = (group.first, group.last)
+        return vectors(source, start, self.layout, self.basis.rotation, layers, piece.first, piece.last)
+
+    def packed(self, piece: _Piece, found: Floats) -> bytes:
+        """Return the block of a piece whose vectors are ``found`` [cells, width]. Raises SnapshotNotUnderstood."""
+        if max(float(found.max()), -float(found.min())) >= _LARGEST:
+            raise SnapshotNotUnderstood(f"the saved cache holds numbers near {_LARGEST:,.0f}; it is kept losslessly")
+        found -= self.basis.groups[piece.group].mean
+        components = np.rint(found @ self._into.of(piece.group))
+        if max(float(components.max(initial=0)), -float(components.min(initial=0))) >= _LARGEST_SYMBOL:
+            raise SnapshotNotUnderstood("the saved cache is nothing like what the basis was made of; calibrate again")
+        symbols = components.astype(np.int32)
+        classes = rans.choose(symbols)
+        used = classes != 0
+        content = rans.encode(np.ascontiguousarray(symbols[:, used]), classes[used])
+        return _LENGTH.pack(len(content)) + framed([classes.tobytes(), content])
+
+    def unpack(self, piece: _Piece, block: bytes, target: memoryview) -> None:
+        """Write the cells of a piece to ``target``. Raises ValueError and its like for anything but its block."""
+        group = self.basis.groups[piece.group]
+        (length,) = _LENGTH.unpack_from(block)
+        if length > _MOST_BYTES_A_SYMBOL * (group.rank + 1) * (piece.last - piece.first + _WARMING):
+            raise ValueError(f"{length:,} bytes of symbols")
+        packed, content = unframed(memoryview(block)[_LENGTH.size :], [group.rank, length])
+        classes = np.frombuffer(packed, np.uint8)
+        used = np.flatnonzero(classes)
+        symbols = np.empty((piece.last - piece.first, len(used)), np.int32)
+        rans.decode(content, classes[used], symbols)
+        back = self._back.of(piece.group)
+        numbers = symbols.astype(np.float32) @ (back if len(used) == group.rank else back[used])
+        numbers += group.mean
+        if not max(float(numbers.max()), -float(numbers.min())) < 2 * _LARGEST:
+            raise ValueError("numbers that no cache holds")
+        self._put(target, group, piece.first, numbers)
+
+    def _put(self, target: memoryview, group: Group, first: int, numbers: Floats) -> None:
+        at = 0
+        for plane in planes_of(self.layout, (group.first, group.last)):
+            channels = np.ascontiguousarray(numbers[:, at : at + plane.width])
+            self._straight.put(target, plane, first, channels)
+            at += plane.width
+
+
+def _decode(blocks: Iterable[bytes], target: memoryview, find: Callable[[str], Basis]) -> None:
+    rest = iter(blocks)
+    try:
+        coding = _opened(next(rest, b""), target, find)
+        matched = _matched(coding.pieces(), rest)
+        for _ in side_by_side(lambda given: coding.unpack(*given, target), matched):
+            pass
+    except (*UNPACKING, struct.error, MemoryError, OverflowError, SnapshotNotUnderstood) as error:
+        raise SnapshotDamaged(
+            f"a block of codec {Transform.name} cannot be unpacked ({error}); read the notebook again"
+        ) from error
+
+
+def _opened(block: bytes, target: memoryview, find: Callable[[str], Basis]) -> _Coding:
+    """Return what the first block says, and write what it holds. Raises ValueError and its like, SnapshotDamaged."""
+    content_bytes, header_bytes, exact_bytes = _HEAD.unpack_from(block)
+    if content_bytes > _LARGEST_HEAD or header_bytes + exact_bytes > len(target):
+        raise ValueError("a head of a size that makes no sense")
+    sizes = (content_bytes, header_bytes, exact_bytes)
+    content, headers, exact = unframed(memoryview(block)[_HEAD.size :], sizes)
+    given = json.loads(bytes(content))
+    if not isinstance(given, dict) or set(given) != {"basis", "step"} or not isinstance(given["basis"], str):
+        raise ValueError("a head that says other things")
+    layout = layout_of_headers(bytes(headers), len(target))
+    basis = find(given["basis"])
+    basis.require_fits(layout)
+    coding = _Coding(layout, basis, float(given["step"]))
+    for at, gap in layout.gaps():
+        target[at : at + len(gap)] = gap
+    at = 0
+    for plane in layout.planes:
+        count = coding.sinks * plane.row_bytes
+        if at + count > len(exact):
+            raise ValueError("too few exact tokens")
+        put_cells(target, plane, 0, exact[at : at + count])
+        at += count
+    if at != len(exact):
+        raise ValueError("exact tokens too many")
+    return coding
+
+
+def _matched(pieces: Iterable[_Piece], blocks: Iterator[bytes]) -> Iterator[tuple[_Piece, bytes]]:
+    """Yield each piece with its block. Raises ValueError where there are fewer blocks or more."""
+    for piece in pieces:
+        block = next(blocks, None)
+        if block is None:
+            raise ValueError("it ends too early")
+        yield piece, block
+    if next(blocks, None) is not None:
+        raise ValueError("blocks too many")
+
+
+def _require_named(basis: Basis, digest: str) -> Basis:
+    if basis.digest != digest:
+        raise SnapshotDamaged("it was written in another basis; read the notebook again")
+    return basis

@@ -1,0 +1,189 @@
+"""A basis: learned from caches, written whole, found again by the model, refused when it is not what was written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
+from quietmind.kvstore.basis import MOST_WIDTH, Basis, find, grouped, load
+from quietmind.kvstore.codec.transform import Transform
+from quietmind.kvstore.fingerprint import Fingerprint
+from quietmind.kvstore.gathering import Gathering, Sensitivity
+from quietmind.kvstore.rotation import Pairs, Rotation
+from quietmind.kvstore.slots import parse, rows
+
+ROTATION = Rotation(Pairs.NEIGHBOURS, 16, 16, 1e4)
+MODEL = Fingerprint("weights", "tokenizer", "template", "rope", "f16", "build 1")
+LAYERS, WIDTH, TOKENS = 2, 32, 300
+
+
+@pytest.fixture(scope="module")
+def slot(made_slot: Callable[..., bytes]) -> bytes:
+    """A cache whose layers hold little more than a few directions."""
+    chance = np.random.default_rng(3)
+    hidden = chance.normal(0, 1, (TOKENS, 6)) @ chance.normal(0, 1, (6, LAYERS * 2 * WIDTH))
+    both = (hidden + chance.normal(0, 0.02, hidden.shape)).astype(np.float32).reshape(TOKENS, LAYERS, 2, WIDTH)
+    return made_slot(*(np.ascontiguousarray(both[:, :, part].transpose(1, 0, 2)) for part in range(2)))
+
+
+@pytest.fixture(scope="module")
+def gathering(slot: bytes) -> Gathering:
+    made = Gathering(parse(io.BytesIO(slot)), ROTATION)
+    made.add(io.BytesIO(slot))
+    return made
+
+
+@pytest.fixture(scope="module")
+def basis(gathering: Gathering) -> Basis:
+    return gathering.basis(
+        Sensitivity.same(gathering.widths), fingerprint=MODEL, steps={"near": 0.1, "small": 0.5}, note={"tokens": 300}
+    )
+
+
+def decoded(codec: Transform, content: bytes) -> bytes:
+    target = bytearray(len(content))
+    codec.decode(codec.encode(io.BytesIO(content), len(content)), memoryview(target))
+    return bytes(target)
+
+
+def errors(one: bytes, other: bytes, part: str) -> float:
+    """Return the mean square of what differs in the K or the V of all layers."""
+    layout = parse(io.BytesIO(one))
+    planes = layout.keys if part == "k" else layout.values
+    return float(np.mean([np.square(rows(one, plane) - rows(other, plane)).mean() for plane in planes]))
+
+
+def test_its_columns_are_orthonormal(gathering: Gathering) -> None:
+    full = gathering.basis(Sensitivity.same(gathering.widths), fingerprint=MODEL, steps={"near": 1e-9})
+    for group in full.groups:
+        assert group.rank == group.width
+        product = group.matrix.T.astype(np.float32) @ group.matrix
+        assert np.abs(product - np.eye(group.rank)).max() < 0.01
+
+
+def test_into_and_back_undo_each_other(gathering: Gathering) -> None:
+    weights = [np.geomspace(1, 100, 16).reshape(2, 8) for _ in range(LAYERS)]
+    sensitivity = Sensitivity(weights, [np.array([3.0, 50.0]) for _ in range(LAYERS)])
+    (group,) = gathering.basis(sensitivity, fingerprint=MODEL, steps={"near": 1e-9}).groups
+    assert np.abs(group.into() @ group.back() - np.eye(group.width)).max() < 0.02
+
+
+def test_a_finer_step_leaves_less_error(basis: Basis, slot: bytes) -> None:
+    found = [errors(slot, decoded(Transform(basis, step), slot), "k") for step in (1.0, 0.5, 0.25)]
+    assert found[0] > found[1] > found[2] > 0
+
+
+def test_what_costs_more_is_kept_better(gathering: Gathering, slot: bytes) -> None:
+    keys = Sensitivity([np.full((1, 1), 100.0)] * LAYERS, [np.ones(1)] * LAYERS)
+    values = Sensitivity([np.ones((1, 1))] * LAYERS, [np.full(1, 100.0)] * LAYERS)
+    found = []
+    for sensitivity in (keys, values):
+        made = gathering.basis(sensitivity, fingerprint=MODEL, steps={"near": 0.5})
+        again = decoded(Transform(made, 0.5), slot)
+        found.append(errors(slot, again, "k") / errors(slot, again, "v"))
+    assert found[0] < 0.5 * found[1]
+
+
+def test_components_that_would_be_0_are_left_out(basis: Basis) -> None:
+    coarse = basis.with_steps({"small": 2.0})
+    assert coarse.groups[0].rank < basis.groups[0].rank
+    assert coarse.size < basis.size
+
+
+def test_the_first_tokens_are_exact(basis: Basis, slot: bytes) -> None:
+    again = decoded(Transform(basis, 1.0), slot)
+    for plane in parse(io.BytesIO(slot)).planes:
+        assert np.array_equal(rows(slot, plane, 0, 4), rows(again, plane, 0, 4))
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 4, 5])
+def test_few_tokens_go_through(basis: Basis, made_slot: Callable[..., bytes], tokens: int) -> None:
+    some = np.ones((LAYERS, tokens, WIDTH), np.float32)
+    content = made_slot(some, some)
+    again = decoded(Transform(basis, 0.5), content)
+    assert parse(io.BytesIO(again)) == parse(io.BytesIO(content))
+
+
+def test_another_models_cache_is_not_understood(basis: Basis, made_slot: Callable[..., bytes]) -> None:
+    some = np.ones((LAYERS + 1, 20, WIDTH), np.float32)
+    content = made_slot(some, some)
+    with pytest.raises(SnapshotNotUnderstood, match="another model"):
+        list(Transform(basis, 0.5).encode(io.BytesIO(content), len(content)))
+
+
+def test_numbers_that_are_none_are_not_understood(basis: Basis, made_slot: Callable[..., bytes]) -> None:
+    some = np.ones((LAYERS, 20, WIDTH), np.float32)
+    some[1, 10, 3] = np.nan
+    content = made_slot(some, some)
+    with pytest.raises(SnapshotNotUnderstood):
+        list(Transform(basis, 0.5).encode(io.BytesIO(content), len(content)))
+
+
+def test_it_comes_back_from_its_file(basis: Basis, tmp_path: Path, slot: bytes) -> None:
+    path = basis.save(tmp_path)
+    again = load(tmp_path, basis.digest)
+    assert again.digest == basis.digest
+    assert (again.fingerprint, again.widths, again.steps, again.note) == (MODEL, basis.widths, basis.steps, basis.note)
+    assert decoded(Transform(again, 0.5), slot) == decoded(Transform(basis, 0.5), slot)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_newest_of_the_same_model_is_found(basis: Basis, tmp_path: Path) -> None:
+    assert find(tmp_path / "nowhere", MODEL) is None
+    basis.save(tmp_path)
+    replace(basis, fingerprint=replace(MODEL, weights="others")).save(tmp_path)
+    found = find(tmp_path, replace(MODEL, engine="build 2", kv="q8_0", template="of today"))
+    assert found is not None
+    assert found.digest == basis.digest
+    assert find(tmp_path, replace(MODEL, rope="yarn")) is None
+
+
+@given(data=st.data())
+def test_a_file_cut_or_changed_anywhere_is_refused(
+    basis: Basis, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("bases")
+    path = basis.save(folder)
+    content = path.read_bytes()
+    at = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans(), label="cut"):
+        path.write_bytes(content[:at])
+    else:
+        path.write_bytes(content[:at] + bytes([content[at] ^ data.draw(st.integers(1, 255))]) + content[at + 1 :])
+    with pytest.raises(SnapshotDamaged):
+        load(folder, basis.digest)
+    find(folder, MODEL)
+
+
+def test_a_snapshot_without_its_basis_is_refused(basis: Basis, slot: bytes, tmp_path: Path) -> None:
+    blocks = list(Transform(basis, 0.5).encode(io.BytesIO(slot), len(slot)))
+    other = basis.with_steps({"near": 0.2})
+    with pytest.raises(SnapshotDamaged, match="another basis"):
+        Transform(other, 0.5).decode(blocks, memoryview(bytearray(len(slot))))
+    with pytest.raises(SnapshotDamaged, match="cannot be read"):
+        load(tmp_path, basis.digest)
+
+
+def test_too_few_tokens_make_no_basis(made_slot: Callable[..., bytes]) -> None:
+    some = np.ones((LAYERS, 40, WIDTH), np.float32)
+    content = made_slot(some, some)
+    gathering = Gathering(parse(io.BytesIO(content)), None)
+    gathering.add(io.BytesIO(content))
+    with pytest.raises(SnapshotNotUnderstood, match="36 tokens were read"):
+        gathering.basis(Sensitivity.same(gathering.widths), fingerprint=MODEL, steps={"near": 1.0})
+
+
+@given(st.lists(st.integers(0, 2 * MOST_WIDTH), min_size=1, max_size=80))
+def test_groups_hold_all_layers_in_their_order(widths: list[int]) -> None:
+    found = list(grouped(tuple((width, 0) for width in widths)))
+    assert [layer for first, last in found for layer in range(first, last)] == list(range(len(widths))) or not any(
+        widths
+    )
