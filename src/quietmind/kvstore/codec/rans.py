@@ -1,0 +1,345 @@
+"""Whole numbers around 0 as bytes, in hardly more bits than their frequencies ask for: rANS, a state for each lane.
+
+Asymmetric numeral systems (Duda, arXiv 1311.2540) with 32-bit states and 16-bit words, interleaved as in Giesen
+("Interleaved entropy coders", arXiv 1402.3392): one step codes a row of numbers, a lane's number with the lane's state,
+and the words of all lanes make one stream in the order in which the decoder asks for them. Every step is a few array
+operations over the lanes, so NumPy's own loops do the work.
+
+A lane's numbers follow one of ``CLASSES`` distributions, all symmetric: generalized Gaussians (exp(-|x/a|^p)), rounded
+to whole numbers, of three exponents and a geometric grid of deviations. Class 0 is a lane of zeros: nothing is stored.
+What is far out for its class is coded as an escape; its value follows in a list of its own.
+
+What is stored: a head (how many words there are, and how many bytes the values of escapes take), the states, the words,
+the values.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Symbols = NDArray[np.int16] | NDArray[np.int32]
+Classes = NDArray[np.uint8]
+
+# Exponent and smallest deviation: one at which a number in some thousands is not 0. Neighbours on the grid lie 8 %
+# apart in deviation; a lane between two of them takes under 0.1 % of its bits more.
+_SHAPES = ((1.0, 0.085), (1.4, 0.11), (2.0, 0.14))
+_SCALES = 85
+_LARGEST_DEVIATION = 44.0
+CLASSES = 1 + len(_SHAPES) * _SCALES
+
+_PROBABILITY_BITS = 12
+_WHOLE = 1 << _PROBABILITY_BITS
+_REMAINDER = _WHOLE - 1
+_WORD_BITS = 16
+_LEAST = 1 << 16  # states lie from here to 2^32
+_START = _LEAST
+
+_REACH = 127  # the farthest number that any class has a code for
+_ESCAPE = -_REACH - 1  # stands for all others
+_BIAS = -_ESCAPE
+_SPAN = 2 * _BIAS + 1  # -128 to 128, of which both ends are escapes
+_ESCAPE_AT = 2 * _REACH + 1  # index of the escape in a table of frequencies: behind those of -127 to 127
+
+# An entry of the decoder's table: frequency (12 bits), number or escape (8 bits, signed), slot within it (12 bits).
+_FREQUENCY_SHIFT = 20
+_NUMBER_SHIFT = 12
+# An entry of the encoder's: whether it is an escape (1 bit), frequency (12 bits), where its slots begin (12 bits).
+_ESCAPED = 1 << 24
+
+_HEAD = struct.Struct("<II")
+_WIDEST = 4096  # states: their arrays, and what a step makes of them, stay in a core's first cache
+_NARROWEST = 512
+_NUMBERS_A_STATE = 1024  # a state costs 2 bytes more than what it says of its numbers
+_BLOCK = 1 << 16  # numbers that are looked up at once
+_HISTOGRAM_BLOCK = 1 << 18
+_VARINT_BITS = 7
+_LONGEST_VARINT = 5
+
+
+def choose(symbols: Symbols) -> Classes:
+    """Return the class [lanes] in which each lane of ``symbols`` [n, lanes] takes the fewest bits."""
+    n, lanes = symbols.shape
+    classes = np.zeros(lanes, np.uint8)
+    width = max(1, _HISTOGRAM_BLOCK // max(n, 1))
+    buckets = _REACH + 2
+    for first in range(0, lanes, width):
+        piece = symbols[:, first : first + width].astype(np.int64)
+        np.abs(piece, out=piece)
+        np.minimum(piece, _REACH + 1, out=piece)
+        count = piece.shape[1]
+        piece += np.arange(count) * buckets
+        histogram = np.bincount(piece.reshape(-1), minlength=count * buckets).reshape(count, buckets)
+        best = 1 + np.argmin(histogram @ _tables().bits, axis=1)
+        classes[first : first + width] = np.where(histogram[:, 0] == n, 0, best)
+    return classes
+
+
+def encode(symbols: Symbols, classes: Classes) -> bytes:
+    """Return ``symbols`` [n, lanes] as bytes, each lane in its class. Raises ValueError for classes that do not fit."""
+    n, lanes = symbols.shape
+    if classes.shape != (lanes,) or symbols[:, classes == 0].any():
+        raise ValueError("classes that are not those of the numbers")
+    coding = _Coding.of(classes, n)
+    states = np.full(coding.width, _START, np.uint32)
+    words: list[NDArray[Any]] = []  # the last first, as the escapes
+    escapes: list[NDArray[Any]] = []
+    for columns, tables_at in reversed(list(coding.turns(_SPAN))):
+        for first, last in reversed(coding.blocks()):
+            piece = symbols[first:last, columns].astype(np.int64)
+            places = np.clip(piece, -_BIAS, _BIAS)
+            places += tables_at + _BIAS
+            entries = _tables().encoder.take(places)
+            escapes.append(piece[entries >= _ESCAPED])
+            _push(states[: piece.shape[1]], entries, words)
+    stream = np.concatenate([*reversed(words), np.empty(0, np.uint32)]).astype("<u2")
+    values = _varints(np.concatenate([*reversed(escapes), np.empty(0, np.int64)]))
+    return b"".join((_HEAD.pack(len(stream), len(values)), states.astype("<u4").tobytes(), stream.tobytes(), values))
+
+
+def decode(content: bytes | memoryview, classes: Classes, out: Symbols) -> None:
+    """Write the numbers that were encoded with ``classes`` [lanes] to ``out`` [n, lanes].
+
+    Raises ValueError for what ``encode`` cannot have made of numbers of this shape and classes; ``out`` may then hold
+    anything. No more memory is taken than ``content`` and a few blocks need.
+    """
+    n, lanes = out.shape
+    if classes.shape != (lanes,):
+        raise ValueError(f"classes of {classes.size:,} lanes for {lanes:,}")
+    coding = _Coding.of(classes, n)
+    states, words, values = _parts(memoryview(content), coding.width)
+    if len(values) and not np.iinfo(out.dtype).min <= values.min() <= values.max() <= np.iinfo(out.dtype).max:
+        raise ValueError("a number too large")
+    if len(coding.lanes) < lanes:
+        out[:, classes == 0] = 0
+    taken, used = 0, 0
+    entries = np.empty((coding.rows, coding.width), np.uint32)
+    for columns, tables_at in coding.turns(_WHOLE):
+        count = len(tables_at)
+        for first, last in coding.blocks():
+            block = entries[: last - first, :count]
+            taken = _pull(states[:count], tables_at, words, taken, block)
+            numbers = (block << (32 - _FREQUENCY_SHIFT)).view(np.int32) >> 24
+            (escaped,) = np.nonzero(numbers.reshape(-1) == _ESCAPE)
+            if len(escaped):
+                numbers.reshape(-1)[escaped] = _next(values, used, len(escaped))
+                used += len(escaped)
+            out[first:last, columns] = numbers
+    if taken < len(words) or used < len(values) or (states != _START).any():
+        raise ValueError("numbers that do not end where they should")
+
+
+@dataclass(frozen=True)
+class _Coding:
+    """Which lanes are coded, by how many states, and in which order; everything that both directions agree on.
+
+    Lanes share states where they are short or many: ``width`` of them take their turn, then the next with the states
+    that those have left.
+    """
+
+    lanes: NDArray[np.intp]
+    classes: Classes
+    n: int
+    width: int
+
+    @classmethod
+    def of(cls, classes: Classes, n: int) -> _Coding:
+        lanes = np.flatnonzero(classes) if n else np.empty(0, np.intp)
+        most = min(max(len(lanes) * n // _NUMBERS_A_STATE, _NARROWEST), _WIDEST)
+        turns = -(-len(lanes) // most)
+        return cls(lanes, classes, n, -(-len(lanes) // turns) if turns else 0)
+
+    @property
+    def rows(self) -> int:
+        """How many rows are looked up at once."""
+        return max(1, _BLOCK // max(self.width, 1))
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Return the first row, and the row after the last, of each block."""
+        return [(first, min(first + self.rows, self.n)) for first in range(0, self.n, self.rows)]
+
+    def turns(self, table: int) -> Iterator[tuple[slice | NDArray[np.intp], NDArray[np.int64]]]:
+        """Yield the lanes of each turn, and where the tables of their classes begin, each ``table`` entries long."""
+        for at in range(0, len(self.lanes), max(self.width, 1)):
+            lanes = self.lanes[at : at + self.width]
+            together = lanes[-1] - lanes[0] + 1 == len(lanes)
+            yield (
+                slice(int(lanes[0]), int(lanes[-1]) + 1) if together else lanes,
+                self.classes[lanes].astype(np.int64) * table,
+            )
+
+
+def _push(states: NDArray[np.uint32], entries: NDArray[np.uint32], words: list[NDArray[Any]]) -> None:
+    """Code rows, the last first, of numbers whose ``entries`` [rows, states] these are; append the words they take."""
+    frequencies = (entries >> _PROBABILITY_BITS) & _REMAINDER
+    begins = entries & _REMAINDER
+    # A state of x becomes x // f * whole + begin + x % f, which is x + x // f * (whole - f) + begin, below 2^32.
+    factors = _WHOLE - frequencies
+    limits = frequencies << (32 - _PROBABILITY_BITS)
+    divisors = frequencies.astype(np.float64)  # exact: x / f is never nearer to a whole number than 1 / f
+    quotients = np.empty(states.shape, np.float64)
+    whole = np.empty_like(states)
+    full = np.empty(states.shape, np.bool_)
+    for row in range(len(entries) - 1, -1, -1):
+        np.greater_equal(states, limits[row], out=full)
+        (over,) = full.nonzero()
+        if len(over):
+            high = states[over]
+            words.append(high & 0xFFFF)
+            states[over] = high >> _WORD_BITS
+        np.divide(states, divisors[row], out=quotients)
+        np.copyto(whole, quotients, casting="unsafe")
+        np.multiply(whole, factors[row], out=whole)
+        np.add(states, whole, out=states)
+        np.add(states, begins[row], out=states)
+
+
+def _pull(
+    states: NDArray[np.uint32], tables_at: NDArray[np.int64], words: NDArray[Any], taken: int, entries: NDArray[Any]
+) -> int:
+    """Fill ``entries`` [rows, states] from the states, and these from ``words``; return how many words are taken then.
+
+    Raises ValueError where there are too few.
+    """
+    table = _tables().decoder
+    slots = np.empty_like(states)
+    places = np.empty_like(tables_at)
+    empty = np.empty(states.shape, np.bool_)
+    for entry in entries:
+        np.bitwise_and(states, _REMAINDER, out=slots)
+        np.copyto(places, slots)
+        np.add(places, tables_at, out=places)
+        table.take(places, out=entry, mode="clip")  # every place is within the table, and "raise" would buffer
+        np.right_shift(states, _PROBABILITY_BITS, out=states)
+        np.right_shift(entry, _FREQUENCY_SHIFT, out=slots)
+        np.multiply(states, slots, out=states)
+        np.bitwise_and(entry, _REMAINDER, out=slots)
+        np.add(states, slots, out=states)
+        np.less(states, _LEAST, out=empty)
+        (under,) = empty.nonzero()
+        if len(under):
+            states[under] = (states[under] << _WORD_BITS) | _next(words, taken, len(under))
+            taken += len(under)
+    return taken
+
+
+def _next(stream: NDArray[Any], at: int, count: int) -> NDArray[Any]:
+    if at + count > len(stream):
+        raise ValueError("numbers that end too early")
+    return stream[at : at + count]
+
+
+def _parts(content: memoryview, width: int) -> tuple[NDArray[np.uint32], NDArray[Any], NDArray[np.int64]]:
+    """Return the states, the words and the values of escapes. Raises ValueError where they are not all of it."""
+    if len(content) < _HEAD.size:
+        raise ValueError("no head")
+    words, values = map(int, _HEAD.unpack_from(content))
+    words_at = _HEAD.size + 4 * width
+    values_at = words_at + 2 * words
+    if values_at + values != len(content):
+        raise ValueError(f"{len(content):,} bytes where the head says {values_at + values:,}")
+    return (
+        np.frombuffer(content, "<u4", width, _HEAD.size).astype(np.uint32),
+        np.frombuffer(content, "<u2", words, words_at),
+        _from_varints(np.frombuffer(content, np.uint8, values, values_at)),
+    )
+
+
+def _varints(values: NDArray[np.int64]) -> bytes:
+    """Return 32-bit numbers as LEB128 of their zigzag: 0, -1, 1, -2 ... are 0, 1, 2, 3 ..., 7 bits a byte."""
+    zigzag = (values << 1) ^ (values >> 63)
+    shifts = np.arange(0, _VARINT_BITS * _LONGEST_VARINT, _VARINT_BITS)
+    groups = zigzag[:, None] >> shifts
+    follows = np.concatenate((groups[:, 1:] > 0, np.zeros((len(groups), 1), np.bool_)), axis=1)
+    kept = np.concatenate((np.ones((len(groups), 1), np.bool_), follows[:, :-1]), axis=1)
+    return ((groups & 0x7F) | (follows << _VARINT_BITS))[kept].astype(np.uint8).tobytes()
+
+
+def _from_varints(content: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the numbers of ``_varints``. Raises ValueError for what is none."""
+    (ends,) = np.nonzero(content < 0x80)
+    starts = np.concatenate(([0], ends[:-1] + 1)) if len(ends) else ends
+    lengths = ends + 1 - starts
+    if len(content) and (not len(ends) or ends[-1] != len(content) - 1 or lengths.max() > _LONGEST_VARINT):
+        raise ValueError("values that make no sense")
+    if not len(content):
+        return np.empty(0, np.int64)
+    places = np.arange(len(content)) - np.repeat(starts, lengths)
+    zigzag = np.add.reduceat((content & 0x7F).astype(np.int64) << (places * _VARINT_BITS), starts)
+    values: NDArray[np.int64] = (zigzag >> 1) ^ -(zigzag & 1)
+    return values
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What all classes together look up. The tables of a class are as long as those of any other."""
+
+    decoder: NDArray[np.uint32]  # [classes * whole]
+    encoder: NDArray[np.uint32]  # [classes * 257]: of -128 to 128
+    bits: NDArray[np.float64]  # [129, classes - 1]: of 0, of 1 or -1, ... and of all past 127
+
+
+@lru_cache(maxsize=1)
+def _tables() -> _Tables:
+    frequencies = _frequencies()
+    begins = np.cumsum(frequencies, axis=1) - frequencies
+    # Class 0 is never looked up; zeros stand in its place.
+    decoder = np.zeros((CLASSES, _WHOLE), np.uint32)
+    encoder = np.zeros((CLASSES, _SPAN), np.uint32)
+    numbers = (np.arange(-_REACH, _REACH + 2) & 0xFF) << _NUMBER_SHIFT  # the one behind the last is the escape: -128
+    for number, (of_class, begin) in enumerate(zip(frequencies, begins, strict=True), start=1):
+        slots = np.arange(_WHOLE) - np.repeat(begin, of_class)
+        decoder[number] = np.repeat((of_class << _FREQUENCY_SHIFT) | numbers, of_class) | slots
+        escape = _ESCAPED | (of_class[_ESCAPE_AT] << _PROBABILITY_BITS) | begin[_ESCAPE_AT]
+        known = np.where(of_class > 0, (of_class << _PROBABILITY_BITS) | begin, escape)
+        encoder[number, 1:-1] = known[:_ESCAPE_AT]
+        encoder[number, [0, -1]] = escape
+    return _Tables(decoder.reshape(-1), encoder.reshape(-1), _bits(frequencies))
+
+
+def _bits(frequencies: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return what a number of each magnitude takes in each class."""
+    bits: NDArray[np.float64] = _PROBABILITY_BITS - np.log2(np.maximum(frequencies, 1))
+    magnitudes = np.arange(_REACH + 2)
+    values = np.where(magnitudes < 1 << (_VARINT_BITS - 1), 8.0, 16.0)
+    found = bits[:, _ESCAPE_AT, None] + values
+    np.copyto(found[:, :-1], bits[:, _REACH:_ESCAPE_AT], where=frequencies[:, _REACH:_ESCAPE_AT] > 0)
+    return found.T.copy()
+
+
+def _frequencies() -> NDArray[np.int64]:
+    """Return of classes 1 on how many of ``_WHOLE`` slots -127 to 127 and the escape have: [classes - 1, 256].
+
+    These are the same wherever they are computed: no share of slots lies so near to a half that the last bits of a
+    platform's exp or pow could move what it is rounded to.
+    """
+    shares = _shares()
+    positive = np.rint(shares[:, 1:]).astype(np.int64)
+    coded = shares[:, :1] + 2 * np.where(positive > 0, shares[:, 1:], 0).sum(axis=1, keepdims=True)
+    escapes = np.maximum(1, np.rint(_WHOLE - coded).astype(np.int64))
+    zeros = _WHOLE - 2 * positive.sum(axis=1, keepdims=True) - escapes
+    return np.concatenate((positive[:, ::-1], zeros, positive, escapes), axis=1)
+
+
+def _shares() -> NDArray[np.float64]:
+    """Return of classes 1 on which part of ``_WHOLE`` slots 0, 1 ... 127 are due: [classes - 1, 128]."""
+    points = 16  # of the density for each whole number
+    bins = 2 * (_REACH + 1)
+    at = (np.arange(bins * points) + 0.5) / points
+    found = []
+    for exponent, smallest in _SHAPES:
+        steps = np.arange(_SCALES) / (_SCALES - 1)
+        deviations = smallest * (_LARGEST_DEVIATION / smallest) ** steps
+        widths = deviations * math.sqrt(math.gamma(1 / exponent) / math.gamma(3 / exponent))
+        density = np.exp(-((at / widths[:, None]) ** exponent))
+        masses = np.add.reduceat(density, [0, *range(points // 2, bins * points, points)], axis=1)
+        masses[:, 0] *= 2  # of which the other half lies below 0
+        found.append(masses[:, : _REACH + 1] / (2 * density.sum(axis=1, keepdims=True)) * _WHOLE)
+    return np.concatenate(found)
