@@ -89,6 +89,10 @@ class SnapshotError(QuietmindError):
     """The store of snapshots cannot be used: a folder that is not writable, a snapshot that is not there."""
 
 
+class NoRoomForSnapshot(SnapshotError):
+    """The budget of the store leaves no room for this snapshot; a smaller one may still find some."""
+
+
 class SnapshotDamaged(SnapshotError):
     """A stored snapshot is not what was written, or was never written whole. Nothing of it is used."""
 

@@ -17,8 +17,8 @@ class Settings:
     """What the file may say. None means: let the plan decide.
 
     ``context`` and ``max_tokens`` are tokens, ``passages`` the most passages that an answer is given. ``snapshot_gib``
-    is what all that was read may take on the disk, in GiB. ``llama_server`` is the path of a llama-server to use ahead
-    of the one on PATH.
+    is what all that was read may take on the disk, in GiB, and ``snapshot_level`` how much of it may be lost in
+    packing. ``llama_server`` is the path of a llama-server to use ahead of the one on PATH.
     """
 
     workspace: Path
@@ -29,6 +29,7 @@ class Settings:
     passages: int = 6
     max_tokens: int = 512
     snapshot_gib: int | None = None
+    snapshot_level: str = "near"
     llama_server: str | None = None
 
 
@@ -41,9 +42,11 @@ _TYPES: dict[str, type] = {
     "passages": int,
     "max_tokens": int,
     "snapshot_gib": int,
+    "snapshot_level": str,
     "llama_server": str,
 }
 _KINDS = {str: "a text", int: "a whole number"}
+_CHOICES = {"snapshot_level": ("exact", "near", "small")}
 
 
 def load_settings(file: Path) -> Settings:
@@ -72,6 +75,8 @@ def _checked(file: Path, key: str, value: object) -> Any:
     wanted = _TYPES[key]
     if not isinstance(value, wanted) or isinstance(value, bool):
         raise UsageError(f"{shown_path(file)}: {key} must be {_KINDS[wanted]}, not {value!r}")
+    if key in _CHOICES and value not in _CHOICES[key]:
+        raise UsageError(f"{shown_path(file)}: {key} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
     if isinstance(value, int) and value < 1:
         raise UsageError(f"{shown_path(file)}: {key} must be at least 1, not {value}")
     if isinstance(value, int) and value > LARGEST_COUNT:

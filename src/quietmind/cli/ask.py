@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from rich.status import Status
 
+    from quietmind.base.settings import Settings
     from quietmind.engine.port import Engine
     from quietmind.think.answer import Answer, Event
     from quietmind.workspace.choose import Desk
@@ -92,9 +93,7 @@ def ask(
     if save and not os.path.isdir(save.parent):  # noqa: PTH112 - a Path raises for names that cannot be looked at
         raise UsageError(f"{shown_path(save)}: there is no such folder to save the answer in; make it first")
     with Workspace(workspace) as archive:
-        answering = _Model(
-            model or settings.model, archive, context, kv, threads, settings.snapshot_gib, allow_remote, key_file
-        )
+        answering = _Model(model or settings.model, archive, context, kv, threads, settings, allow_remote, key_file)
         limits = {"passages": passages or settings.passages, "max_tokens": max_tokens or settings.max_tokens}
         if deep:
             events = ask_deep(archive, question, answering.start, answering.desk, **limits)
@@ -121,7 +120,7 @@ class _Model:
     context: int | None
     kv: str
     threads: int | None
-    snapshot_gib: int | None
+    settings: Settings
     allow_remote: tuple[str, ...]
     key_file: Path | None
     planned: Start | None = None
@@ -168,10 +167,11 @@ class _Model:
         from quietmind.workspace.choose import Desk
 
         if self.lent is not None:
-            return self.lent.desk(self.archive, self.snapshot_gib)
+            return self.lent.desk(self.archive, self.settings.snapshot_gib)
         if self.planned is None:
             return Desk(self.archive.notebooks, engine, None)
-        return Desk.of(self.archive, self.planned, engine, self.snapshot_gib)
+        kept = self.settings.snapshot_gib, self.settings.snapshot_level
+        return Desk.of(self.archive, self.planned, engine, *kept)
 
 
 def _tell_place(place: int) -> None:

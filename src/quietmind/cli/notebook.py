@@ -13,6 +13,7 @@ from quietmind.base.paths import shown_path
 from quietmind.base.units import format_bytes
 from quietmind.cli.amounts import shown_time
 from quietmind.cli.ask import ask
+from quietmind.cli.levels import level_json, level_words, measured_words
 from quietmind.cli.notebook_auto import auto
 from quietmind.cli.options import State, debug_option, json_option, pass_state, workspace_option
 from quietmind.cli.output import counted, print_json, visible
@@ -131,7 +132,7 @@ def list_(state: State, model: str | None, as_json: bool, workspace: Path) -> No
 def _print_list(standings: list[Standing]) -> None:
     from quietmind.plan.table import align
 
-    rows = [("notebook", "from", "notes", "tokens", "on disk", "read")]
+    rows = [("notebook", "from", "notes", "tokens", "on disk", "kept", "read")]
     for each in standings:
         reading = each.notebook.reading
         rows.append(
@@ -141,10 +142,11 @@ def _print_list(standings: list[Standing]) -> None:
                 f"{len(each.notebook.members):,}",
                 f"{reading.tokens:,}" if reading else "-",
                 format_bytes(each.bytes) + (" pinned" if each.pinned else "") if each.stored else "-",
+                level_words(each.stored[0]) if each.stored else "-",
                 f"due: {each.due}" if each.due else reading.when[:16].replace("T", " ") if reading else "",
             )
         )
-    click.echo("\n".join(visible(line) for line in align(rows, {0, 1, 5})))
+    click.echo("\n".join(visible(line) for line in align(rows, {0, 1, 5, 6})))
 
 
 @notebook.command()
@@ -201,8 +203,11 @@ def _print_reading(standing: Standing, without: Sequence[Passage]) -> None:
         header = snapshot.header
         click.echo(
             f"snapshot {snapshot.path.name}: {header.tokens:,} tokens, {format_bytes(snapshot.bytes)} of "
-            f"{format_bytes(header.raw_bytes)}{', pinned' if snapshot.pinned else ''}, made {header.made}"
+            f"{format_bytes(header.raw_bytes)} ({level_words(snapshot)}){', pinned' if snapshot.pinned else ''}, "
+            f"made {header.made}"
         )
+        if said := measured_words(snapshot):
+            click.echo(f"  {said}")
 
 
 @notebook.command("read")
@@ -358,6 +363,7 @@ def _standing_json(standing: Standing) -> dict[str, Any]:
     return _described(standing.notebook) | {
         "due": standing.due or None,
         "bytes": standing.bytes,
+        **level_json(standing.stored[0] if standing.stored else None),
         "pinned": standing.pinned,
     }
 
@@ -374,6 +380,7 @@ def _snapshot_json(snapshot: Snapshot) -> dict[str, Any]:
         "bytes": snapshot.bytes,
         "raw_bytes": header.raw_bytes,
         "codec": header.codec,
+        **level_json(snapshot),
         "seconds": round(header.seconds, 3),
         "pinned": snapshot.pinned,
         "made": header.made,

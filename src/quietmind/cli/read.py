@@ -12,6 +12,7 @@ from quietmind.base.paths import shown_path
 from quietmind.base.progress import terminal_progress
 from quietmind.base.units import format_bytes
 from quietmind.cli.amounts import BYTES, CLOCK, LENGTH, shown_time
+from quietmind.cli.levels import level_json, level_words
 from quietmind.cli.options import State, debug_option, json_option, model_options, pass_state, workspace_option
 from quietmind.cli.output import counted, flat, print_json, visible
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from quietmind.workspace.due import Standing
     from quietmind.workspace.launch import Start
     from quietmind.workspace.overnight import Done, Reader
+    from quietmind.workspace.reading import ReadReport
     from quietmind.workspace.workspace import Workspace
 
 _LISTED = 3  # passages that found no room that are printed
@@ -33,6 +35,12 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--budget", type=BYTES, help="Most that all snapshots may take, such as 20GiB (default: settings)."
+        ),
+        click.option(
+            "--level",
+            type=click.Choice(["exact", "near", "small"]),
+            help="How much of what is read may be lost in packing: nothing, what no answer shows, or little "
+            "(default: settings, near).",
         ),
         click.option("--until", type=CLOCK, help="Stop at this time of day, such as 07:00."),
         click.option("--for", "lasting", type=LENGTH, help="Stop after so long: 2h, 90m."),
@@ -72,6 +80,7 @@ def run(
     lasting: float | None,
     until: float | None,
     budget: int | None,
+    level: str | None,
 ) -> None:
     """Read what is due of ``names``, or of all. Times are in seconds from now, ``budget`` in bytes."""
     from quietmind.plan.plan import Ask
@@ -96,12 +105,14 @@ def run(
         start = prepare(model or state.settings.model, Ask(context, kv, threads=threads), archive.folder, _warn)
         require_going_on(start.card)
         with started(start, archive.logs, archive.folder, _warn) as engine:
-            reader = Reader.of(start, engine, store, limit)
+            reader = Reader.of(start, engine, store, limit, level or state.settings.snapshot_level)
             due = reader.due(archive.notebooks, names)
             if not due:
                 _say("nothing is due: all is read", as_json=as_json)
                 return
             click.echo(_forecast(start, reader, archive, due), err=True)
+            if reader.packing.remark:
+                click.echo(visible(reader.packing.remark), err=True)
             _read_all(reader, archive, due, end, evict=bool(names), as_json=as_json)
 
 
@@ -156,17 +167,17 @@ def _forecast(start: Start, reader: Reader, archive: Workspace, due: Sequence[St
 def _print(done: Sequence[Done], left: Sequence[str], seconds: float) -> None:
     from quietmind.plan.table import align
 
-    rows: list[tuple[str, ...]] = [("notebook", "tokens", "restored", "prefilled", "time", "on disk")]
+    rows: list[tuple[str, ...]] = [
+        ("notebook", "tokens", "restored", "prefilled", "time", "of it check", "on disk", "kept")
+    ]
     remarks: list[str] = []
     for each in done:
         remarks += [f"{each.name}: {remark}" for remark in _remarks(each)]
         if each.report is None:
             continue
-        stored = each.report.snapshot.bytes if each.report.snapshot else 0
-        counts = (each.report.tokens, each.report.restored, each.report.prefilled)
-        rows.append((each.name, *(f"{n:,}" for n in counts), shown_time(each.report.spent), format_bytes(stored)))
+        rows.append(_row(each.name, each.report))
     if len(rows) > 1:
-        click.echo("\n".join(align(rows, {0})))
+        click.echo("\n".join(align(rows, {0, 7})))
     for remark in remarks:
         click.echo(visible(remark))
     if left:
@@ -176,10 +187,20 @@ def _print(done: Sequence[Done], left: Sequence[str], seconds: float) -> None:
     click.echo(f"{counted(prefilled, 'token')} read in {shown_time(seconds)}")
 
 
+def _row(name: str, report: ReadReport) -> tuple[str, ...]:
+    counts = (f"{n:,}" for n in (report.tokens, report.restored, report.prefilled))
+    stored, kept = ("-", "-")
+    if report.snapshot:
+        stored, kept = format_bytes(report.snapshot.bytes), level_words(report.snapshot)
+    check = shown_time(report.check_seconds) if report.check_seconds else "-"
+    return name, *counts, shown_time(report.spent), check, stored, kept
+
+
 def _remarks(done: Done) -> list[str]:
     if done.report is None:
         return [f"not read: {done.problem}"]
     remarks = [f"not used and read again: {flat(reason)}" for reason in done.report.refused]
+    remarks += [f"kept finer than it could be, {flat(reason)}" for reason in done.report.finer]
     if not done.report.finished:
         held = done.report.restored + done.report.prefilled
         remarks.append(f"out of time at {held:,} of {done.report.tokens:,} tokens; the next reading goes on there")
@@ -204,6 +225,9 @@ def _as_json(done: Done) -> dict[str, Any]:
         "seconds": round(report.spent, 3) if report else None,
         "seconds_from_nothing": round(report.seconds, 3) if report else None,
         "bytes": report.snapshot.bytes if report and report.snapshot else None,
+        **level_json(report.snapshot if report else None),
+        "check_seconds": round(report.check_seconds, 3) if report else None,
+        "finer": list(report.finer) if report else [],
         "refused": list(report.refused) if report else [],
         "left_out": [
             {"path": str(passage.path), "first_line": passage.first_line, "last_line": passage.last_line}

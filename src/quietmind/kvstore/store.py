@@ -15,14 +15,14 @@ import shutil
 import struct
 import tempfile
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from quietmind.base.errors import DiskFull, SnapshotDamaged, SnapshotError, SnapshotForeign
+from quietmind.base.errors import DiskFull, NoRoomForSnapshot, SnapshotDamaged, SnapshotError, SnapshotForeign
 from quietmind.base.paths import shown_path
 from quietmind.base.units import format_bytes
 from quietmind.kvstore.codec.port import Codec, codec_named
@@ -102,7 +102,8 @@ class Store:
 
         Or with ``codec``. ``note`` is kept in the header: what has been measured of this snapshot, in finite numbers
         and short texts. Earlier snapshots of the same label and fingerprint that this one makes useless are removed.
-        Raises SnapshotError where the budget does not allow it or the folder cannot be written, DiskFull.
+        Raises NoRoomForSnapshot where the budget does not allow it, SnapshotError where the folder cannot be written,
+        DiskFull.
         """
         from quietmind.kvstore.codec.exact import Exact
 
@@ -150,15 +151,21 @@ class Store:
                 _remove(each.path)
         return _snapshot(path, header)
 
-    def find(self, fingerprint: Fingerprint, tokens: Sequence[int]) -> Match | None:
+    def find(
+        self,
+        fingerprint: Fingerprint,
+        tokens: Sequence[int],
+        accept: Callable[[Header], bool] = lambda _header: True,
+    ) -> Match | None:
         """Return the snapshot with the longest common beginning with ``tokens``, None where none has any.
 
-        One whose engine cannot go back to a shorter prefix counts only if it is a prefix whole.
+        Of those that ``accept`` takes. One whose engine cannot go back to a shorter prefix counts only if it is a
+        prefix whole.
         """
         wanted = array("I", tokens)
         best: Match | None = None
         for snapshot in self.snapshots():
-            if snapshot.header.fingerprint != fingerprint:
+            if snapshot.header.fingerprint != fingerprint or not accept(snapshot.header):
                 continue
             with suppress(SnapshotDamaged, OSError):  # gone, or refused when it is listed
                 common = _common(self._tokens_of(snapshot), wanted)
@@ -220,7 +227,7 @@ class Store:
     def _unpack(self, reader: Reader, sink: BinaryIO) -> None:
         """Fill ``sink`` with the engine's bytes. Raises SnapshotDamaged, OSError."""
         reader.tokens()
-        codec = codec_named(reader.header.codec, self._folder / _BASES)
+        codec = codec_named(reader.header.codec, self.bases)
         with mapped(sink, reader.header.raw_bytes) as target:
             codec.decode(reader.blocks(), target)
         reader.require_end()
@@ -236,9 +243,18 @@ class Store:
         with self._translated(), self._locked():
             _remove(snapshot.path)
 
+    @property
+    def bases(self) -> Path:
+        """The folder of the bases that snapshots refer to by their digests."""
+        return self._folder / _BASES
+
     def bytes_used(self) -> int:
         """Return the bytes of all snapshots together."""
         return sum(snapshot.bytes for snapshot in self.snapshots())
+
+    def room(self) -> int | None:
+        """Return how many bytes the budget has left with nothing evicted, None where there is no limit."""
+        return None if self._budget is None else max(0, self._budget - self.bytes_used())
 
     def _listed(self) -> Iterator[Snapshot | Refused]:
         found: list[Snapshot | Refused] = []
@@ -284,7 +300,7 @@ class Store:
         if self._budget is None:
             return
         if size > self._budget:
-            raise SnapshotError(
+            raise NoRoomForSnapshot(
                 f"the snapshot takes {format_bytes(size)}, and all together may take {format_bytes(self._budget)}; "
                 "raise the budget or make the notebook smaller"
             )
@@ -299,7 +315,7 @@ class Store:
             chosen.append(victim)
             excess -= victim.bytes
         if excess > 0:
-            raise SnapshotError(
+            raise NoRoomForSnapshot(
                 f"{format_bytes(excess)} too little room for a snapshot of {format_bytes(size)}: what else is stored "
                 "is pinned, or took longer to read; raise the budget or drop a notebook"
             )

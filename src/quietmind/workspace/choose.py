@@ -25,6 +25,7 @@ from quietmind.workspace.identity import require_going_on
 from quietmind.workspace.laid import laid_out, reserve_of
 from quietmind.workspace.launch import Start
 from quietmind.workspace.layout import Layout, lay_out
+from quietmind.workspace.levels import EXACT
 from quietmind.workspace.notebook import Member, Notebook
 from quietmind.workspace.notebooks import Notebooks
 from quietmind.workspace.overnight import Reader
@@ -98,7 +99,14 @@ class Desk:
     keeps_nothing: str = ""
 
     @classmethod
-    def of(cls, workspace: Workspace, start: Start, engine: Engine, snapshot_gib: int | None = None) -> Self:
+    def of(
+        cls,
+        workspace: Workspace,
+        start: Start,
+        engine: Engine,
+        snapshot_gib: int | None = None,
+        snapshot_level: str = EXACT,
+    ) -> Self:
         """Return the desk of ``engine``, which runs as ``start`` has planned. Raises SnapshotError, ModelNotFound."""
         reader, keeps_nothing = None, ""
         if engine.capabilities.snapshots:
@@ -108,7 +116,7 @@ class Desk:
             except EngineRefused as error:
                 keeps_nothing = str(error)
             else:
-                reader = Reader.of(start, engine, open_store(workspace.folder, budget), budget)
+                reader = Reader.of(start, engine, open_store(workspace.folder, budget), budget, snapshot_level)
         return cls(
             workspace.notebooks, engine, reader, lambda tokens: prefill_seconds(start.speed, tokens), keeps_nothing
         )

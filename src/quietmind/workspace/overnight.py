@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
-from quietmind.base.errors import ContextOverflow, NothingIndexed
+from quietmind.base.errors import ContextOverflow, NoRoomForSnapshot, NothingIndexed
 from quietmind.base.progress import SILENT, Progress
 from quietmind.base.units import format_bytes
 from quietmind.engine.port import Engine
@@ -25,6 +25,7 @@ from quietmind.workspace.due import Standing, content_of, in_reading_order, part
 from quietmind.workspace.identity import can_go_back, fingerprint_of, require_going_on
 from quietmind.workspace.laid import laid_out
 from quietmind.workspace.launch import Start
+from quietmind.workspace.levels import EXACT, LOSSLESS, Packing, bytes_per_token, packing_for
 from quietmind.workspace.notebook import Notebook, Reading
 from quietmind.workspace.notebooks import Notebooks
 from quietmind.workspace.reading import BATCH, ReadReport, read
@@ -57,7 +58,7 @@ class Reader:
     """What reads: an engine with the fingerprint of its run, and the store that keeps what it has read.
 
     ``cut`` says whether the engine can go back to a shorter prefix of what it holds. ``room`` None: no limit is known.
-    The engine computes ``batch`` tokens at once.
+    The engine computes ``batch`` tokens at once. What it reads to the end is stored by ``packing``.
     """
 
     engine: Engine
@@ -66,21 +67,25 @@ class Reader:
     store: Store
     room: Room | None = None
     batch: int = BATCH
+    packing: Packing = LOSSLESS
 
     @classmethod
-    def of(cls, start: Start, engine: Engine, store: Store, budget: int) -> Self:
-        """Return the reader that is ``engine``, which runs as ``start`` has planned.
+    def of(cls, start: Start, engine: Engine, store: Store, budget: int, level: str = EXACT) -> Self:
+        """Return the reader that is ``engine``, which runs as ``start`` has planned, and stores at ``level``.
 
-        Raises EngineRefused for an engine that cannot save what it has read, or cannot go on from that.
+        Raises EngineRefused for an engine that cannot save what it has read, or cannot go on from that; UsageError for
+        a level that is none.
         """
         require_going_on(start.card)
+        fingerprint = fingerprint_of(engine, start.card, start.plan)
         return cls(
             engine,
-            fingerprint_of(engine, start.card, start.plan),
+            fingerprint,
             can_go_back(start.card),
             store,
-            Room(budget, stored_per_token(start)),
+            Room(budget, bytes_per_token(level, fingerprint, store.snapshots()) or stored_per_token(start)),
             max(BATCH, start.plan.micro_batch) if start.measurable else BATCH,
+            packing_for(level, start, fingerprint, store),
         )
 
     def due(self, notebooks: Notebooks, names: Sequence[str] = ()) -> list[Standing]:
@@ -118,6 +123,7 @@ class Reader:
             progress=progress,
             until=until,
             batch=self.batch,
+            packing=self.packing,
         )
         if report.finished:
             cut_at = self.engine.context if layout.left_out else None
@@ -157,6 +163,11 @@ def read_all(
         try:
             report, left_out = reader.read(notebooks, each.notebook, progress, until)
         except (ContextOverflow, NothingIndexed) as error:
+            yield Done(name, each.due, None, problem=str(error))
+            continue
+        except NoRoomForSnapshot as error:  # one that had to be kept at a finer level than the others
+            if evict:
+                raise
             yield Done(name, each.due, None, problem=str(error))
             continue
         yield Done(name, each.due, report, left_out)

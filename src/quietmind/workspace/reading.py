@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from quietmind.base.errors import EngineRefused, SnapshotDamaged, SnapshotError, SnapshotForeign
 from quietmind.base.progress import SILENT, Progress
 from quietmind.engine.port import Engine, Finished, Request, saving
+from quietmind.kvstore.container import Header
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.store import Snapshot, Store
+from quietmind.workspace.keeping import Cache, Keeping, Kept
 from quietmind.workspace.layout import Layout
+from quietmind.workspace.levels import LOSSLESS, Measured, Packing
 
 # What is read between two points that are stored: a kill costs at most so much. Seconds, since speeds differ a
 # thousandfold between machines; the first stretch is so many tokens, from which the speed is known.
@@ -44,7 +47,11 @@ class Restored:
 
 @dataclass(frozen=True)
 class ReadReport:
-    """What a reading did. ``seconds`` is what the whole notebook costs from nothing, ``spent`` what this took."""
+    """What a reading did. ``seconds`` is what the whole notebook costs from nothing, ``spent`` what this took.
+
+    Of that, packing with loss and asking what is lost took ``check_seconds``; ``finer`` says why no coarser level was
+    taken, level by level.
+    """
 
     tokens: int
     restored: int
@@ -54,16 +61,26 @@ class ReadReport:
     snapshot: Snapshot | None
     finished: bool
     refused: tuple[str, ...] = ()
+    check_seconds: float = 0.0
+    finer: tuple[str, ...] = ()
 
 
-def restore(engine: Engine, store: Store, fingerprint: Fingerprint, tokens: list[int], more_than: int = 0) -> Restored:
+def restore(
+    engine: Engine,
+    store: Store,
+    fingerprint: Fingerprint,
+    tokens: list[int],
+    more_than: int = 0,
+    accept: Callable[[Header], bool] = lambda _header: True,
+) -> Restored:
     """Have ``engine`` hold the longest stored beginning of ``tokens``. Snapshots that are damaged are passed over.
 
-    Only one that shares ``more_than`` so many tokens is worth unpacking: all notebooks begin with the same head.
+    Only one that shares ``more_than`` so many tokens is worth unpacking: all notebooks begin with the same head. And
+    only one that ``accept`` takes.
     """
     began = time.monotonic()
     refused: list[str] = []
-    while (match := store.find(fingerprint, tokens)) is not None and match.common > more_than:
+    while (match := store.find(fingerprint, tokens, accept)) is not None and match.common > more_than:
         with store.scratch() as folder:
             file = folder / "cache"
             try:
@@ -104,19 +121,23 @@ def read(  # noqa: PLR0913 - what a reading depends on, each given by its name
     progress: Progress = SILENT,
     until: float | None = None,
     batch: int = BATCH,
+    packing: Packing = LOSSLESS,
 ) -> ReadReport:
     """Read a notebook that is laid out for ``engine`` and store what it holds then, and at points along the way.
 
     The engine computes ``batch`` tokens at once. ``cut`` says whether it can go back to a shorter prefix of what it
-    holds. Ends early, at a point that is stored, once the monotonic clock has passed ``until``. Raises EngineError,
-    SnapshotError, DiskFull.
+    holds. Read to its end it is stored by ``packing``, and that is what the engine then holds. Ends early, at a point
+    that is stored, once the monotonic clock has passed ``until``. Raises EngineError, SnapshotError, DiskFull.
     """
     began = time.monotonic()
     tokens = layout.prefix_tokens()
-    held = restore(engine, store, fingerprint, tokens, more_than=len(layout.prefix_tokens(1)) - 1)
+    head = len(layout.prefix_tokens(1)) - 1
+    held = restore(engine, store, fingerprint, tokens, more_than=head, accept=packing.goes_on_from)
+    before = (Measured.of(held.snapshot.header).loss or 0.0) if held.snapshot else 0.0
+    keeping = Keeping(engine, store, fingerprint, label, cut, packing)
     progress.begin(f"{label}: reading", len(tokens))
     progress.advance(held.tokens)
-    run = _Run(held.tokens, held.seconds, held.snapshot)
+    run = _Run(held.tokens, held.seconds)
     for end in _stretches(len(tokens), held, run, until, batch):
         if until is not None and time.monotonic() >= until:
             break
@@ -126,9 +147,9 @@ def read(  # noqa: PLR0913 - what a reading depends on, each given by its name
         with store.scratch() as folder:
             file = folder / "cache"
             _require_whole(engine, saving(engine).save(file), run.tokens)
-            run.snapshot = store.save(
-                file, fingerprint, tokens[: run.tokens], label=label, seconds=run.seconds, cut=cut
-            )
+            cache = Cache(file, layout, run.tokens, run.seconds, before)
+            run.kept = keeping.along_the_way(cache) if end < len(tokens) else keeping.whole(cache)
+            run.checking += run.kept.check_seconds
         shown.reach(run.tokens)
     return ReadReport(
         tokens=len(tokens),
@@ -136,9 +157,11 @@ def read(  # noqa: PLR0913 - what a reading depends on, each given by its name
         prefilled=run.tokens - held.tokens,
         seconds=run.seconds,
         spent=time.monotonic() - began,
-        snapshot=run.snapshot,
+        snapshot=run.kept.snapshot if run.kept else held.snapshot,
         finished=run.tokens == len(tokens),
         refused=held.refused,
+        check_seconds=run.checking,
+        finer=run.kept.refused if run.kept else (),
     )
 
 
@@ -148,7 +171,8 @@ class _Run:
 
     tokens: int
     seconds: float
-    snapshot: Snapshot | None
+    kept: Kept | None = None
+    checking: float = 0.0
 
 
 class _Shown:

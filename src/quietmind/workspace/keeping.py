@@ -1,0 +1,190 @@
+"""Storing what an engine has read: packed at a level, looked at through the engine's own answers, and only then kept.
+
+What is packed with loss is unpacked again, given to the engine and asked the same as the exact cache (see
+workspace/damage.py). Where the answers differ by more than the level promises the next finer level is tried, and at
+last all is kept losslessly: no codec can make a reading fail. An engine that goes on to answer holds what was stored,
+not something that nobody will ever see again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from quietmind.base.errors import EngineRefused
+from quietmind.engine.port import Engine, saving
+from quietmind.kvstore.draft import Draft
+from quietmind.kvstore.fingerprint import Fingerprint
+from quietmind.kvstore.store import Snapshot, Store
+from quietmind.workspace.damage import Continuation, Damage, Probes, measure
+from quietmind.workspace.floor import write_with_noise
+from quietmind.workspace.layout import Layout
+from quietmind.workspace.levels import BOUNDS, EXACT, LOSSLESS, Measured, Packing, Way
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What the engine holds of a notebook: its first ``tokens`` tokens, which it has saved to ``file``.
+
+    They took ``seconds`` to read; ``before`` is the divergence of the beginning that they were read on (see Measured).
+    The file lies in a scratch folder of the store, where there is room for more.
+    """
+
+    file: Path
+    layout: Layout
+    tokens: int
+    seconds: float
+    before: float = 0.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was stored; packing and asking took ``check_seconds``, ``refused`` says why no coarser level was taken."""
+
+    snapshot: Snapshot
+    check_seconds: float = 0.0
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where the caches of one notebook go: ``store``, under ``label`` and ``fingerprint``, by ``packing``.
+
+    ``cut`` says whether ``engine``, which holds them, can go back to a shorter prefix.
+    """
+
+    engine: Engine
+    store: Store
+    fingerprint: Fingerprint
+    label: str
+    cut: bool
+    packing: Packing = LOSSLESS
+
+    def along_the_way(self, cache: Cache) -> Kept:
+        """Store what a reading has come to, and have the engine hold what it held. Raises SnapshotError, DiskFull.
+
+        Losslessly: what is read behind it is then the same whether or not it was killed here. Only where the budget
+        has no room for that beside what is stored, as it will be in the end.
+        """
+        room = self.store.room()
+        if not self.packing.ways or room is None or cache.file.stat().st_size <= room:
+            return Kept(self._losslessly(cache))
+        kept = self.whole(cache)
+        if Measured.of(kept.snapshot.header).level != EXACT:
+            saving(self.engine).restore(cache.file)
+        return kept
+
+    def whole(self, cache: Cache) -> Kept:
+        """Store a notebook that is read to its end, as small as its level allows; the engine then holds what is stored.
+
+        Raises SnapshotError, DiskFull; EngineError only once all is stored.
+        """
+        began = time.monotonic()
+        asking = _Asking(self.engine, cache)
+        refused: list[str] = []
+        for way in self.packing.ways:
+            unpacked = cache.file.with_name(f"{way.level}-unpacked")
+            try:
+                draft, measured, broken = self._tried(way, cache, asking, unpacked)
+                if not broken:
+                    asking.hold(unpacked)
+            except Exception as error:  # whatever is wrong with a codec: what took hours to read is not lost for it
+                refused.append(f"{way.level}: {error}")
+                continue
+            finally:
+                unpacked.unlink(missing_ok=True)
+            if broken:
+                refused.append(f"{way.level}: {broken}")
+                continue
+            snapshot = self._saved(cache, measured, draft.raw_bytes / max(1, draft.bytes), draft)
+            return Kept(snapshot, time.monotonic() - began, tuple(refused))
+        snapshot = self._losslessly(cache)
+        asking.hold(cache.file)
+        return Kept(snapshot, time.monotonic() - began if refused else 0.0, tuple(refused))
+
+    def _tried(self, way: Way, cache: Cache, asking: _Asking, unpacked: Path) -> tuple[Draft, Measured, str]:
+        """Pack ``cache``, unpack it to ``unpacked`` and ask; return the draft, what was measured and what it breaks."""
+        bound = BOUNDS[way.level]
+        draft = Draft(cache.file, way.codec, cache.file.with_name(way.level))
+        draft.unpack(unpacked, self.store.bases)
+        damage = asking.damage_of(unpacked)
+        floor = self.packing.floor
+        if floor is None and damage.mean > bound.kl:  # else it makes no difference, and costs as much as a check
+            floor = self._floor(cache, asking)
+        return (
+            draft,
+            Measured(way.level, damage, floor, cache.before, self.packing.basis),
+            bound.broken_by(damage, floor or 0.0),
+        )
+
+    def _floor(self, cache: Cache, asking: _Asking) -> float:
+        """Return the model's floor: as it was measured with another notebook, else with this one."""
+        for snapshot in self.store.snapshots():
+            header = snapshot.header
+            same = (header.fingerprint.weights, header.fingerprint.engine) == (
+                self.fingerprint.weights,
+                self.fingerprint.engine,
+            )
+            if same and (known := Measured.of(header).floor) is not None:
+                return known
+        noisy = cache.file.with_name("noisy")
+        try:
+            write_with_noise(cache.file, noisy)
+            return asking.damage_of(noisy).mean
+        finally:
+            noisy.unlink(missing_ok=True)
+
+    def _losslessly(self, cache: Cache) -> Snapshot:
+        return self._saved(cache, Measured(EXACT, before=cache.before))
+
+    def _saved(
+        self, cache: Cache, measured: Measured, ratio: float | None = None, draft: Draft | None = None
+    ) -> Snapshot:
+        return self.store.save(
+            cache.file,
+            self.fingerprint,
+            cache.layout.prefix_tokens()[: cache.tokens],
+            label=self.label,
+            seconds=cache.seconds,
+            cut=self.cut,
+            codec=draft,
+            note=measured.note(ratio),
+        )
+
+
+class _Asking:
+    """Asks the engine the same of several caches of one notebook, the exact one first, which it holds at the start."""
+
+    def __init__(self, engine: Engine, cache: Cache) -> None:
+        self._engine = engine
+        self._cache = cache
+        self._held = cache.file
+        self._exact: tuple[Continuation, ...] = ()
+
+    def damage_of(self, file: Path) -> Damage:
+        """Return how far answers from ``file`` differ from those of the exact cache; it is held afterwards."""
+        if not self._exact:
+            self.hold(self._cache.file)
+            self._exact = self._answers()
+        self.hold(file)
+        return Damage.between(self._exact, self._answers())
+
+    def hold(self, file: Path) -> None:
+        """Have the engine hold ``file``, unless it does. Raises EngineError."""
+        if file == self._held:
+            return
+        self._held = Path()  # whatever it holds if this fails
+        restored = saving(self._engine).restore(file)
+        if restored != self._cache.tokens:
+            said = f"{restored:,} tokens of {self._cache.tokens:,}"
+            raise EngineRefused(f"{self._engine.model}: the engine restored {said}; start it again")
+        self._held = file
+
+    def _answers(self) -> tuple[Continuation, ...]:
+        layout, left, blocks = self._cache.layout, self._cache.tokens - len(self._cache.layout.tokens[0]), 0
+        for ids in layout.tokens[1:]:
+            if len(ids) > left:
+                break
+            left, blocks = left - len(ids), blocks + 1
+        return measure(self._engine, layout.beginning(self._cache.tokens), Probes.of(layout, blocks))

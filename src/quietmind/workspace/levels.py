@@ -1,0 +1,208 @@
+"""How much of a cache may be lost when it is stored: levels, what each promises, and what was measured of a snapshot.
+
+Of the levels, finest first, ``exact`` keeps every bit. What the others lose is measured each time, by what the model
+then answers (see workspace/keeping.py): Kullback-Leibler divergence of the next token, in nats, and greedy answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Self
+
+from quietmind.base.errors import SnapshotNotUnderstood, UsageError
+from quietmind.kvstore.codec.port import Codec
+from quietmind.kvstore.container import Header
+from quietmind.kvstore.fingerprint import Fingerprint
+from quietmind.kvstore.store import Snapshot, Store
+from quietmind.plan.yarn import yarn_for
+from quietmind.workspace.damage import Damage
+from quietmind.workspace.identity import can_go_back
+from quietmind.workspace.launch import Start
+
+EXACT, NEAR, SMALL = "exact", "near", "small"
+LEVELS = (EXACT, NEAR, SMALL)
+
+# The codec that needs no basis, at the bits a value that come nearest to what a level promises.
+_BITS = {NEAR: "4", SMALL: "3"}
+
+# What a snapshot's note says, by its key.
+_LEVEL, _BEFORE, _FLOOR = "level", "kl_before", "floor"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What a level promises: a mean divergence of at most ``kl`` nats beyond the floor, and ``same`` of the answers.
+
+    The floor is what the engine shows when K and V change in their last bits: less than that cannot be told from it.
+    """
+
+    kl: float
+    same: float
+
+    def broken_by(self, damage: Damage, floor: float) -> str:
+        """Say which promise ``damage`` breaks; nothing where it breaks none."""
+        if damage.mean > self.kl + floor:
+            beyond = f" and a floor of {floor:.5f}" if floor else ""
+            return f"a divergence of {damage.mean:.5f}, past {self.kl:g}{beyond}"
+        if damage.same < self.same * damage.probes:
+            return f"{damage.same} of {damage.probes} answers the same"
+        return ""
+
+
+BOUNDS: Mapping[str, Bound] = {NEAR: Bound(0.0005, 1.0), SMALL: Bound(0.005, 0.95)}
+
+
+@dataclass(frozen=True)
+class Way:
+    """A lossy way to store what was read, and the level that it is meant to keep."""
+
+    level: str
+    codec: Codec
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a run stores what it reads: the ``ways`` to try in this order, and losslessly where none keeps its level.
+
+    ``basis`` is the digest of the basis of those ways, empty where they need none, and ``floor`` that of its model,
+    where calibration has measured it. ``remark`` says, once a run, why snapshots are larger than they could be.
+    """
+
+    level: str = EXACT
+    ways: tuple[Way, ...] = ()
+    basis: str = ""
+    floor: float | None = None
+    remark: str = ""
+
+    def goes_on_from(self, header: Header) -> bool:
+        """Say whether a reading at this level may go on from a snapshot of a notebook's beginning.
+
+        What is read on a beginning that was kept with loss takes that loss into what is kept of it: within the level's
+        own bound it may. Losslessly is losslessly from the first token on.
+        """
+        stored = Measured.of(header)
+        if stored.level == EXACT and not stored.before:
+            return True
+        loss = stored.loss
+        return self.level in BOUNDS and loss is not None and loss <= BOUNDS[self.level].kl + (stored.floor or 0.0)
+
+
+LOSSLESS = Packing()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a snapshot's header says of its level and of what was measured; None: nothing was.
+
+    ``before`` is the divergence of the beginning that the rest was read on, 0 where that was lossless.
+    """
+
+    level: str | None
+    damage: Damage | None = None
+    floor: float | None = None
+    before: float | None = 0.0
+    basis: str = ""
+
+    @property
+    def loss(self) -> float | None:
+        """The mean divergence of all that happened to it, None where that is not known."""
+        if self.before is None or self.level is None:
+            return None
+        if self.level == EXACT:
+            return self.before
+        return None if self.damage is None else self.before + self.damage.mean
+
+    @classmethod
+    def of(cls, header: Header) -> Self:
+        """Return what ``header`` says; nothing but its level where its note is not one of ours."""
+        note = header.note
+        level = note.get(_LEVEL)
+        if level is None and header.codec.startswith("exact-"):
+            level = EXACT
+        if level not in LEVELS:
+            return cls(None, before=None)
+        before = _number(note, _BEFORE) if _BEFORE in note else 0.0
+        return cls(str(level), _damage(note), _number(note, _FLOOR), before, str(note.get("basis", "")))
+
+    def note(self, ratio: float | None = None) -> dict[str, float | str]:
+        """Return what a header notes of it; ``ratio`` is how many times smaller it is than what the engine saved."""
+        found: dict[str, float | str] = {_LEVEL: self.level or ""}
+        if ratio is not None:
+            found["ratio"] = round(ratio, 2)
+        if self.damage is not None:
+            found |= {
+                "kl_mean": self.damage.mean,
+                "kl_worst": self.damage.worst,
+                "positions": self.damage.positions,
+                "same": self.damage.same,
+                "of": self.damage.probes,
+            }
+        if self.floor is not None:
+            found[_FLOOR] = self.floor
+        if self.before:
+            found[_BEFORE] = self.before
+        return found | ({"basis": self.basis} if self.basis else {})
+
+
+def require_level(level: str) -> str:
+    """Return ``level`` if it is one. Raises UsageError."""
+    if level not in LEVELS:
+        raise UsageError(f"{level!r} is no level of snapshots; give {', '.join(LEVELS[:-1])} or {LEVELS[-1]}")
+    return level
+
+
+def packing_for(level: str, start: Start, fingerprint: Fingerprint, store: Store) -> Packing:
+    """Return how a run that ``start`` has planned stores at ``level``. Raises UsageError for a level that is none."""
+    from quietmind.kvstore.basis import find
+    from quietmind.kvstore.codec.perchannel import LEVELS as BITS
+    from quietmind.kvstore.codec.perchannel import PerChannel
+    from quietmind.kvstore.codec.transform import Transform
+    from quietmind.kvstore.rotation import rotation_of
+
+    if require_level(level) == EXACT:
+        return LOSSLESS
+    wanted = [each for each in reversed(LEVELS[: LEVELS.index(level) + 1]) if each != EXACT]
+    lossless = Packing(level)
+    try:
+        rotation = rotation_of(start.card, yarn_for(start.card, start.plan.context))
+    except SnapshotNotUnderstood as error:
+        return replace(lossless, remark=str(error))
+    if not can_go_back(start.card):  # probing would leave nothing of what it asks
+        return replace(lossless, remark=f"{start.card.name}: its caches cannot be cut back; they are kept losslessly")
+    basis = find(store.bases, fingerprint)
+    if basis is None:
+        ways = tuple(Way(each, PerChannel(rotation, BITS[_BITS[each]])) for each in wanted)
+        return Packing(level, ways, remark=_no_basis(start))
+    ways = tuple(Way(each, Transform(basis, basis.steps[each])) for each in wanted if each in basis.steps)
+    return Packing(level, ways, basis.digest, _number(basis.note, _FLOOR))
+
+
+def bytes_per_token(level: str, fingerprint: Fingerprint, snapshots: Iterable[Snapshot]) -> float | None:
+    """Return the most that a token of what was stored at ``level`` has taken, None where nothing was."""
+    return max(
+        (
+            each.bytes / each.header.tokens
+            for each in snapshots
+            if each.header.fingerprint == fingerprint and Measured.of(each.header).level == level and each.header.tokens
+        ),
+        default=None,
+    )
+
+
+def _no_basis(start: Start) -> str:
+    return f"no basis for {start.card.name}: `quietmind calibrate` makes its snapshots about three times smaller still"
+
+
+def _damage(note: Mapping[str, float | str]) -> Damage | None:
+    """Return the damage that a note tells of; None where it tells of none, or not as numbers."""
+    mean, worst, *counts = (_number(note, key) for key in ("kl_mean", "kl_worst", "positions", "same", "of"))
+    positions, same, probes = (None if count is None else int(count) for count in counts)
+    if mean is None or worst is None or positions is None or same is None or probes is None:
+        return None
+    return Damage(mean, worst, positions, same, probes)
+
+
+def _number(note: Mapping[str, float | str], key: str) -> float | None:
+    value = note.get(key)
+    return None if value is None or isinstance(value, str) else float(value)
