@@ -115,6 +115,11 @@ def test_lanes_of_zeros_take_nothing() -> None:
     assert len(nothing) <= 8
 
 
+def test_a_class_that_is_none_is_an_error() -> None:
+    with pytest.raises(ValueError, match="class past"):
+        decode(b"", np.full(3, CLASSES, np.uint8), np.zeros((2, 3), np.int16))
+
+
 def test_class_0_is_for_zeros_only() -> None:
     with pytest.raises(ValueError, match="classes"):
         encode(np.ones((2, 2), np.int32), np.array([0, 9], np.uint8))
@@ -145,7 +150,7 @@ def test_the_class_chosen_takes_no_more_than_any_other() -> None:
     for lane in range(5):
         alone = numbers[:, lane : lane + 1]
         chosen = len(encode(alone, classes[lane : lane + 1]))
-        others = [len(encode(alone, np.array([number], np.uint8))) for number in range(1, CLASSES, 11)]
+        others = [len(encode(alone, np.array([number], np.uint8))) for number in range(1, CLASSES, 5)]
         assert chosen <= 2 + min(others)
 
 
@@ -241,7 +246,7 @@ def test_the_tables_are_the_same_everywhere() -> None:
     for rounded in (shares[:, 1:], rest):
         assert np.abs(rounded - np.floor(rounded) - 0.5).min() > 1e-6
     digest = hashlib.sha256(frequencies.astype("<u2").tobytes()).hexdigest()
-    assert digest == "b806e31890e32f0c120f55b6c689a1604f49fd1b2ff97ee268c07d879fc6377e"
+    assert digest == "b68ba63864fea52b0028a1f6712dc37d15e8794146339887d97575cdcbd5bfe0"
 
 
 def test_every_class_has_whole_symmetric_frequencies() -> None:
@@ -258,7 +263,7 @@ def test_every_class_has_whole_symmetric_frequencies() -> None:
 def test_the_bits_that_classes_are_chosen_by_are_those_taken() -> None:
     numbers = spread(4000, np.array([1.0]))
     magnitudes = np.bincount(np.minimum(np.abs(numbers[:, 0]), 128), minlength=129)
-    for number in (20, 60, 120, 220):
+    for number in (10, 30, 60, 100):
         expected = float(magnitudes @ rans._tables().bits[:, number - 1]) / 8
         taken = len(encode(numbers, np.array([number], np.uint8)))
         assert math.isclose(taken, expected, rel_tol=0.01, abs_tol=16)
