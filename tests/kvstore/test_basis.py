@@ -69,11 +69,21 @@ def test_its_columns_are_orthonormal(gathering: Gathering) -> None:
         assert np.abs(product - np.eye(group.rank)).max() < 0.01
 
 
-def test_into_and_back_undo_each_other(gathering: Gathering) -> None:
-    weights = [np.geomspace(1, 100, 16).reshape(2, 8) for _ in range(LAYERS)]
-    sensitivity = Sensitivity(weights, [np.array([3.0, 50.0]) for _ in range(LAYERS)])
-    (group,) = gathering.basis(sensitivity, fingerprint=MODEL, steps={"near": 1e-9}).groups
-    assert np.abs(group.into() @ group.back() - np.eye(group.width)).max() < 0.02
+def test_what_the_group_before_tells_is_not_written_again(made_slot: Callable[..., bytes]) -> None:
+    chance = np.random.default_rng(4)
+    widths = tuple((64, 64) for _ in range(2))
+    hidden = chance.normal(0, 1, (400, 20)) @ chance.normal(0, 1, (20, 4 * 64))
+    both = hidden.astype(np.float32).reshape(400, 2, 2, 64).transpose(1, 2, 0, 3)
+    content = made_slot(*map(np.ascontiguousarray, both))
+    sizes = []
+    for most in (64, 10_000):  # in two groups and in one
+        gathering = Gathering(parse(io.BytesIO(content)), None, most_width=2 * most)
+        gathering.add(io.BytesIO(content))
+        basis = gathering.basis(Sensitivity.same(widths), fingerprint=MODEL, steps={"near": 0.2})
+        again = decoded(Transform(basis, 0.2), content)
+        assert errors(content, again, "k") < 0.2**2 / 10
+        sizes.append(sum(map(len, Transform(basis, 0.2).encode(io.BytesIO(content), len(content)))))
+    assert sizes[0] < 1.3 * sizes[1]
 
 
 def test_a_finer_step_leaves_less_error(basis: Basis, slot: bytes) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from quietmind.base.errors import SnapshotNotUnderstood
 from quietmind.kvstore.arrays import layout_of
-from quietmind.kvstore.basis import Basis, Group, Widths, grouped, widths_of
+from quietmind.kvstore.basis import MOST_WIDTH, NARROWING, Basis, Group, Widths, grouped, widths_of
 from quietmind.kvstore.codec.straight import Straight
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.floats import Floats
@@ -23,6 +23,8 @@ SINKS = 4
 
 # Fewer tokens than this for each channel of a group would give components of the sample and not of the model.
 LEAST_TOKENS_A_CHANNEL = 1.0
+
+_RIDGE = 0.003
 
 _CELLS = 1024  # that are worked on at once
 
@@ -47,17 +49,19 @@ class Sensitivity:
 class Gathering:
     """The statistics of caches of one shape; ``rotation`` is how their K were rotated, None for not at all.
 
-    Memory: 4 bytes for each two channels of a group, 38 MB a group of 3,072, and a stretch of 1,024 tokens.
+    Memory: 4 bytes for each two channels of a group and of it and the one before, 34 MB a group of 2,048, and a stretch
+    of 1,024 tokens.
     """
 
-    def __init__(self, layout: SlotLayout, rotation: Rotation | None) -> None:
+    def __init__(self, layout: SlotLayout, rotation: Rotation | None, most_width: int = MOST_WIDTH) -> None:
         self.widths = widths_of(layout)
         self.rotation = rotation
         self.tokens = 0
-        self._bounds = tuple(grouped(self.widths))
+        self._bounds = tuple(grouped(self.widths, most_width))
         self._origins: list[Floats] = []  # what is near the mean, so that squares do not cancel
         self._sums: list[NDArray[np.float64]] = []
-        self._products: list[Floats] = []
+        self._products: list[Floats] = []  # of a group with itself: [width, width]
+        self._across: list[Floats] = []  # of the group before and a group: [width before, width]
 
     def add(self, source: BinaryIO) -> None:
         """Add the cache in the engine's file ``source``, which can seek, or in a file of arrays.
@@ -70,19 +74,25 @@ class Gathering:
             raise SnapshotNotUnderstood("caches of two shapes cannot be learned from together")
         for first in range(SINKS, layout.cells, _CELLS):
             last = min(first + _CELLS, layout.cells)
+            before = np.empty((last - first, 0), np.float32)
             for number, bounds in enumerate(self._bounds):
-                self._count(number, vectors(source, start, layout, self.rotation, bounds, first, last))
+                found = vectors(source, start, layout, self.rotation, bounds, first, last)
+                before = self._count(number, found, before)
             self.tokens += last - first
 
-    def _count(self, number: int, found: Floats) -> None:
+    def _count(self, number: int, found: Floats, before: Floats) -> Floats:
+        """Add the vectors of a group, and how they go with those of the group before; return what that is next."""
         if number == len(self._sums):
             width = found.shape[1]
             self._origins.append(found.mean(axis=0))
             self._sums.append(np.zeros(width))
             self._products.append(np.zeros((width, width), np.float32))
+            self._across.append(np.zeros((before.shape[1], width), np.float32))
         found = found - self._origins[number]
         self._sums[number] += found.sum(axis=0, dtype=np.float64)
         self._products[number] += found.T @ found
+        self._across[number] += before.T @ found
+        return found
 
     def basis(
         self,
@@ -105,22 +115,72 @@ class Gathering:
         weights = _of_channels(sensitivity, self.widths, self.rotation)
         logarithms = np.concatenate([np.log(weight) for weight in weights])
         unit = np.exp(-logarithms.mean() / 2)
-        groups = []
-        for number, (first, last) in enumerate(self._bounds):
-            scale = (np.sqrt(np.concatenate(weights[first:last])) * unit).astype(np.float32)
-            groups.append(self._group(number, first, last, scale))
-        made = Basis(fingerprint, self.rotation, self.widths, tuple(groups), {}, dict(note or {}))
+        scales = [
+            (np.sqrt(np.concatenate(weights[first:last])) * unit).astype(np.float32) for first, last in self._bounds
+        ]
+        groups = tuple(self._group(number, scales) for number in range(len(self._bounds)))
+        made = Basis(fingerprint, self.rotation, self.widths, groups, {}, dict(note or {}))
         return made.with_steps(steps)
 
-    def _group(self, number: int, first: int, last: int, scale: Floats) -> Group:
-        """Return a group with its components. Takes 9 w^3 operations."""
-        offset = (self._sums[number] / self.tokens).astype(np.float32)
-        covariance = self._products[number] / self.tokens - np.outer(offset, offset)
-        covariance *= np.outer(scale, scale)
-        variances, vectors_ = np.linalg.eigh(covariance)
-        spread = np.sqrt(np.maximum(variances[::-1], 0)).astype(np.float32)
-        matrix = np.ascontiguousarray(vectors_[:, ::-1]).astype(np.float16)
-        return Group(first, last, self._origins[number] + offset, scale, matrix, spread)
+    def _offset(self, number: int) -> Floats:
+        found: Floats = (self._sums[number] / self.tokens).astype(np.float32)
+        return found
+
+    def _covariance(self, number: int, scale: Floats) -> Floats:
+        """Return the covariance of a group's weighted channels, float32 [width, width]."""
+        offset = self._offset(number)
+        found = self._products[number] / np.float32(self.tokens)
+        found -= np.outer(offset, offset)
+        found *= np.outer(scale, scale)
+        return found
+
+    def _covariance_across(self, number: int, scales: Sequence[Floats]) -> Floats:
+        """Return the same of the group before and this one, float32 [width before, width]."""
+        found = self._across[number] / np.float32(self.tokens)
+        found -= np.outer(self._offset(number - 1), self._offset(number))
+        found *= np.outer(scales[number - 1], scales[number])
+        return found
+
+    def _group(self, number: int, scales: Sequence[Floats]) -> Group:
+        """Return a group with its components. Takes 20 w^3 operations or so."""
+        first, last = self._bounds[number]
+        scale = scales[number]
+        covariance = self._covariance(number, scale)
+        narrow, widen = self._expected(number, scales)
+        if narrow.shape[1]:
+            before = self._covariance(number - 1, scales[number - 1])
+            across = self._covariance_across(number, scales)
+            expecting = narrow @ widen
+            told = expecting.T @ across
+            covariance += expecting.T @ before @ expecting - told - told.T
+        variances, components = np.linalg.eigh(covariance)
+        return Group(
+            first,
+            last,
+            mean=self._origins[number] + self._offset(number),
+            scale=scale,
+            matrix=np.ascontiguousarray(components[:, ::-1]).astype(np.float16),
+            spread=np.sqrt(np.maximum(variances[::-1], 0)).astype(np.float32),
+            narrow=narrow.astype(np.float16),
+            widen=widen.astype(np.float16),
+        )
+
+    def _expected(self, number: int, scales: Sequence[Floats]) -> tuple[Floats, Floats]:
+        """Return how a group is expected from the one before: through its principal directions, by least squares.
+
+        float32 [width before, p] and [p, width]. A share of the mean variance is added (ridge regression), since there
+        are not many more tokens than directions.
+        """
+        if not number:
+            return np.zeros((0, 0), np.float32), np.zeros((0, len(scales[0])), np.float32)
+        before = self._covariance(number - 1, scales[number - 1])
+        across = self._covariance_across(number, scales)
+        variances, directions = np.linalg.eigh(before)
+        count = max(1, len(before) // NARROWING)
+        narrow = np.ascontiguousarray(directions[:, ::-1][:, :count])
+        kept = np.maximum(variances[::-1][:count], 0)
+        widen = (narrow.T @ across) / (kept + _RIDGE * kept.mean() + np.float32(1e-12))[:, None]
+        return narrow, widen
 
 
 def vectors(

@@ -6,12 +6,11 @@ basis, and every channel is weighted by what its error costs (see kvstore/basis.
 components; their whole numbers are entropy coded, each component with the distribution that fits it in this stretch.
 The first tokens, which all others attend to, stay exact; the newest need no such care.
 
-Two operations a channel, component and token each way: see kvstore/basis.py for how many that makes.
-
 The blocks: one that holds a description in JSON, all that lies between the planes and the exact tokens; then, for each
-group of layers, one of each ``BLOCK_TOKENS`` tokens: which distribution each component has, and the symbols.
+``BLOCK_TOKENS`` tokens, one of each group of layers: which distribution each component has, and the symbols.
 
-Memory: the matrices of two groups, and for each thread a few times BLOCK_TOKENS x width numbers of 4 bytes (12 MiB).
+Memory: all matrices in 32 bits, and for each thread a few times BLOCK_TOKENS x width numbers of 4 bytes (8 MiB). How
+many operations it takes stands in kvstore/basis.py; writing takes about twice as many as reading.
 """
 
 from __future__ import annotations
@@ -20,17 +19,20 @@ import json
 import math
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.arrays import layout_of, layout_of_headers
-from quietmind.kvstore.basis import Basis, Group, load
+from quietmind.kvstore.basis import Basis, load
 from quietmind.kvstore.codec import rans
+from quietmind.kvstore.codec.rans import Symbols
 from quietmind.kvstore.codec.side_by_side import side_by_side
 from quietmind.kvstore.codec.straight import Straight
 from quietmind.kvstore.codec.symbols import UNPACKING, framed, unframed
@@ -74,8 +76,8 @@ class Transform:
         self._basis.require_fits(layout)
         coding = _Coding(layout, self._basis, self._step)
         yield coding.head(source, start)
-        pieces = ((piece, coding.vectors(source, start, piece)) for piece in coding.pieces())
-        yield from side_by_side(lambda given: coding.packed(*given), pieces)
+        for blocks in side_by_side(lambda piece: coding.packed(source, start, piece), coding.pieces()):
+            yield from blocks
 
     def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
         """Fill ``target`` with the engine's file as far as it was kept. Raises SnapshotDamaged."""
@@ -97,29 +99,28 @@ class TransformReader:
 
 @dataclass(frozen=True)
 class _Piece:
-    """The cells from ``first`` to before ``last`` in a group of layers: what makes a block."""
+    """The cells from ``first`` to before ``last``, which make a block of each group."""
 
-    group: int
     first: int
     last: int
 
 
-@dataclass(frozen=True)
 class _Matrices:
-    """What is multiplied by, made for a group when it is first asked for and kept until the one after the next is."""
+    """What the vectors of each group are multiplied by, in 32 bits; made when first asked for."""
 
-    make: Callable[[int], Floats]
-    _made: dict[int, Floats] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, basis: Basis) -> None:
+        self._groups = basis.groups
+        self._made: dict[int, tuple[Floats, Floats, Floats]] = {}
+        self._lock = threading.Lock()
 
-    def of(self, group: int) -> Floats:
-        """Return a group's matrix."""
+    def of(self, number: int) -> tuple[Floats, Floats, Floats]:
+        """Return a group's matrix, float32 [width, rank], and the two that its expectation goes through."""
         with self._lock:
-            if group not in self._made:
-                for old in [each for each in self._made if each < group - 1]:
-                    del self._made[old]
-                self._made[group] = self.make(group)
-            return self._made[group]
+            if number not in self._made:
+                group = self._groups[number]
+                narrow, widen, matrix = (each.astype(np.float32) for each in (group.narrow, group.widen, group.matrix))
+                self._made[number] = (matrix, narrow, widen)
+            return self._made[number]
 
 
 class _Coding:
@@ -136,14 +137,13 @@ class _Coding:
         self.layout, self.basis, self.step = layout, basis, step
         self.sinks = min(SINKS, layout.cells)
         self._straight = Straight(rotation, None if rotation is None else rotation.phases(layout.positions))
-        self._into = _Matrices(lambda group: basis.groups[group].into() / np.float32(step))
-        self._back = _Matrices(lambda group: basis.groups[group].back() * np.float32(step))
+        self._matrices = _Matrices(basis)
+        self._reading = threading.Lock()
 
     def pieces(self) -> Iterator[_Piece]:
         """Yield what blocks are made of, in their order."""
-        for group in range(len(self.basis.groups)):
-            for first in range(self.sinks, self.layout.cells, BLOCK_TOKENS):
-                yield _Piece(group, first, min(first + BLOCK_TOKENS, self.layout.cells))
+        for first in range(self.sinks, self.layout.cells, BLOCK_TOKENS):
+            yield _Piece(first, min(first + BLOCK_TOKENS, self.layout.cells))
 
     def head(self, source: BinaryIO, start: int) -> bytes:
         """Return the first block."""
@@ -152,57 +152,90 @@ class _Coding:
         parts = [content, self.layout.headers, exact]
         return _HEAD.pack(*map(len, parts)) + framed(parts)
 
-    def vectors(self, source: BinaryIO, start: int, piece: _Piece) -> Floats:
-        """Read a piece. Raises SnapshotNotUnderstood, EOFError."""
-        group = self.basis.groups[piece.group]
-        layers = (group.first, group.last)
-        return vectors(source, start, self.layout, self.basis.rotation, layers, piece.first, piece.last)
+    def packed(self, source: BinaryIO, start: int, piece: _Piece) -> list[bytes]:
+        """Return the blocks of a piece. Raises SnapshotNotUnderstood, EOFError."""
+        blocks = []
+        kept = np.empty((piece.last - piece.first, 0), np.float32)
+        for number, group in enumerate(self.basis.groups):
+            with self._reading:  # threads share the file
+                layers = (group.first, group.last)
+                found = vectors(source, start, self.layout, self.basis.rotation, layers, piece.first, piece.last)
+            if max(float(found.max()), -float(found.min())) >= _LARGEST:
+                raise SnapshotNotUnderstood(
+                    f"the saved cache holds numbers near {_LARGEST:,.0f}; it is kept losslessly"
+                )
+            matrix, narrow, widen = self._matrices.of(number)
+            expected: Floats = np.matmul(np.matmul(kept, narrow), widen)
+            found -= group.mean
+            found *= group.scale
+            found -= expected
+            components = found @ matrix
+            components /= np.float32(self.step)
+            block, symbols = _block(np.rint(components, out=components))
+            blocks.append(block)
+            kept = self._kept(symbols, expected, matrix)
+        return blocks
 
-    def packed(self, piece: _Piece, found: Floats) -> bytes:
-        """Return the block of a piece whose vectors are ``found`` [cells, width]. Raises SnapshotNotUnderstood."""
-        if max(float(found.max()), -float(found.min())) >= _LARGEST:
-            raise SnapshotNotUnderstood(f"the saved cache holds numbers near {_LARGEST:,.0f}; it is kept losslessly")
-        found -= self.basis.groups[piece.group].mean
-        components = np.rint(found @ self._into.of(piece.group))
-        if max(float(components.max(initial=0)), -float(components.min(initial=0))) >= _LARGEST_SYMBOL:
-            raise SnapshotNotUnderstood("the saved cache is nothing like what the basis was made of; calibrate again")
-        symbols = components.astype(np.int32)
-        classes = rans.choose(symbols)
-        used = classes != 0
-        content = rans.encode(np.ascontiguousarray(symbols[:, used]), classes[used])
-        return _LENGTH.pack(len(content)) + framed([classes.tobytes(), content])
+    def unpack(self, piece: _Piece, blocks: Sequence[bytes], target: memoryview) -> None:
+        """Write the cells of a piece to ``target``. Raises ValueError and its like for anything but its blocks."""
+        cells = piece.last - piece.first
+        kept = np.empty((cells, 0), np.float32)
+        for number, (group, block) in enumerate(zip(self.basis.groups, blocks, strict=True)):
+            matrix, narrow, widen = self._matrices.of(number)
+            expected: Floats = np.matmul(np.matmul(kept, narrow), widen)
+            kept = self._kept(_symbols(block, cells, group.rank), expected, matrix)
+            numbers = kept / group.scale
+            numbers += group.mean
+            if not max(float(numbers.max()), -float(numbers.min())) < 2 * _LARGEST:
+                raise ValueError("numbers that no cache holds")
+            at = 0
+            for plane in planes_of(self.layout, (group.first, group.last)):
+                self._straight.put(target, plane, piece.first, np.ascontiguousarray(numbers[:, at : at + plane.width]))
+                at += plane.width
 
-    def unpack(self, piece: _Piece, block: bytes, target: memoryview) -> None:
-        """Write the cells of a piece to ``target``. Raises ValueError and its like for anything but its block."""
-        group = self.basis.groups[piece.group]
-        (length,) = _LENGTH.unpack_from(block)
-        if length > _MOST_BYTES_A_SYMBOL * (group.rank + 1) * (piece.last - piece.first + _WARMING):
-            raise ValueError(f"{length:,} bytes of symbols")
-        packed, content = unframed(memoryview(block)[_LENGTH.size :], [group.rank, length])
-        classes = np.frombuffer(packed, np.uint8)
-        used = np.flatnonzero(classes)
-        symbols = np.empty((piece.last - piece.first, len(used)), np.int32)
-        rans.decode(content, classes[used], symbols)
-        back = self._back.of(piece.group)
-        numbers = symbols.astype(np.float32) @ (back if len(used) == group.rank else back[used])
-        numbers += group.mean
-        if not max(float(numbers.max()), -float(numbers.min())) < 2 * _LARGEST:
-            raise ValueError("numbers that no cache holds")
-        self._put(target, group, piece.first, numbers)
+    def _kept(self, symbols: tuple[NDArray[np.intp], Symbols], expected: Floats, matrix: Floats) -> Floats:
+        """Return the weighted vectors that come back, float32 [cells, width]; ``expected`` is overwritten.
 
-    def _put(self, target: memoryview, group: Group, first: int, numbers: Floats) -> None:
-        at = 0
-        for plane in planes_of(self.layout, (group.first, group.last)):
-            channels = np.ascontiguousarray(numbers[:, at : at + plane.width])
-            self._straight.put(target, plane, first, channels)
-            at += plane.width
+        ``symbols`` are the components that are not 0 throughout: which, and their numbers [cells, these].
+        """
+        used, numbers = symbols
+        some = matrix if len(used) == matrix.shape[1] else matrix[:, used]
+        steps = numbers.astype(np.float32)
+        steps *= np.float32(self.step)
+        expected += steps @ some.T
+        return expected
+
+
+def _block(components: Floats) -> tuple[bytes, tuple[NDArray[np.intp], Symbols]]:
+    """Return the block of whole numbers [cells, rank], and what is in it. Raises SnapshotNotUnderstood."""
+    if max(float(components.max(initial=0)), -float(components.min(initial=0))) >= _LARGEST_SYMBOL:
+        raise SnapshotNotUnderstood("the saved cache is nothing like what the basis was made of; calibrate again")
+    symbols = components.astype(np.int32)
+    classes = rans.choose(symbols)
+    used = np.flatnonzero(classes)
+    numbers = np.ascontiguousarray(symbols[:, used])
+    content = rans.encode(numbers, classes[used])
+    return _LENGTH.pack(len(content)) + framed([classes.tobytes(), content]), (used, numbers)
+
+
+def _symbols(block: bytes, cells: int, rank: int) -> tuple[NDArray[np.intp], Symbols]:
+    """Return what :func:`_block` has put in a block. Raises ValueError and its like."""
+    (length,) = _LENGTH.unpack_from(block)
+    if length > _MOST_BYTES_A_SYMBOL * (rank + 1) * (cells + _WARMING):
+        raise ValueError(f"{length:,} bytes of symbols")
+    packed, content = unframed(memoryview(block)[_LENGTH.size :], [rank, length])
+    classes = np.frombuffer(packed, np.uint8)
+    used = np.flatnonzero(classes)
+    numbers = np.empty((cells, len(used)), np.int32)
+    rans.decode(content, classes[used], numbers)
+    return used, numbers
 
 
 def _decode(blocks: Iterable[bytes], target: memoryview, find: Callable[[str], Basis]) -> None:
     rest = iter(blocks)
     try:
         coding = _opened(next(rest, b""), target, find)
-        matched = _matched(coding.pieces(), rest)
+        matched = _matched(coding, rest)
         for _ in side_by_side(lambda given: coding.unpack(*given, target), matched):
             pass
     except (*UNPACKING, struct.error, MemoryError, OverflowError, SnapshotNotUnderstood) as error:
@@ -239,13 +272,13 @@ def _opened(block: bytes, target: memoryview, find: Callable[[str], Basis]) -> _
     return coding
 
 
-def _matched(pieces: Iterable[_Piece], blocks: Iterator[bytes]) -> Iterator[tuple[_Piece, bytes]]:
-    """Yield each piece with its block. Raises ValueError where there are fewer blocks or more."""
-    for piece in pieces:
-        block = next(blocks, None)
-        if block is None:
+def _matched(coding: _Coding, blocks: Iterator[bytes]) -> Iterator[tuple[_Piece, list[bytes]]]:
+    """Yield each piece with its blocks. Raises ValueError where there are fewer blocks or more."""
+    for piece in coding.pieces():
+        own = list(islice(blocks, len(coding.basis.groups)))
+        if len(own) < len(coding.basis.groups):
             raise ValueError("it ends too early")
-        yield piece, block
+        yield piece, own
     if next(blocks, None) is not None:
         raise ValueError("blocks too many")
 
