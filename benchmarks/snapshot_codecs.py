@@ -7,39 +7,54 @@ Two legs. `engine`: llama.cpp itself, through our own adapters and store. `float
 in 32-bit floats with transformers, where a KL divergence of 0.0005 can be seen; it needs torch, transformers and gguf
 (and, for the peers, optimum-quanto and hqq), and is left out, with its reason, where they are not there.
 
-The basis of `transform` is calibrated on the pages below --calibrate; those below --text must be others. A prediction
-is printed before each measurement, and one line of JSON at the end.
+The basis of `transform` is calibrated on the pages below --calibrate; those below --text must be others. Predictions
+are printed before the measurements of a context, and one line of JSON at the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import snapshot_codecs_calibrate as calibrate
 import snapshot_codecs_engine as engine_leg
+import snapshot_codecs_float as float_leg
+import snapshot_codecs_peers as peers
+import snapshot_codecs_plot as picture
+import snapshot_codecs_sizes as sizes
 import snapshot_codecs_table as table
-from snapshot_codecs_table import Row
+from snapshot_codecs_table import Entry, Row
 
-from quietmind.base.errors import SnapshotNotUnderstood
+from quietmind.base.errors import QuietmindError, SnapshotNotUnderstood
 from quietmind.base.units import parse_tokens
 from quietmind.kvstore.rotation import Rotation, rotation_of
 from quietmind.kvstore.store import Store
+from quietmind.model.card import ModelCard
+from quietmind.model.locate import locate
+from quietmind.model.open import open_card
 
-# Ratio, KL and answers kept that each level should show: of the prototypes in docs/log.md.
+LEGS = ("engine", "float")
+
+# What each level should show: of the prototypes in docs/log.md.
 PREDICTED = {
-    ("exact", "exact"): "1.2 times smaller, nothing changes",
-    ("perchannel", "4"): "4 to 5 times smaller, every answer as before",
-    ("perchannel", "3"): "5 to 6 times smaller, nearly every answer as before",
-    ("transform", "near"): "at least 10 times smaller, KL at most 0.0005, every answer as before",
-    ("transform", "small"): "at least 20 times smaller, KL at most 0.005, at least 95 % of the answers as before",
-    ("llama.cpp", "q8_0"): "1.9 times smaller, every answer as before",
-    ("llama.cpp", "q4_0"): "3.6 times smaller, some answers lost",
-    ("zstd", "3"): "1.1 times smaller, nothing changes",
+    "exact exact": "1.2 times smaller, nothing changes",
+    "perchannel 4": "3 to 4 times smaller, KL about 0.0005, every answer as before",
+    "perchannel 3": "4 to 5 times smaller, KL about 0.001, nearly every answer as before",
+    "transform near": "at least 10 times smaller, KL at most 0.0005, every answer as before",
+    "transform small": "at least 20 times smaller, KL at most 0.005, at least 95 % of the answers as before",
+    "llama.cpp q8_0": "1.9 times smaller, KL below 0.001, every answer as before",
+    "llama.cpp q4_0": "3.6 times smaller, KL above 0.003, some answers lost",
+    "zstd 3": "1.1 times smaller, nothing changes",
+    "QuantizedCache": "3.6 times smaller at 4 bits, 6.4 at 2; KL above 0.1, most answers lost at 2 bits",
+    "KVQuant recipe": "4.8 times smaller at 3 bits, KL about 0.01",
+    "KVTC recipe": "9 to 20 times smaller, KL of 0.005 and more",
 }
 
 
@@ -47,43 +62,146 @@ PREDICTED = {
 class Asked:
     """What was asked for on the command line."""
 
-    model: str
+    model: Path
+    card: ModelCard
     text: Path
     codecs: tuple[str, ...]
+    legs: tuple[str, ...]
     questions: int
     continuations: int
     finer: int
 
+    @property
+    def rotation(self) -> Rotation | None:
+        """How the model rotates K; None where that is not known."""
+        try:
+            return rotation_of(self.card)
+        except SnapshotNotUnderstood:
+            return None
 
-def measured(row: Row) -> Row:
-    """Print a row below what was predicted of it, and return it."""
-    predicted = PREDICTED.get((row.name, row.level), "nothing; it is there for comparison")
-    print(f"predicted  {row.name} {row.level}: {predicted}")
-    print(f"measured   {json.dumps(row.to_json(), ensure_ascii=False)}", flush=True)
+    def entries(self, basis: calibrate.Calibrated, finer: int = 0) -> tuple[Entry, ...]:
+        """Return the codecs that can be tried: of a model whose rotation is not known, the lossless ones."""
+        known = self.codecs if self.rotation is not None else tuple(name for name in self.codecs if name == "exact")
+        return table.entries(known, self.rotation, basis.basis, finer)
+
+
+def engine_point(
+    asked: Asked, tokens: int, basis: calibrate.Calibrated, folder: Path
+) -> tuple[engine_leg.Exact, tuple[float_leg.Following, ...], list[Row]]:
+    """Read a context of ``tokens`` tokens with the real engine; return it, what follows it, and the codecs' rows."""
+    rows = []
+    with engine_leg.running(str(asked.model), tokens, folder) as (start, engine):
+        asks = (asked.questions, asked.continuations)
+        found = engine_leg.read_exactly(engine, asked.text, tokens, asks, folder / "slot")
+        right = sum(found.replies.right(found.case))
+        print(
+            f"measured   {len(found.case.tokens):,} tokens prefilled in {found.prefill_s:.1f} s, {right} of "
+            f"{asked.questions} needles right with the exact cache",
+            flush=True,
+        )
+        following = engine_leg.following(engine, found)
+        if "engine" in asked.legs:
+            store = Store(folder / "store")
+            if basis.basis is not None:
+                basis.basis.save(folder / "store" / "bases")
+            for entry in asked.entries(basis):
+                rows.append(printed(engine_leg.codec_row(engine, start, found, entry, store)))
+    if "engine" in asked.legs:
+        rows += [printed(row) for row in engine_leg.peers(str(asked.model), found, folder)]
+    return found, following, rows
+
+
+def float_rows(
+    asked: Asked,
+    model: float_leg.FloatModel,
+    read: tuple[engine_leg.Exact, tuple[float_leg.Following, ...], list[Row]],
+    coded: tuple[Sequence[Entry], Sequence[peers.Peer]],
+    folder: Path,
+) -> Iterator[Row]:
+    """Yield the rows of one context with what the leg in 32-bit floats adds, and those that it alone has."""
+    found, following, rows = read
+    known = {(row.name, row.level): row for row in rows}
+    began = time.perf_counter()
+    exact = model.read(found.case.tokens)
+    judge = float_leg.Judge(model, exact, following)
+    print(f"measured   read in 32-bit floats in {time.perf_counter() - began:.0f} s", flush=True)
+    file, neighbours = folder / "arrays", float_leg.uses_neighbours(asked.rotation)
+    exact.save(file, found.case.tokens, neighbours)
+    for entry in coded[0]:
+        packed = table.packed(entry.codec, file)
+        row = known.pop((entry.name, entry.level), None)
+        if row is None:
+            row = Row(entry.name, entry.level, exact.tokens)
+            row = packed.timed(table.sized(row, packed.size, exact.numbers))
+        yield judged(row, judge, exact.loaded(packed.restored, neighbours))
+    for peer in coded[1]:
+        try:
+            made = peer.code(exact)
+        except (RuntimeError, TypeError, ValueError) as error:  # of a package that does not run here
+            print(f"warning: {peer.name} {peer.level} is left out ({' '.join(str(error).split())[:120]})")
+            continue
+        row = known.pop((peer.name, peer.level), None)
+        if row is None:
+            row = table.sized(Row(peer.name, peer.level, exact.tokens), made.size, exact.numbers)
+        yield judged(row, judge, made.cache)
+    nothing = judge.judged(exact)
+    for row in known.values():  # lossless: what is left of the engine's leg
+        yield row.with_damage(nothing) if row.name == "zstd" else row
+
+
+def judged(row: Row, judge: float_leg.Judge, cache: float_leg.Cache) -> Row:
+    """Return the row with what ``cache`` does to the predictions, and print that."""
+    damage = judge.judged(cache)
+    shown = Row(row.name, row.level, row.tokens, row.ratio, row.bits_per_value)
+    printed(shown.with_damage(damage))
+    return row.with_damage(damage)
+
+
+def printed(row: Row) -> Row:
+    """Print a row as a line, and return it."""
+    print(f"measured   {row.line()}", flush=True)
     return row
 
 
-def rotation_here(card: Any) -> Rotation | None:
-    """Return how the model rotates K; None, said so, where that is not known."""
-    try:
-        return rotation_of(card)
-    except SnapshotNotUnderstood as error:
-        print(f"warning: {error}")
-        return None
+def measured(asked: Asked, points: Sequence[int], basis: calibrate.Calibrated, folder: Path) -> tuple[list[Row], float]:
+    """Return the rows of all contexts, and the bytes of a file that the engine loads a second."""
+    model = None
+    if "float" in asked.legs:
+        try:
+            model = float_leg.FloatModel(asked.model)
+        except float_leg.NotHere as error:
+            print(f"warning: no leg in 32-bit floats: {error}", file=sys.stderr)
+    others = list(peers.peers(basis.caches)) if model is not None else []
+    rows: list[Row] = []
+    loads: list[float] = []
+    for tokens in points:
+        print(f"\n{tokens:,} tokens of {asked.text.name}")
+        for title, what in PREDICTED.items():
+            print(f"predicted  {title}: {what}")
+        read = engine_point(asked, tokens, basis, folder)
+        loads.append(read[0].slot.stat().st_size / read[0].load_s)
+        if model is None:
+            rows += read[2]
+        else:
+            coded = (asked.entries(basis, asked.finer), others)
+            rows += float_rows(asked, model, read, coded, folder)
+    return rows, max(loads)
 
 
-def engine_point(asked: Asked, tokens: int, folder: Path) -> list[Row]:
-    """Return the rows of one context with the real engine."""
-    sizes = (asked.questions, asked.continuations)
-    with engine_leg.running(asked.model, tokens, folder) as (start, engine):
-        found = engine_leg.read_exactly(engine, asked.text, tokens, sizes, folder / "slot")
-        right = sum(found.replies.right(found.case))
-        print(f"{len(found.case.tokens):,} tokens prefilled in {found.prefill_s:.1f} s; {right} of {sizes[0]} right")
-        entries = table.entries(asked.codecs, rotation_here(start.card), None)
-        store = Store(folder / "store")
-        rows = [measured(engine_leg.codec_row(engine, start, found, entry, store)) for entry in entries]
-    rows += [measured(row) for row in engine_leg.peers(asked.model, found, folder)]
-    return rows
+def report(asked: Asked, rows: Sequence[Row], load: float, basis: calibrate.Calibrated) -> dict[str, Any]:
+    """Return what the last line says."""
+    ours = [row for row in rows if row.name in table.CODECS]
+    largest = max(row.tokens for row in rows)
+    print("\nby arithmetic from these numbers:")
+    return {
+        "model": asked.model.stem,
+        "text": asked.text.name,
+        "tokens": sorted({row.tokens for row in rows}),
+        "codecs": [row.to_json() for row in ours],
+        "peers": [row.to_json() for row in (*(row for row in rows if row.name not in table.CODECS), *peers.PUBLISHED)],
+        "calibration": basis.cost,
+        "arithmetic": sizes.arithmetic([row for row in ours if row.tokens == largest and "x" not in row.level], load),
+    }
 
 
 def points_of(words: str) -> list[int]:
@@ -91,29 +209,54 @@ def points_of(words: str) -> list[int]:
     return [parse_tokens(word) for word in words.split(",")]
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Print predictions, measurements, and one line of JSON."""
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--calibrate", type=Path, default=None)
-    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--model", required=True, help="A GGUF file, or the name of a model that is there.")
+    parser.add_argument("--calibrate", type=Path, default=None, help="A folder of pages; without it, no transform.")
+    parser.add_argument("--calibration-tokens", type=parse_tokens, default=16_384)
+    parser.add_argument("--basis", type=Path, default=None, help="A folder to keep the basis in, and to find it in.")
+    parser.add_argument("--text", type=Path, required=True, help="A folder of other pages to read.")
     parser.add_argument("--points", type=points_of, default=points_of("3k,8k,24k"))
     parser.add_argument("--codecs", default=",".join(table.CODECS))
     parser.add_argument("--questions", type=int, default=50)
     parser.add_argument("--continuations", type=int, default=8)
-    parser.add_argument("--finer", type=int, default=0, help="Further steps of each codec, for the plot.")
-    given = parser.parse_args(words)
+    parser.add_argument("--finer", type=int, default=0, help="Further steps of each codec, for the picture.")
+    parser.add_argument("--legs", default=",".join(LEGS))
+    parser.add_argument("--plot", type=Path, default=None, help="Where to write the picture, as SVG.")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Print predictions, measurements, and one line of JSON."""
+    given = arguments(words)
+    if given.plot is not None:
+        picture.require_matplotlib()  # before hours of measuring
+    model = locate(given.model)
     asked = Asked(
-        given.model, given.text, tuple(given.codecs.split(",")), given.questions, given.continuations, given.finer
+        model=model,
+        card=open_card(str(model)),
+        text=given.text,
+        codecs=tuple(given.codecs.split(",")),
+        legs=tuple(given.legs.split(",")),
+        questions=given.questions,
+        continuations=given.continuations,
+        finer=given.finer,
     )
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for tokens in given.points:
-            rows += engine_point(asked, tokens, Path(folder))
-    ours = [row.to_json() for row in rows if row.name in table.CODECS]
-    peers = [row.to_json() for row in rows if row.name not in table.CODECS]
-    print(json.dumps({"model": given.model, "tokens": given.points, "codecs": ours, "peers": peers}))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        basis = calibrate.Calibrated()
+        if given.calibrate is not None and asked.rotation is not None:
+            tokens = given.calibration_tokens
+            basis = calibrate.calibrated(asked.card, model, given.calibrate, tokens, folder, given.basis)
+        rows, load = measured(asked, given.points, basis, folder)
+        if given.plot is not None:
+            picture.plot(rows, f"{model.stem}, {max(row.tokens for row in rows):,} tokens", given.plot)
+        print(json.dumps(report(asked, rows, load, basis), ensure_ascii=False))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except QuietmindError as error:
+        sys.exit(f"error: {error}")

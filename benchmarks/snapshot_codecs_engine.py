@@ -8,6 +8,7 @@ noise of a ten-thousandth in K and V alone then shows as a KL divergence of 0.00
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,10 +18,12 @@ from pathlib import Path
 
 import snapshot_codecs_table as table
 import snapshot_codecs_text as text
+from snapshot_codecs_float import Following
 from snapshot_codecs_table import Entry, Row
 from snapshot_codecs_text import Case
 
-from quietmind.engine.port import Engine, Finished, Prompt, Request, probing, saving
+from quietmind.base.errors import UsageError
+from quietmind.engine.port import Engine, Finished, Prompt, Request, Segment, probing, saving
 from quietmind.kvstore.store import Store
 from quietmind.plan.plan import Ask
 from quietmind.workspace.damage import TOP, Continuation, Damage
@@ -54,13 +57,16 @@ class Replies:
 
 @dataclass(frozen=True)
 class Exact:
-    """A context that has been read: the engine's file of it, its replies with that, and what the reading took."""
+    """A context that has been read: the engine's file of it, its replies with that, and what reading it
+    and loading the file again took.
+    """
 
     case: Case
     slot: Path
     values: int
     replies: Replies
     prefill_s: float
+    load_s: float
 
     def judged(self, row: Row, replies: Replies) -> Row:
         """Return ``row`` with how ``replies`` compare."""
@@ -114,8 +120,39 @@ def exact(engine: Engine, case: Case, slot: Path) -> Exact:
     prefill_s, end = generated(engine, case.context())
     assert end.timings.cached == 0, "the engine had seen something of the context"
     saving(engine).save(slot)
+    began = time.perf_counter()
     saving(engine).restore(slot)
-    return Exact(case, slot, table.values_in(slot), asked(engine, case), prefill_s)
+    load_s = time.perf_counter() - began
+    return Exact(case, slot, table.values_in(slot), asked(engine, case), prefill_s, load_s)
+
+
+def following(engine: Engine, found: Exact) -> tuple[Following, ...]:
+    """Return what follows the context, in tokens: each needle's question with the engine's answer, then the texts."""
+    case, replies = found.case, []
+    for needle, answer in zip(case.needles, found.replies.answers, strict=True):
+        question = case.question_tokens(engine, needle.question)
+        said = engine.tokenize("".join(position.text for position in answer))
+        replies.append(Following((*question, *said), len(question) - 1, answer=True))
+    return (*replies, *(Following(stretch, 0, answer=False) for stretch in case.stretches))
+
+
+def calibration_slots(engine: Engine, folder: Path, tokens: int, scratch: Path) -> Iterator[Path]:
+    """Yield the engine's files of pages below ``folder``, as many as have ``tokens`` together. Each fills a context."""
+    chance = random.Random(tokens)
+    pages, done = text.pages_of(folder, chance), 0
+    while done < tokens:
+        segments: list[Segment] = []
+        room = min(tokens - done, engine.context - ROOM)
+        while pages and room > 0:
+            page = pages.pop()
+            segments.append(Segment(page, trusted=False, tokens=tuple(engine.tokenize(f"{page}\n\n"))[:room]))
+            room -= len(segments[-1].tokens or ())
+        if not segments:
+            raise UsageError(f"{folder}: its pages have {done:,} tokens, and {tokens:,} are asked for; give more text")
+        generated(engine, Prompt(segments))
+        saving(engine).save(slot := scratch / f"calibration-{done}")
+        done += sum(len(segment.tokens or ()) for segment in segments)
+        yield slot
 
 
 def codec_row(engine: Engine, start: Start, found: Exact, entry: Entry, store: Store) -> Row:

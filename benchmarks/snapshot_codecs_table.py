@@ -45,7 +45,8 @@ class Entry:
 class Damage:
     """How far the next tokens' probabilities are from those with the exact cache: KL divergence, in nats.
 
-    Over ``positions`` places, of which some are answers to questions and the others text that goes on.
+    Over ``positions`` places, of which some are answers to questions and the others text that goes on. In
+    ``answers_kept`` answers every word is still the likeliest.
     """
 
     mean: float
@@ -53,6 +54,7 @@ class Damage:
     answers_mean: float
     text_mean: float
     positions: int
+    answers_kept: int
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,30 @@ class Row:
             kl_answers=damage.answers_mean,
             kl_text=damage.text_mean,
             kl_positions=damage.positions,
+            answers_kept=damage.answers_kept,
         )
+
+    def line(self) -> str:
+        """Return what is known, for people."""
+        parts = [f"{self.tokens:>7,} tokens  {f'{self.name} {self.level}':<34}"]
+        if self.ratio is not None and self.bits_per_value is not None:
+            parts.append(f"{self.ratio:6.2f} x  {self.bits_per_value:6.3f} bits")
+        if self.kl_mean is not None:
+            parts.append(
+                f"KL {self.kl_mean:.5f}, worst {self.kl_worst:.4f} (answers {self.kl_answers:.5f}, text "
+                f"{self.kl_text:.5f}, {self.answers_kept} answers kept)"
+            )
+        if self.needles is not None:
+            parts.append(
+                f"{self.needles_right} of {self.needles} right ({self.needles_right_exact} exact, {self.needles_lost} "
+                f"lost), {self.continuations_identical} of {self.continuations} the same; engine's KL "
+                f"{self.engine_kl_mean:.5f}"
+            )
+        if self.encode_mb_s is not None:
+            parts.append(f"{self.encode_mb_s:.0f} and {self.decode_mb_s:.0f} MB/s")
+        if self.first_token_s is not None:
+            parts.append(f"first token {self.first_token_s:.2f} s")
+        return "  ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that have a value, numbers with four digits that count, and always those of the summary."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -121,15 +121,10 @@ def pages_of(folder: Path, chance: random.Random) -> list[str]:
 
 
 def pieces_of(page: str) -> Iterator[str]:
-    """Yield the page in pieces of about ``_PIECE`` characters, cut where lines end."""
-    piece = ""
-    for line in f"{page}\n\n".splitlines(keepends=True):
-        piece += line
-        if len(piece) >= _PIECE:
-            yield piece
-            piece = ""
-    if piece:
-        yield piece
+    """Yield the page in pieces of ``_PIECE`` characters, the last one shorter."""
+    whole = f"{page}\n\n"
+    for start in range(0, len(whole), _PIECE):
+        yield whole[start : start + _PIECE]
 
 
 def case(engine: Engine, folder: Path, tokens: int, questions: int, continuations: int) -> Case:
@@ -148,11 +143,10 @@ def case(engine: Engine, folder: Path, tokens: int, questions: int, continuation
     while pages and room:
         for piece in pieces_of(pages.pop()):
             segment = _tokenized(engine, piece)
-            if len(segment.tokens or ()) > room:
-                room = 0
+            text.append(segment if len(segment.tokens or ()) <= room else _cut(segment, room))
+            room -= len(text[-1].tokens or ())
+            if not room:
                 break
-            text.append(segment)
-            room -= len(segment.tokens or ())
     if room or len(pages) < STRETCHES:
         raise UsageError(f"{folder}: its pages fill no context of {tokens:,} tokens; give more text or a smaller point")
     return Case(
@@ -175,6 +169,11 @@ def _frame(engine: Engine) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
 
 def _tokenized(engine: Engine, text: str) -> Segment:
     return Segment(text, trusted=False, tokens=tuple(engine.tokenize(text)))
+
+
+def _cut(segment: Segment, tokens: int) -> Segment:
+    """Return the segment with its first tokens alone; its text goes on where its tokens end."""
+    return replace(segment, tokens=(segment.tokens or ())[:tokens])
 
 
 def _count(segments: Sequence[Segment]) -> int:
