@@ -71,8 +71,10 @@ def test_the_ends_of_32_bits_come_back() -> None:
 
 
 @pytest.mark.parametrize("lanes", [511, 513, 4096, 5000, 9001])
-def test_lanes_that_share_states_come_back(lanes: int) -> None:
+@pytest.mark.parametrize("zeros", [0.0, 0.3])
+def test_lanes_that_share_states_come_back(lanes: int, zeros: float) -> None:
     numbers = spread(90, np.exp(np.linspace(-3, 3, lanes)))
+    numbers[:, np.random.default_rng(3).random(lanes) < zeros] = 0
     classes = choose(numbers)
     np.testing.assert_array_equal(decoded(encode(numbers, classes), classes, 90), numbers)
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -62,7 +61,7 @@ _SLOT_MASK, _SLOT_SHIFT, _ENTRY_SHIFT, _WORD_MASK, _WORD_SHIFT, _LEAST_STATE = (
 )
 
 _HEAD = struct.Struct("<II")
-_WIDEST = 4096  # states: their arrays, and what a step makes of them, stay in a core's first cache
+_WIDEST = 2048  # states; twice as many decode 15 % faster and take 0.6 % more bytes, at 0.8 bits a number
 _NARROWEST = 512
 _NUMBERS_A_STATE = 1024  # a state costs 2 bytes more than what it says of its numbers
 _BLOCK = 1 << 16  # numbers that are looked up at once
@@ -98,12 +97,12 @@ def encode(symbols: Symbols, classes: Classes) -> bytes:
     states = np.full(coding.width, _START, np.uint32)
     words: list[NDArray[Any]] = []  # the last first, as the escapes
     escapes: list[NDArray[Any]] = []
-    for _, columns, tables_at in reversed(list(coding.turns(_SPAN))):
+    for turn in reversed(coding.turns()):
+        tables_at = turn.classes.astype(np.int64) * _SPAN + _BIAS
         for first, last in reversed(coding.blocks()):
-            piece = symbols[first:last, columns].astype(np.int64)
+            piece = symbols[first:last].take(turn.lanes, axis=1).astype(np.int64)
             places = np.clip(piece, -_BIAS, _BIAS)
             places += tables_at
-            places += _BIAS
             entries = _tables().encoder.take(places)
             escapes.append(piece[entries >= _ESCAPED])
             _push(states[: piece.shape[1]], entries, words)
@@ -125,25 +124,42 @@ def decode(content: bytes | memoryview, classes: Classes, out: Symbols) -> None:
     states, words, values = _parts(memoryview(content), coding.width)
     if len(values) and not np.iinfo(out.dtype).min <= values.min() <= values.max() <= np.iinfo(out.dtype).max:
         raise ValueError("a number too large")
-    if len(coding.lanes) < lanes:
-        out[:, classes == 0] = 0
+    if not len(coding.lanes):
+        out[...] = 0
     taken, used = 0, 0
-    entries = np.empty((coding.rows, coding.width), np.uint32)
-    for at, columns, tables_at in coding.turns(_WHOLE):
-        count = len(tables_at)
+    entries = np.zeros((coding.rows, coding.width + 1), np.uint32)  # the last column stays 0, for lanes of class 0
+    for turn in coding.turns():
+        count = len(turn.lanes)
+        tables_at = turn.classes.astype(np.uint32) * _WHOLE
+        sources = np.full(turn.last - turn.first, coding.width)
+        sources[turn.lanes - turn.first] = np.arange(count)
         for first, last in coding.blocks():
-            block = entries[: last - first, :count]
-            taken = _pull(states[:count], tables_at, words, taken, block)
+            block = entries[: last - first]
+            taken = _pull(states[:count], tables_at, words, taken, block[:, :count])
             block >>= _NUMBER_SHIFT
             numbers = block.astype(np.int8)  # the lowest 8 bits
-            out[first:last, columns] = numbers
-            escaped = np.flatnonzero(numbers == _ESCAPE)
+            target = out[first:last, turn.first : turn.last]
+            target[...] = numbers[:, :count] if count == len(sources) else numbers.take(sources, axis=1)
+            escaped = np.flatnonzero(numbers[:, :count] == _ESCAPE)
             if len(escaped):
                 rows, places = np.divmod(escaped, count)
-                out[first + rows, coding.lanes[at + places]] = _next(values, used, len(escaped))
+                out[first + rows, turn.lanes[places]] = _next(values, used, len(escaped))
                 used += len(escaped)
     if taken < len(words) or used < len(values) or (states != _START).any():
         raise ValueError("numbers that do not end where they should")
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """Lanes that are coded together, their classes, and the stretch of all lanes, from ``first`` on, that they fill.
+
+    What lies between them there is of class 0.
+    """
+
+    lanes: NDArray[np.intp]
+    classes: Classes
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -177,13 +193,15 @@ class _Coding:
         """Return the first row, and the row after the last, of each block."""
         return [(first, min(first + self.rows, self.n)) for first in range(0, self.n, self.rows)]
 
-    def turns(self, table: int) -> Iterator[tuple[int, slice | NDArray[np.intp], Words]]:
-        """Yield of each turn its place in ``lanes``, its lanes, and where their tables, of ``table`` entries, begin."""
+    def turns(self) -> list[_Turn]:
+        turns = []
+        first = 0
         for at in range(0, len(self.lanes), max(self.width, 1)):
-            lanes = self.lanes[at : at + self.width]
-            together = lanes[-1] - lanes[0] + 1 == len(lanes)
-            columns = slice(int(lanes[0]), int(lanes[-1]) + 1) if together else lanes
-            yield at, columns, self.classes[lanes].astype(np.uint32) * table
+            lanes, after = self.lanes[at : at + self.width], self.lanes[at + self.width :]
+            last = int(after[0]) if len(after) else len(self.classes)
+            turns.append(_Turn(lanes, self.classes[lanes], first, last))
+            first = last
+        return turns
 
 
 def _push(states: Words, entries: Words, words: list[NDArray[Any]]) -> None:
