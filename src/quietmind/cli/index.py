@@ -16,7 +16,7 @@ from quietmind.cli.options import AnyPath, debug_option, json_option, workspace_
 from quietmind.cli.output import counted, print_json
 
 if TYPE_CHECKING:
-    from quietmind.notes.index import Report
+    from quietmind.notes.report import Report
 
 _LISTED = 10  # files of each sort that are printed
 

@@ -23,58 +23,13 @@ from quietmind.notes.document import Document, Passage
 from quietmind.notes.lemmas import LEMMA_VERSION, lemmas_of
 from quietmind.notes.passages import CUTTER_VERSION, passages
 from quietmind.notes.reading import READER_VERSION, FileState, parse, read_bytes
+from quietmind.notes.report import Forgotten, OtherEncoding, RepairedFile, Report
 from quietmind.notes.scan import Found, Scan, Skipped, scan
 
 BATCH_SECONDS = 0.7  # of reading per transaction: what a kill costs, against what a commit costs
 # FAT counts time in steps of 2 s: a file touched later than that before it was read may change and look the same.
 SETTLED_AFTER_NS = 2_000_000_000
 _REMOVED_AT_ONCE = 500
-
-
-@dataclass(frozen=True)
-class RepairedFile:
-    """A file whose text had been decoded wrongly once by ``codec``, in ``lines`` lines."""
-
-    path: Path
-    lines: int
-    codec: str
-
-
-@dataclass(frozen=True)
-class OtherEncoding:
-    """A file that is not in UTF-8."""
-
-    path: Path
-    encoding: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """What an update did. The counts are files, but ``passages``: those of the files read by this update.
-
-    A renamed file counts once as removed and once as added. ``skipped`` are there but not indexed (or, when they
-    could only not be read now, indexed as they were before).
-    """
-
-    root: Path
-    added: int
-    changed: int
-    removed: int
-    unchanged: int
-    passages: int
-    repaired: tuple[RepairedFile, ...]
-    other_encodings: tuple[OtherEncoding, ...]
-    skipped: tuple[Skipped, ...]
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Forgotten:
-    """What forgetting ``root`` took out of the index: so many documents. ``kept`` lie below other roots as well."""
-
-    root: Path
-    removed: int
-    kept: int
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from quietmind.base.errors import DiskFull, NothingIndexed, WorkspaceError
 from quietmind.base.paths import shown_path
 from quietmind.base.progress import SILENT, Progress
 from quietmind.base.sqlite import connect, database_exists, translated
-from quietmind.notes.index import Forgotten, Index, Report
+from quietmind.notes.index import Index
 from quietmind.notes.outlines import Outline, outlines
+from quietmind.notes.report import Forgotten, Report
 from quietmind.notes.search import search
 from quietmind.notes.selecting import sample
 from quietmind.workspace.notebooks import Notebooks
