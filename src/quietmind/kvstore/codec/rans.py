@@ -54,7 +54,7 @@ _NUMBER_SHIFT = 12
 # An entry of the encoder's: whether it is an escape (1 bit), frequency (12 bits), where its slots begin (12 bits).
 _ESCAPED = 1 << 24
 
-# The same as arrays, which NumPy needs not convert in every step: of what a step takes that is a fifth.
+# The same as arrays, which NumPy need not convert in every step: whole numbers of Python cost half as much again.
 _SLOT_MASK, _SLOT_SHIFT, _ENTRY_SHIFT, _WORD_MASK, _WORD_SHIFT, _LEAST_STATE = (
     np.array(number, np.uint32)
     for number in (_REMAINDER, _PROBABILITY_BITS, _FREQUENCY_SHIFT, (1 << _WORD_BITS) - 1, _WORD_BITS, _LEAST)
