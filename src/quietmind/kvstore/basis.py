@@ -175,17 +175,26 @@ def load(folder: Path, digest: str) -> Basis:
 
 def find(folder: Path, fingerprint: Fingerprint) -> Basis | None:
     """Return the newest basis of the model that ``fingerprint`` runs; None where there is none that can be read."""
+    for path in of_model(folder, fingerprint):
+        with suppress(SnapshotDamaged, OSError):
+            return _read(path.read_bytes())
+    return None
+
+
+def of_model(folder: Path, fingerprint: Fingerprint) -> list[Path]:
+    """Return the bases of the model that ``fingerprint`` runs, the newest first. Only their headers are looked at."""
 
     def age(path: Path) -> float:
         with suppress(OSError):
             return -path.stat().st_mtime
         return 0.0
 
+    found = []
     for path in sorted(folder.glob(f"*{SUFFIX}"), key=age):
         with suppress(SnapshotDamaged, OSError):
             if _serves(_fingerprint_of(path), fingerprint):
-                return _read(path.read_bytes())
-    return None
+                found.append(path)
+    return found
 
 
 def widths_of(layout: SlotLayout) -> Widths:

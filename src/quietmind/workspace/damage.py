@@ -25,8 +25,8 @@ _QUESTIONS = (
     "What are these notes about? Answer in one sentence.",
     "Which of these notes matters most, and why? Name it by its number.",
 )
-_COMPLETE = "Write out this line of the notes word for word: "
-_SHORTEST, _LONGEST = 40, 240  # characters of a line that is asked for
+_COMPLETE = "Write out a line of the notes, word for word."
+_SHORTEST, _LONGEST = 40, 160  # characters of a line that is asked for
 _LEAST_WORDS = 6
 
 _WORD = re.compile(r"\w+")
@@ -55,7 +55,7 @@ class Probes:
         beginnings = _beginnings([block.passage.text for block in layout.blocks[:blocks]], lines)
         endings = [
             # The answer is begun for the model, with a word whole: what it says next is what stood there.
-            (Segment(f"{_COMPLETE}{begun} ...", False), *layout.tail, Segment(begun, False))
+            (Segment(_COMPLETE, False), *layout.tail, Segment(begun, False))
             for begun in beginnings
         ]
         endings += [(Segment(question, False), *layout.tail) for question in _QUESTIONS]
