@@ -72,6 +72,11 @@ class Asked:
     finer: int
 
     @property
+    def learning(self) -> dict[str, bool]:
+        """What there is to calibrate for."""
+        return {"ours": "transform" in self.codecs, "peers": "float" in self.legs}
+
+    @property
     def rotation(self) -> Rotation | None:
         """How the model rotates K; None where that is not known."""
         try:
@@ -247,8 +252,9 @@ def main(words: Sequence[str] | None = None) -> None:
         folder = Path(name)
         basis = calibrate.Calibrated()
         if given.calibrate is not None and asked.rotation is not None:
-            tokens = given.calibration_tokens
-            basis = calibrate.calibrated(asked.card, model, given.calibrate, tokens, folder, given.basis)
+            basis = calibrate.calibrated(
+                model, given.calibrate, given.calibration_tokens, folder, given.basis, **asked.learning
+            )
         rows, load = measured(asked, given.points, basis, folder)
         if given.plot is not None:
             picture.plot(rows, f"{model.stem}, {max(row.tokens for row in rows):,} tokens", given.plot)

@@ -6,18 +6,21 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import snapshot_codecs_engine as engine_leg
 from snapshot_codecs_peers import Calibration
 
+from quietmind.base.units import format_bytes
+from quietmind.engine.port import Engine
+from quietmind.kvstore import basis as bases
+from quietmind.kvstore.basis import Basis
 from quietmind.kvstore.rotation import rotation_of
-from quietmind.model.card import ModelCard
+from quietmind.kvstore.store import Store
+from quietmind.workspace.identity import fingerprint_of
+from quietmind.workspace.launch import Start
+from quietmind.workspace.workspace import Workspace
 
-if TYPE_CHECKING:
-    from quietmind.kvstore.basis import Basis
-
-PIECE = 3072  # tokens that are read at once
+PIECE = 4096  # tokens that are read at once
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,41 @@ class Calibrated:
     cost: Mapping[str, float | str] = field(default_factory=dict)
 
 
-def calibrated(card: ModelCard, model: Path, folder: Path, tokens: int, scratch: Path, keep: Path | None) -> Calibrated:
-    """Learn from ``tokens`` tokens of the pages below ``folder``; see :class:`Calibrated`."""
-    print(f"predicted  {tokens:,} tokens to learn from take as long as to read them")
-    began = time.perf_counter()
-    with engine_leg.running(str(model), PIECE, scratch) as (_, engine):
-        slots = list(engine_leg.calibration_slots(engine, folder, tokens, scratch))
-    caches = Calibration.of(slots, card.kv_heads[0], rotation_of(card))
-    for slot in slots:
-        slot.unlink()
-    took = time.perf_counter() - began
-    print(f"measured   {len(caches.keys):,} tokens read in {took:.0f} s for the peers", flush=True)
-    return Calibrated(None, caches, {"tokens": tokens, "peers_s": round(took, 1)})
+def calibrated(
+    model: Path, pages: Path, tokens: int, folder: Path, keep: Path | None, *, ours: bool, peers: bool
+) -> Calibrated:
+    """Learn from ``tokens`` tokens of the pages below ``pages``: a basis for ``ours``, caches for ``peers``.
+
+    A basis that ``keep`` holds of this model is taken from there, and a new one put there.
+    """
+    cost: dict[str, float | str] = {}
+    caches = None
+    with engine_leg.running(str(model), PIECE, folder) as (start, engine):
+        if peers:
+            began = time.perf_counter()
+            slots = list(engine_leg.calibration_slots(engine, pages, tokens, folder))
+            caches = Calibration.of(slots, start.card.kv_heads[0], rotation_of(start.card))
+            for slot in slots:
+                slot.unlink()
+            cost["peers_s"] = round(time.perf_counter() - began, 1)
+            print(f"measured   {len(caches.keys):,} tokens read for the peers in {cost['peers_s']} s", flush=True)
+        if not ours:
+            return Calibrated(None, caches, cost)
+        store = Store(folder / "calibration" if keep is None else keep)
+        basis = bases.find(store.bases, fingerprint_of(engine, start.card, start.plan))
+        if basis is None:
+            basis = _learned(start, engine, pages, tokens, store, folder)
+    cost |= {"basis_bytes": basis.size, **basis.note}
+    print(f"measured   basis of {format_bytes(basis.size)}: {cost}", flush=True)
+    return Calibrated(basis, caches, cost)
+
+
+def _learned(start: Start, engine: Engine, pages: Path, tokens: int, store: Store, folder: Path) -> Basis:
+    from quietmind.workspace.calibrate import Effort, calibrator
+
+    def forecast(seconds: float) -> None:
+        print(f"predicted  {seconds:.0f} s more to calibrate", flush=True)
+
+    with Workspace(folder / "workspace", create=True) as archive:
+        archive.index(pages)
+        return calibrator(start, engine, store, Effort(tokens=tokens), forecast=forecast).run(archive).basis

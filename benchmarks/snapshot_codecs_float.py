@@ -9,6 +9,7 @@ its answer, and each text that goes on, sees the context and itself alone (a blo
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,7 @@ class FloatModel:
     """A model in 32-bit floats. Raises NotHere where it cannot be loaded."""
 
     def __init__(self, model: Path) -> None:
+        os.environ.setdefault("TQDM_DISABLE", "1")  # transformers draws one bar without asking its own switch
         try:
             import torch
             import transformers

@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -254,12 +255,29 @@ def coded_by(values: Floats, span: tuple[Floats, Floats], centres: Floats) -> tu
 
 
 @dataclass(frozen=True)
+class Runs:
+    """Runs of ``count`` components: where each begins, its length and bits, its squared error and its bits a token.
+
+    By where they begin. ``tail`` [count + 1] is the squared error where all from there on are left out.
+    """
+
+    count: int
+    options: list[tuple[int, int, int, float, float]]
+    tail: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Principal:
     """The principal components of K or of V over all layers and heads, and what they are on a calibration's sample."""
 
     mean: Floats  # [channels]
     matrix: Floats  # [channels, channels], a component a column, by falling variance
     sample: Floats  # [tokens, channels]
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Every run of components that may be quantized, each way."""
+        return runs_of(self.sample)
 
     @classmethod
     def of(cls, values: Floats) -> Principal:
@@ -302,7 +320,7 @@ class Kvtc:
             middle = part[:, SINKS:last].swapaxes(0, 1)
             flat = middle.reshape(len(middle), -1)
             components = np.matmul(flat - basis.mean, basis.matrix, dtype=np.float32)
-            content, restored = stored(components, allocated(basis.sample, self.bits))
+            content, restored = stored(components, allocated(basis.runs, self.bits))
             size += len(zlib.compress(content, 6))
             decoded = (restored @ basis.matrix.T + basis.mean).reshape(middle.shape).swapaxes(0, 1)
             parts.append(np.concatenate([part[:, :SINKS], decoded, part[:, last:]], 1))
@@ -312,8 +330,8 @@ class Kvtc:
         return Coded(Cache(turned, parts[1]), size + exact)
 
 
-def allocated(sample: Floats, bits: float) -> Allocation:
-    """Return the runs that give the least error on ``sample`` for ``bits`` a component; components after them: none."""
+def runs_of(sample: Floats) -> Runs:
+    """Return what each run of the components of ``sample`` [tokens, components] costs, quantized and left out."""
     count = sample.shape[1]
     options = [
         (start, run, kind, *_cost(sample[:, start : start + run], kind))
@@ -322,12 +340,17 @@ def allocated(sample: Floats, bits: float) -> Allocation:
         for kind in ((16,) if run == 1 else _BITS)
     ]
     tail = np.append(np.cumsum((sample.astype(np.float64) ** 2).sum(0)[::-1])[::-1], 0.0) / len(sample)
+    return Runs(count, sorted(options), tail)
+
+
+def allocated(runs: Runs, bits: float) -> Allocation:
+    """Return the runs that give the least error for ``bits`` a component; the components behind them get none."""
     low, high = 1e-12, 1e12
     best: Allocation = []
     for _ in range(60):
         price = float(np.sqrt(low * high))
-        taken, spent = _cheapest(count, options, tail, price)
-        if spent > bits * count:
+        taken, spent = _cheapest(runs, price)
+        if spent > bits * runs.count:
             low = price
         else:
             high, best = price, taken
@@ -341,24 +364,22 @@ def _cost(block: Floats, kind: int) -> tuple[float, float]:
     return float(((block - quantized(block, kind)[2]) ** 2).sum() / len(block)), float(kind * block.shape[1] + 32)
 
 
-def _cheapest(
-    count: int, options: Sequence[tuple[int, int, int, float, float]], tail: NDArray[np.float64], price: float
-) -> tuple[Allocation, float]:
+def _cheapest(runs: Runs, price: float) -> tuple[Allocation, float]:
     """Return the runs with the least error + price x bits, and their bits; from any place on, the rest may be left."""
-    least = np.full(count + 1, np.inf)
+    least = np.full(runs.count + 1, np.inf)
     least[0] = 0.0
     came: dict[int, tuple[int, int, int, float]] = {}
-    for start, run, kind, error, bits in sorted(options):
+    for start, run, kind, error, bits in runs.options:
         total = least[start] + error + price * bits
         if total < least[start + run]:
             least[start + run] = total
             came[start + run] = (start, run, kind, bits)
-    at, runs, spent = int(np.argmin(least + tail)), [], 0.0
+    at, taken, spent = int(np.argmin(least + runs.tail)), [], 0.0
     while at:
         at, run, kind, bits = came[at]
-        runs.append((run, kind))
+        taken.append((run, kind))
         spent += bits
-    return runs[::-1], spent
+    return taken[::-1], spent
 
 
 def stored(components: Floats, allocation: Allocation) -> tuple[bytes, Floats]:
