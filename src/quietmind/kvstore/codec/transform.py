@@ -32,7 +32,6 @@ from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.arrays import layout_of, layout_of_headers
 from quietmind.kvstore.basis import Basis, load
 from quietmind.kvstore.codec import rans
-from quietmind.kvstore.codec.rans import Symbols
 from quietmind.kvstore.codec.side_by_side import side_by_side
 from quietmind.kvstore.codec.straight import Straight
 from quietmind.kvstore.codec.symbols import UNPACKING, framed, unframed
@@ -47,6 +46,8 @@ BLOCK_TOKENS = 1024
 _LARGEST = 12_000.0
 _LARGEST_MAGNITUDE = 3.0
 _LARGEST_SYMBOL = 1 << 23
+
+_PARTS_OF_A_STEP = 4  # that averages are written in
 
 # What symbols may take at most, so that a few hostile bytes cannot fill the memory; coding each state costs as much as
 # a few symbols do.
@@ -171,9 +172,9 @@ class _Coding:
             found -= expected
             components = found @ matrix
             components /= np.float32(self.step)
-            block, symbols = _block(np.rint(components, out=components))
+            block, written = _block(components)
             blocks.append(block)
-            kept = self._kept(symbols, expected, matrix)
+            kept = self._kept(written, expected, matrix)
         return blocks
 
     def unpack(self, piece: _Piece, blocks: Sequence[bytes], target: memoryview) -> None:
@@ -183,7 +184,7 @@ class _Coding:
         for number, (group, block) in enumerate(zip(self.basis.groups, blocks, strict=True)):
             matrix, narrow, widen = self._matrices.of(number)
             expected: Floats = np.matmul(np.matmul(kept, narrow), widen)
-            kept = self._kept(_symbols(block, cells, group.rank), expected, matrix)
+            kept = self._kept(_written(block, cells, group.rank), expected, matrix)
             numbers = kept / group.scale
             numbers += group.mean
             if not max(float(numbers.max()), -float(numbers.min())) < 2 * _LARGEST:
@@ -193,42 +194,53 @@ class _Coding:
                 self._straight.put(target, plane, piece.first, np.ascontiguousarray(numbers[:, at : at + plane.width]))
                 at += plane.width
 
-    def _kept(self, symbols: tuple[NDArray[np.intp], Symbols], expected: Floats, matrix: Floats) -> Floats:
-        """Return the weighted vectors that come back, float32 [cells, width]; ``expected`` is overwritten.
-
-        ``symbols`` are the components that are not 0 throughout: which, and their numbers [cells, these].
-        """
-        used, numbers = symbols
+    def _kept(self, written: _Written, expected: Floats, matrix: Floats) -> Floats:
+        """Return the weighted vectors that come back, float32 [cells, width]; ``expected`` is overwritten."""
+        used, steps = written
         some = matrix if len(used) == matrix.shape[1] else matrix[:, used]
-        steps = numbers.astype(np.float32)
         steps *= np.float32(self.step)
         expected += steps @ some.T
         return expected
 
 
-def _block(components: Floats) -> tuple[bytes, tuple[NDArray[np.intp], Symbols]]:
-    """Return the block of whole numbers [cells, rank], and what is in it. Raises SnapshotNotUnderstood."""
+# What is written of a group's components: which are not 0 throughout, and these in steps, float32 [cells, these].
+_Written = tuple[NDArray[np.intp], Floats]
+
+
+def _block(components: Floats) -> tuple[bytes, _Written]:
+    """Return the block of ``components`` [cells, rank] in steps, and what comes back of it.
+
+    A stretch of text has averages of its own: they are written, and what is around them is coded. Raises
+    SnapshotNotUnderstood.
+    """
     if max(float(components.max(initial=0)), -float(components.min(initial=0))) >= _LARGEST_SYMBOL:
         raise SnapshotNotUnderstood("the saved cache is nothing like what the basis was made of; calibrate again")
-    symbols = components.astype(np.int32)
+    averages = np.clip(np.rint(components.mean(axis=0) * _PARTS_OF_A_STEP), -127, 127).astype(np.int8)
+    components -= averages / np.float32(_PARTS_OF_A_STEP)
+    symbols = np.rint(components, out=components).astype(np.int32)
     classes = rans.choose(symbols)
-    used = np.flatnonzero(classes)
-    numbers = np.ascontiguousarray(symbols[:, used])
-    content = rans.encode(numbers, classes[used])
-    return _LENGTH.pack(len(content)) + framed([classes.tobytes(), content]), (used, numbers)
+    content = rans.encode(symbols, classes)
+    block = _LENGTH.pack(len(content)) + framed([classes.tobytes(), averages.tobytes(), content])
+    return block, _in_steps(symbols, classes, averages)
 
 
-def _symbols(block: bytes, cells: int, rank: int) -> tuple[NDArray[np.intp], Symbols]:
-    """Return what :func:`_block` has put in a block. Raises ValueError and its like."""
+def _written(block: bytes, cells: int, rank: int) -> _Written:
+    """Return what comes back of what :func:`_block` has made. Raises ValueError and its like."""
     (length,) = _LENGTH.unpack_from(block)
     if length > _MOST_BYTES_A_SYMBOL * (rank + 1) * (cells + _WARMING):
         raise ValueError(f"{length:,} bytes of symbols")
-    packed, content = unframed(memoryview(block)[_LENGTH.size :], [rank, length])
-    classes = np.frombuffer(packed, np.uint8)
-    used = np.flatnonzero(classes)
-    numbers = np.empty((cells, len(used)), np.int32)
-    rans.decode(content, classes[used], numbers)
-    return used, numbers
+    packed, shifts, content = unframed(memoryview(block)[_LENGTH.size :], [rank, rank, length])
+    classes, averages = np.frombuffer(packed, np.uint8), np.frombuffer(shifts, np.int8)
+    symbols = np.empty((cells, rank), np.int32)
+    rans.decode(content, classes, symbols)
+    return _in_steps(symbols, classes, averages)
+
+
+def _in_steps(symbols: NDArray[np.int32], classes: NDArray[np.uint8], averages: NDArray[np.int8]) -> _Written:
+    used = np.flatnonzero((classes != 0) | (averages != 0))
+    steps = (symbols if len(used) == len(classes) else symbols[:, used]).astype(np.float32)
+    steps += averages[used] / np.float32(_PARTS_OF_A_STEP)
+    return used, steps
 
 
 def _decode(blocks: Iterable[bytes], target: memoryview, find: Callable[[str], Basis]) -> None:
