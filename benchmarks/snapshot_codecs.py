@@ -1,7 +1,7 @@
 """Snapshot codecs and their peers in one run: size, damage to answers, speed; the proof of the README's ratios.
 
     python benchmarks/snapshot_codecs.py --model FILE.gguf --calibrate DIR --text DIR [--points 3k,8k,24k]
-        [--codecs exact,perchannel,transform] [--questions 50] [--legs engine,float] [--plot FILE.svg]
+        [--unlike DIR] [--codecs exact,perchannel,transform] [--questions 50] [--legs engine,float] [--plot FILE.svg]
 
 Two legs. `engine`: llama.cpp itself, through our own adapters and store. `float`: the same weights and the same tokens
 in 32-bit floats with transformers, where a KL divergence of 0.0005 can be seen; it needs torch, transformers and gguf
@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,6 @@ class Asked:
 
     model: Path
     card: ModelCard
-    text: Path
     codecs: tuple[str, ...]
     legs: tuple[str, ...]
     questions: int
@@ -91,13 +91,13 @@ class Asked:
 
 
 def engine_point(
-    asked: Asked, tokens: int, basis: calibrate.Calibrated, folder: Path
+    asked: Asked, pages: Path, tokens: int, basis: calibrate.Calibrated, folder: Path
 ) -> tuple[engine_leg.Exact, tuple[float_leg.Following, ...], list[Row]]:
     """Read a context of ``tokens`` tokens with the real engine; return it, what follows it, and the codecs' rows."""
     rows = []
     with engine_leg.running(str(asked.model), tokens, folder) as (start, engine):
         asks = (asked.questions, asked.continuations)
-        found = engine_leg.read_exactly(engine, asked.text, tokens, asks, folder / "slot")
+        found = engine_leg.read_exactly(engine, pages, tokens, asks, folder / "slot")
         right = sum(found.replies.right(found.case))
         print(
             f"measured   {len(found.case.tokens):,} tokens prefilled in {found.prefill_s:.1f} s, {right} of "
@@ -168,8 +168,10 @@ def printed(row: Row) -> Row:
     return row
 
 
-def measured(asked: Asked, points: Sequence[int], basis: calibrate.Calibrated, folder: Path) -> tuple[list[Row], float]:
-    """Return the rows of all contexts, and the bytes of a file that the engine loads a second."""
+def measured(
+    asked: Asked, contexts: Sequence[tuple[Path, int]], basis: calibrate.Calibrated, folder: Path
+) -> tuple[list[Row], float]:
+    """Return the rows of contexts of some folders' pages, and the bytes of a file that the engine loads a second."""
     model = None
     if "float" in asked.legs:
         try:
@@ -179,33 +181,40 @@ def measured(asked: Asked, points: Sequence[int], basis: calibrate.Calibrated, f
     others = list(peers.peers(basis.caches)) if model is not None else []
     rows: list[Row] = []
     loads: list[float] = []
-    for tokens in points:
-        print(f"\n{tokens:,} tokens of {asked.text.name}")
+    for pages, tokens in contexts:
+        print(f"\n{tokens:,} tokens of {pages.name}")
         for title, what in PREDICTED.items():
             print(f"predicted  {title}: {what}")
-        read = engine_point(asked, tokens, basis, folder)
+        read = engine_point(asked, pages, tokens, basis, folder)
         loads.append(read[0].slot.stat().st_size / read[0].load_s)
-        if model is None:
-            rows += read[2]
-        else:
-            coded = (asked.entries(basis, asked.finer), others)
-            rows += float_rows(asked, model, read, coded, folder)
+        found: Iterable[Row] = read[2]
+        if model is not None:
+            found = float_rows(asked, model, read, (asked.entries(basis, asked.finer), others), folder)
+        rows += [replace(row, text=pages.name) for row in found]
     return rows, max(loads)
 
 
-def report(asked: Asked, rows: Sequence[Row], load: float, basis: calibrate.Calibrated) -> dict[str, Any]:
-    """Return what the last line says."""
+def report(
+    asked: Asked, rows: Sequence[Row], load: float, basis: calibrate.Calibrated, given: argparse.Namespace
+) -> dict[str, Any]:
+    """Return what the last line says, after what it comes to."""
     ours = [row for row in rows if row.name in table.CODECS]
-    largest = max(row.tokens for row in rows)
+    others = [row for row in rows if row.name not in table.CODECS]
+    largest = max(row.tokens for row in rows if row.text == given.text.name)
+    print("\nwhat the levels promise:")
+    kept = sizes.targets(ours, None if given.unlike is None else given.unlike.name)
     print("\nby arithmetic from these numbers:")
+    counted = [row for row in ours if row.tokens == largest and row.text == given.text.name and " x " not in row.level]
     return {
         "model": asked.model.stem,
-        "text": asked.text.name,
         "tokens": sorted({row.tokens for row in rows}),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "codecs": [row.to_json() for row in ours],
-        "peers": [row.to_json() for row in (*(row for row in rows if row.name not in table.CODECS), *peers.PUBLISHED)],
+        "peers": [row.to_json() for row in (*others, *peers.PUBLISHED)],
         "calibration": basis.cost,
-        "arithmetic": sizes.arithmetic([row for row in ours if row.tokens == largest and "x" not in row.level], load),
+        "targets": kept,
+        "arithmetic_at": largest,
+        "arithmetic": sizes.arithmetic(counted, load),
     }
 
 
@@ -222,6 +231,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--calibration-tokens", type=parse_tokens, default=16_384)
     parser.add_argument("--basis", type=Path, default=None, help="A folder to keep the basis in, and to find it in.")
     parser.add_argument("--text", type=Path, required=True, help="A folder of other pages to read.")
+    parser.add_argument("--unlike", type=Path, default=None, help="Pages of another kind, read at the first point.")
     parser.add_argument("--points", type=points_of, default=points_of("3k,8k,24k"))
     parser.add_argument("--codecs", default=",".join(table.CODECS))
     parser.add_argument("--questions", type=int, default=50)
@@ -241,7 +251,6 @@ def main(words: Sequence[str] | None = None) -> None:
     asked = Asked(
         model=model,
         card=open_card(str(model)),
-        text=given.text,
         codecs=tuple(given.codecs.split(",")),
         legs=tuple(given.legs.split(",")),
         questions=given.questions,
@@ -255,10 +264,14 @@ def main(words: Sequence[str] | None = None) -> None:
             basis = calibrate.calibrated(
                 model, given.calibrate, given.calibration_tokens, folder, given.basis, **asked.learning
             )
-        rows, load = measured(asked, given.points, basis, folder)
+        contexts = [(given.text, tokens) for tokens in given.points]
+        contexts += [(given.unlike, given.points[0])] if given.unlike is not None else []
+        rows, load = measured(asked, contexts, basis, folder)
+        result = report(asked, rows, load, basis, given)
         if given.plot is not None:
-            picture.plot(rows, f"{model.stem}, {max(row.tokens for row in rows):,} tokens", given.plot)
-        print(json.dumps(report(asked, rows, load, basis), ensure_ascii=False))
+            shown = [row for row in rows if row.tokens == result["arithmetic_at"] and row.text == given.text.name]
+            picture.plot(shown, f"{model.stem}, {result['arithmetic_at']:,} tokens", given.plot)
+        print(json.dumps(result, ensure_ascii=False))
 
 
 if __name__ == "__main__":

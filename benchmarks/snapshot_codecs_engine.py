@@ -169,7 +169,8 @@ def codec_row(engine: Engine, start: Start, found: Exact, entry: Entry, store: S
         codec=entry.codec,
     )
     row = table.sized(Row(entry.name, entry.level, len(case.tokens)), kept.bytes, found.values)
-    row = table.packed(entry.codec, found.slot).timed(row)
+    packed = table.packed(entry.codec, found.slot)
+    row = replace(packed.timed(row), encode_of_prefill=packed.encode_s / found.prefill_s)
     restored = found.slot.with_name("restored")
     began = time.perf_counter()
     store.restore(kept, fingerprint, restored)

@@ -107,7 +107,7 @@ def peers(calibration: Calibration | None) -> Iterator[Peer]:
         print(f"warning: KVTC is left out ({error})")
         return
     for target in (8, 12, 16, 32):
-        yield Peer("KVTC recipe", f"{target} x before Deflate", Kvtc(calibration.rotation, bases, 16 / target))
+        yield Peer("KVTC recipe", f"{target}-fold and Deflate", Kvtc(calibration.rotation, bases, 16 / target))
 
 
 # llama.cpp's own types

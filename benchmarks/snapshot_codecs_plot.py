@@ -41,7 +41,7 @@ def plot(rows: Sequence[Row], title: str, file: Path) -> None:
         bits, divergence, _ = zip(*points, strict=True)
         axes.plot(bits, divergence, "o-" if name in ("transform", "perchannel") else "s--", label=name, markersize=4)
         for x, y, level in points:
-            if "x" not in level:  # the further steps of a curve need no names
+            if " x " not in level:  # the further steps of a curve need no names
                 axes.annotate(level, (x, y), textcoords="offset points", xytext=(4, 3), fontsize=7)
     for level, bound in BOUNDS.items():
         axes.axhline(bound, color="grey", linewidth=0.6)

@@ -38,6 +38,31 @@ def arithmetic(rows: Sequence[Row], load_bytes_per_s: float) -> list[dict[str, A
     return [_printed(each) for row in rows for each in _of(row, load_bytes_per_s)]
 
 
+# What levels promise: so many times smaller at least, with this share of the answers that the exact cache gives.
+TARGETS = {"near": (10.0, 1.0), "small": (20.0, 0.95)}
+_UNLIKE = 0.5  # of the ratio, where the text is unlike what was calibrated on
+
+
+def targets(rows: Sequence[Row], unlike: str | None) -> list[dict[str, Any]]:
+    """Print which rows of ``transform`` keep what their levels promise, and return it; ``unlike`` names a text."""
+    found = []
+    for row in rows:
+        if row.name != "transform" or row.level not in TARGETS or row.ratio is None or row.needles_lost is None:
+            continue
+        ratio, share = TARGETS[row.level]
+        ratio *= _UNLIKE if row.text == unlike else 1.0
+        exact = row.needles_right_exact or 0
+        kept = (exact - row.needles_lost) / exact if exact else None
+        held = row.ratio >= ratio and kept is not None and kept >= share
+        shown = "no needle was right with the exact cache" if kept is None else f"{kept:.0%} of the answers"
+        print(
+            f"{'held' if held else 'missed':<10} {row.level} on {row.text}, {row.tokens:,} tokens: {row.ratio:.1f} x "
+            f"(target {ratio:g}), {shown} (target {share:.0%})"
+        )
+        found.append({"level": row.level, "text": row.text, "tokens": row.tokens, "held": held})
+    return found
+
+
 def _of(row: Row, load_bytes_per_s: float) -> Iterator[dict[str, Any]]:
     if row.bits_per_value is None or row.decode_mb_s is None:
         return

@@ -62,7 +62,8 @@ class Row:
     """What was measured of a codec, or of a peer, at one context. None: not measured, or it does not apply.
 
     ``ratio`` and ``bits_per_value`` count every byte that is stored against K and V as 16-bit floats. Speeds are in
-    MB of what comes out a second. ``first_token_s`` is the time from the stored file to the first token of an answer.
+    MB of what comes out a second. ``first_token_s`` is the time from the stored file to the first token of an answer,
+    ``encode_of_prefill`` what encoding takes of the time that reading took. ``text`` is the folder of the pages.
     """
 
     name: str
@@ -89,6 +90,8 @@ class Row:
     decode_mb_s: float | None = None
     first_token_s: float | None = None
     prefill_s: float | None = None
+    encode_of_prefill: float | None = None
+    text: str | None = None
     source: str | None = None
 
     def with_damage(self, damage: Damage) -> Row:

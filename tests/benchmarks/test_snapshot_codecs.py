@@ -290,6 +290,31 @@ def test_a_context_is_back_after_it_is_read_decoded_and_loaded() -> None:
     assert sizes.first_token_s(49_152, row, 2e9) == pytest.approx(raw / 10 / 5e9 + raw / 1e9 + raw / 2e9)
 
 
+def a_level(**changes: Any) -> Any:
+    measured = {"ratio": 12.0, "needles_right_exact": 20, "needles_lost": 0, "text": "like"}
+    return table.Row("transform", "near", 100, **(measured | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "held"),
+    [
+        ({}, True),
+        ({"ratio": 9.9}, False),
+        ({"needles_lost": 1}, False),
+        ({"needles_right_exact": 0}, False),
+        ({"ratio": 5.1, "text": "unlike"}, True),
+        ({"ratio": 4.9, "text": "unlike"}, False),
+    ],
+)
+def test_a_level_holds_where_it_is_small_enough_and_loses_no_answer(changes: dict[str, Any], held: bool) -> None:
+    assert [each["held"] for each in sizes.targets([a_level(**changes)], "unlike")] == [held]
+
+
+def test_only_levels_that_were_asked_questions_are_judged() -> None:
+    rows = [table.Row("perchannel", "4", 100, ratio=4.0), a_level(needles_lost=None)]
+    assert sizes.targets(rows, None) == []
+
+
 def test_a_curve_falls_from_large_to_small_and_leaves_out_what_was_not_measured() -> None:
     rows = [
         table.Row("transform", level, 9, bits_per_value=bits, kl_mean=divergence)
