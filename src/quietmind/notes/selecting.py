@@ -83,8 +83,9 @@ def sample(connection: sqlite3.Connection, count: int, below: Path | None = None
     notes = notes_below(connection, below) if below is not None else _indexed(connection, _ALL, ())
     chosen = [notes[number * len(notes) // count] for number in range(count)] if len(notes) > count else notes
     passages = [passage for note in chosen for passage in passages_of(connection, note.path)]
-    step = max(1, len(passages) // count)
-    return passages[::step][:count]
+    if len(passages) <= count:
+        return passages
+    return [passages[number * len(passages) // count] for number in range(count)]
 
 
 def _indexed(connection: sqlite3.Connection, query: str, given: tuple[object, ...]) -> list[Indexed]:

@@ -1,0 +1,321 @@
+"""Learning a model's basis from the person's own notes, so that its snapshots take a tenth or a twentieth.
+
+Some notes from all over the archive are read as notebooks are. Their caches give the principal components; noise in one
+of them, what errors cost where; and a piece that neither has seen, which steps keep what the levels promise. Nothing is
+left behind but the basis, which appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from quietmind.base.errors import DiskFull, SnapshotError, WorkspaceError
+from quietmind.base.paths import shown_path
+from quietmind.base.progress import SILENT, Progress
+from quietmind.base.units import format_bytes
+from quietmind.engine.port import Engine, probing
+from quietmind.kvstore.basis import Basis, grouped, of_model, widths_of
+from quietmind.kvstore.codec.transform import Transform
+from quietmind.kvstore.fingerprint import Fingerprint
+from quietmind.kvstore.gathering import LEAST_TOKENS_A_CHANNEL, Gathering, Sensitivity
+from quietmind.kvstore.rotation import Rotation, rotation_of
+from quietmind.kvstore.store import Store
+from quietmind.plan.kv import bytes_per_token, kv_type
+from quietmind.plan.yarn import yarn_for
+from quietmind.workspace.damage import Damage, Probes
+from quietmind.workspace.identity import fingerprint_of
+from quietmind.workspace.launch import Start
+from quietmind.workspace.layout import Layout
+from quietmind.workspace.levels import BOUNDS, NEAR, SMALL
+from quietmind.workspace.sampling import Sample, blocks_within, sampled
+from quietmind.workspace.sensitivity import Floor, floor_of, runs_of, sensitivity_of
+from quietmind.workspace.stepping import losses_for
+from quietmind.workspace.store import free_bytes
+from quietmind.workspace.trial import Trial, read_exactly
+from quietmind.workspace.workspace import Workspace
+
+LEAST_TOKENS = 4096
+TOKENS = 16_384
+
+_FINEST = 1e-6  # a step that no component is too small for
+_NEAR_OF_SMALL = 0.6  # near keeps answers word for word: finer than small by so much at least
+_LOOKED_AGAIN, _FINER = 2, 0.7  # how often, and to what, a step is made finer that costs too much when chosen
+_ROUNDING_VARIANCE = 1 / 12  # of whole numbers
+_RUNS_A_PART = 1.4  # attempts to find the right size of noise
+_OTHER_RUNS = 14  # probes that are not of a part: floors and steps
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is read and tried.
+
+    The statistics come from ``tokens`` in pieces of up to ``piece``; noise is tried on the first ``tried`` of them, in
+    each ``every``-th part of the cache, and steps on ``held_out`` others. Fewer than ``least`` tokens in all are too
+    few. ``lines`` and ``continued`` are of the probes.
+    """
+
+    tokens: int = TOKENS
+    piece: int = 4096
+    tried: int = 1280
+    held_out: int = 1536
+    least: int = LEAST_TOKENS
+    every: int = 1
+    lines: int = 4
+    continued: int = 12
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A level on the piece that was held out: a file ``ratio`` times smaller than the engine's, and its damage."""
+
+    level: str
+    step: float
+    ratio: float
+    damage: Damage
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A basis that was learned and lies at ``path``, and what was measured: ``floor`` is the engine's own rounding.
+
+    ``removed`` earlier bases of the model were of no more use.
+    """
+
+    basis: Basis
+    path: Path
+    tokens: int
+    seconds: float
+    floor: float
+    levels: tuple[Tried, ...]
+    removed: int
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """A running model of which a basis is learned. ``token_bytes`` is what the engine saves of a token.
+
+    ``forecast`` is told once, as soon as it can be known, how many seconds are still to come.
+    """
+
+    engine: Engine
+    rotation: Rotation
+    fingerprint: Fingerprint
+    store: Store
+    token_bytes: float
+    effort: Effort = Effort()
+    progress: Progress = SILENT
+    forecast: Callable[[float], None] = lambda _seconds: None
+
+    def run(self, archive: Workspace) -> Calibration:
+        """Learn the basis from the notes of ``archive`` and keep it in the store.
+
+        Raises NothingIndexed, WorkspaceError where there are too few notes, DiskFull, EngineError, SnapshotError.
+        """
+        began = time.monotonic()
+        probing(self.engine)
+        self._require_room(archive.folder)
+        self.progress.begin("choosing notes", None)
+        effort = self.effort
+        sample = sampled(
+            self.engine,
+            archive,
+            tokens=effort.tokens,
+            piece=effort.piece,
+            held_out=effort.held_out,
+            least=effort.least,
+        )
+        with self.store.scratch() as folder, _on_disk(folder.parent):
+            trial, other, gathering = self._read(sample, folder)
+            # From here on the engine holds caches that were changed: nothing more is read.
+            self.progress.begin("measuring what rounding costs", None)
+            floor = floor_of(trial, other)
+            sensitivity = sensitivity_of(trial, self.rotation, floor.mean, every=effort.every, progress=self.progress)
+            self.progress.begin("finding the components", None)
+            whole = gathering.basis(sensitivity, fingerprint=self.fingerprint, steps={NEAR: _FINEST})
+            levels = self._levels(_Losses(whole, sensitivity), other, floor)
+            seconds = time.monotonic() - began
+            note = _note(levels, floor.most, gathering.tokens, seconds)
+            basis = whole.with_steps({each.level: each.step for each in levels}, note)
+            path = _kept(basis, folder, self.store.bases)
+            removed = _forget_older(self.store, path, self.fingerprint)
+        return Calibration(basis, path, gathering.tokens, seconds, floor.most, levels, removed)
+
+    def _require_room(self, folder: Path) -> None:
+        """Raise DiskFull where the files along the way would find no room: an engine does not say so in words."""
+        effort, free = self.effort, free_bytes(folder)
+        needed = int(self.token_bytes * (effort.piece + 2 * effort.tried + 2 * effort.held_out))
+        if needed > free:
+            raise DiskFull(
+                f"{shown_path(folder)}: calibrating takes {format_bytes(needed)} of the disk for a while, and "
+                f"{format_bytes(free)} are free; free some"
+            )
+
+    def _read(self, sample: Sample, folder: Path) -> tuple[Trial, Trial, Gathering]:
+        """Read the sample; return what noise and what steps are tried on, and what is known of the pieces."""
+        other = self._trial(sample.held_out, self.effort.held_out, folder / "other")
+        self._require_tokens(sample.tokens, other)
+        trial = self._trial(sample.pieces[0], self.effort.tried, folder / "tried")
+        gathering, began, left = Gathering(trial.rows, self.rotation), time.monotonic(), sample.tokens
+        self.progress.begin("reading notes", left)
+        for number, piece in enumerate(sample.pieces):
+            tokens, file = len(piece.prefix_tokens()), folder / "piece"
+            read_exactly(self.engine, piece.prefix(), tokens, file)
+            with file.open("rb") as source:
+                gathering.add(source)
+            file.unlink()
+            left -= tokens
+            self.progress.advance(tokens)
+            if number == 0:
+                each = (time.monotonic() - began) / max(1, tokens - trial.rows.cells)
+                runs = _RUNS_A_PART * runs_of(trial.rows, self.rotation) / self.effort.every + _OTHER_RUNS
+                self.progress.begin("reading notes", left)
+                self.forecast(each * left + runs * trial.seconds)
+        return trial, other, gathering
+
+    def _trial(self, layout: Layout, tokens: int, file: Path) -> Trial:
+        blocks = blocks_within(layout, tokens)
+        probes = Probes.of(layout, blocks, lines=self.effort.lines, tokens=self.effort.continued)
+        return Trial.of(self.engine, layout, blocks, file, probes)
+
+    def _require_tokens(self, tokens: int, trial: Trial) -> None:
+        """Raise WorkspaceError where a basis of caches of this shape takes more: known only once one is there."""
+        widths = widths_of(trial.rows)
+        widest = max(sum(map(sum, widths[first:last])) for first, last in grouped(widths))
+        needed = int(LEAST_TOKENS_A_CHANNEL * widest)
+        if tokens < needed:
+            raise WorkspaceError(
+                f"{tokens:,} tokens of notes are there to learn from, and this model takes {needed:,}; index more, or "
+                "give more --tokens"
+            )
+
+    def _levels(self, losses: _Losses, trial: Trial, floor: Floor) -> tuple[Tried, ...]:
+        """Return what each level's step is and does to the piece that was held out."""
+        self.progress.begin("choosing steps", None)
+        bounds = [bound.kl for bound in BOUNDS.values()]
+
+        def cost(loss: float) -> float:
+            return self._tried("", losses.basis, trial, losses.step(loss)).damage.mean - floor.mean
+
+        found = losses_for(cost, bounds, max(bounds), floor.mean)
+        steps = dict(zip(BOUNDS, map(losses.step, found), strict=True))
+        steps[NEAR] = min(steps[NEAR], _NEAR_OF_SMALL * steps[SMALL])
+        levels = []
+        for level, bound in BOUNDS.items():
+            tried = self._tried(level, losses.basis, trial, steps[level])
+            for _ in range(_LOOKED_AGAIN):
+                if tried.damage.mean <= bound.kl + floor.most:
+                    break
+                tried = self._tried(level, losses.basis, trial, _FINER * tried.step)
+            levels.append(tried)
+        return tuple(levels)
+
+    def _tried(self, level: str, basis: Basis, trial: Trial, step: float) -> Tried:
+        codec = Transform(basis, step)
+        with trial.file.open("rb") as source:
+            blocks = list(codec.encode(source, trial.rows.size))
+        damage = trial.damage(lambda target: codec.decode(blocks, target))
+        self.progress.advance()
+        return Tried(level, step, trial.rows.size / sum(map(len, blocks)), damage)
+
+
+def rotation_for(start: Start) -> Rotation:
+    """Return how K are rotated in the run that ``start`` has planned. Raises SnapshotNotUnderstood, with the reason."""
+    return rotation_of(start.card, yarn_for(start.card, start.plan.context))
+
+
+def calibrator(
+    start: Start,
+    engine: Engine,
+    store: Store,
+    effort: Effort = Effort(),
+    *,
+    progress: Progress = SILENT,
+    forecast: Callable[[float], None] = lambda _seconds: None,
+) -> Calibrator:
+    """Return the calibrator of ``engine``, which runs as ``start`` has planned.
+
+    Raises SnapshotNotUnderstood for a model whose caches are not, EngineRefused for an engine that does not save.
+    """
+    return Calibrator(
+        engine,
+        rotation_for(start),
+        fingerprint_of(engine, start.card, start.plan),
+        store,
+        bytes_per_token(start.card, kv_type(start.plan.kv_type)),
+        effort,
+        progress,
+        forecast,
+    )
+
+
+class _Losses:
+    """What steps lose in ``basis``: the variance of rounding in each component, or all of its own where that is less.
+
+    It is the cost in KL divergence, if ``sensitivity`` is right.
+    """
+
+    def __init__(self, basis: Basis, sensitivity: Sensitivity) -> None:
+        self.basis = basis
+        unit = float(basis.groups[0].scale[0]) ** 2 / float(sensitivity.keys[0][0, 0])
+        self._variances = np.concatenate([group.spread.astype(np.float64) for group in basis.groups]) ** 2 / unit
+        self._unit = math.sqrt(unit)
+
+    def step(self, loss: float) -> float:
+        """Return the step that loses so much, or nearly all that there is."""
+        low, high = _FINEST, math.sqrt(float(self._variances.max()) / _ROUNDING_VARIANCE)
+        while high > 1.001 * low:
+            step = math.sqrt(low * high)
+            lost = float(np.minimum(self._variances, step**2 * _ROUNDING_VARIANCE).sum())
+            low, high = (step, high) if lost < loss else (low, step)
+        return low * self._unit
+
+
+def _note(levels: tuple[Tried, ...], floor: float, tokens: int, seconds: float) -> dict[str, float | str]:
+    """Return what is kept with a basis: plain numbers, to be read by people and by the self-check of a reading."""
+    note: dict[str, float | str] = {"floor": floor, "tokens": tokens, "seconds": round(seconds, 1)}
+    for each in levels:
+        note |= {f"{each.level} ratio": round(each.ratio, 2), f"{each.level} kl": each.damage.mean}
+    return note
+
+
+def _kept(basis: Basis, scratch: Path, bases: Path) -> Path:
+    """Write ``basis`` to ``scratch``, which goes away with whatever is half done, and move it to ``bases`` whole."""
+    written = basis.save(scratch)
+    bases.mkdir(exist_ok=True)
+    return written.replace(bases / written.name)
+
+
+def _forget_older(store: Store, newest: Path, fingerprint: Fingerprint) -> int:
+    """Remove the earlier bases of a model that no snapshot is written in; return how many.
+
+    The one before ``newest`` stays too: something may be reading with it just now.
+    """
+    older = [path for path in of_model(store.bases, fingerprint) if path != newest]
+    notes = [each.header.note.get("basis") for each in store.snapshots() if each.header.codec == Transform.name]
+    named = {str(note)[: len(newest.stem)] for note in notes}
+    useless = [path for path in older[1:] if path.stem not in named] if None not in notes else []
+    for path in useless:
+        path.unlink(missing_ok=True)
+    return len(useless)
+
+
+@contextmanager
+def _on_disk(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except EOFError as error:
+        raise SnapshotError(f"the engine's file has changed while it was read ({error}); calibrate again") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{shown_path(folder)}: no space left for what calibrating writes; free some") from error
+        raise SnapshotError(
+            f"{shown_path(folder)}: cannot be used ({error.strerror or error}); see its rights"
+        ) from error
