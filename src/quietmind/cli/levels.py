@@ -31,7 +31,8 @@ def measured_words(snapshot: Snapshot) -> str:
             f"{damage.positions:,} positions, {damage.same:,} of {damage.probes:,} answers the same"
         )
     if measured.floor is not None:
-        said.append(f"the engine's own floor is {measured.floor:.5f}")
+        same = "" if measured.floor.same is None else f", {measured.floor.same:,} the same"
+        said.append(f"with nothing but the last bits changed {measured.floor.kl:.5f}{same}")
     if measured.before:
         said.append(f"read on a beginning with a divergence of {measured.before:.5f}")
     return "; ".join(said)
@@ -51,7 +52,7 @@ def level_json(snapshot: Snapshot | None) -> dict[str, Any]:
         "positions": damage.positions if damage else None,
         "same": damage.same if damage else None,
         "probes": damage.probes if damage else None,
-        "kl_floor": measured.floor,
+        "kl_floor": measured.floor.kl if measured.floor else None,
         "kl_before": measured.before,
         "basis": measured.basis or None,
     }

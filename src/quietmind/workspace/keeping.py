@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from quietmind.base.errors import EngineRefused
+from quietmind.base.errors import EngineRefused, SnapshotNotUnderstood
 from quietmind.engine.port import Engine, saving
 from quietmind.kvstore.draft import Draft
 from quietmind.kvstore.fingerprint import Fingerprint
@@ -20,7 +20,7 @@ from quietmind.kvstore.store import Snapshot, Store
 from quietmind.workspace.damage import Continuation, Damage, Probes, measure
 from quietmind.workspace.floor import write_with_noise
 from quietmind.workspace.layout import Layout
-from quietmind.workspace.levels import BOUNDS, EXACT, LOSSLESS, Measured, Packing, Way
+from quietmind.workspace.levels import BOUNDS, EXACT, LOSSLESS, Floor, Measured, Packing, Way
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,13 @@ class Keeping:
         began = time.monotonic()
         asking = _Asking(self.engine, cache)
         refused: list[str] = []
-        for way in self.packing.ways:
-            unpacked = cache.file.with_name(f"{way.level}-unpacked")
+        for number, way in enumerate(self.packing.ways):
+            packed = cache.file.with_name(f"packed-{number}")
+            unpacked = packed.with_suffix(".cache")
             try:
-                draft, measured, broken = self._tried(way, cache, asking, unpacked)
+                draft = Draft(cache.file, way.codec, packed)
+                draft.unpack(unpacked, self.store.bases)
+                measured, broken = self._measured(way, cache, asking, unpacked)
                 if not broken:
                     asking.hold(unpacked)
             except Exception as error:  # whatever is wrong with a codec: what took hours to read is not lost for it
@@ -103,37 +106,15 @@ class Keeping:
         asking.hold(cache.file)
         return Kept(snapshot, time.monotonic() - began if refused else 0.0, tuple(refused))
 
-    def _tried(self, way: Way, cache: Cache, asking: _Asking, unpacked: Path) -> tuple[Draft, Measured, str]:
-        """Pack ``cache``, unpack it to ``unpacked`` and ask; return the draft, what was measured and what it breaks."""
-        bound = BOUNDS[way.level]
-        draft = Draft(cache.file, way.codec, cache.file.with_name(way.level))
-        draft.unpack(unpacked, self.store.bases)
+    def _measured(self, way: Way, cache: Cache, asking: _Asking, unpacked: Path) -> tuple[Measured, str]:
+        """Return what the engine shows of what was ``unpacked``, and which promise of the level that breaks."""
         damage = asking.damage_of(unpacked)
-        floor = self.packing.floor
-        if floor is None and damage.mean > bound.kl:  # else it makes no difference, and costs as much as a check
-            floor = self._floor(cache, asking)
-        return (
-            draft,
-            Measured(way.level, damage, floor, cache.before, self.packing.basis),
-            bound.broken_by(damage, floor or 0.0),
-        )
-
-    def _floor(self, cache: Cache, asking: _Asking) -> float:
-        """Return the model's floor: as it was measured with another notebook, else with this one."""
-        for snapshot in self.store.snapshots():
-            header = snapshot.header
-            same = (header.fingerprint.weights, header.fingerprint.engine) == (
-                self.fingerprint.weights,
-                self.fingerprint.engine,
-            )
-            if same and (known := Measured.of(header).floor) is not None:
-                return known
-        noisy = cache.file.with_name("noisy")
-        try:
-            write_with_noise(cache.file, noisy)
-            return asking.damage_of(noisy).mean
-        finally:
-            noisy.unlink(missing_ok=True)
+        floor = None if self.packing.floor is None else Floor(self.packing.floor)
+        broken = BOUNDS[way.level].broken_by(damage, floor or Floor())
+        if broken:  # else the floor makes no difference, and costs as much to measure as a check
+            floor = asking.floor()
+            broken = BOUNDS[way.level].broken_by(damage, floor)
+        return Measured(way.level, damage, floor, cache.before, self.packing.basis), broken
 
     def _losslessly(self, cache: Cache) -> Snapshot:
         return self._saved(cache, Measured(EXACT, before=cache.before))
@@ -161,6 +142,7 @@ class _Asking:
         self._cache = cache
         self._held = cache.file
         self._exact: tuple[Continuation, ...] = ()
+        self._floor: Floor | None = None
 
     def damage_of(self, file: Path) -> Damage:
         """Return how far answers from ``file`` differ from those of the exact cache; it is held afterwards."""
@@ -169,6 +151,20 @@ class _Asking:
             self._exact = self._answers()
         self.hold(file)
         return Damage.between(self._exact, self._answers())
+
+    def floor(self) -> Floor:
+        """Return how far answers differ where the last bits of the exact cache do."""
+        if self._floor is None:
+            noisy = self._cache.file.with_name("noisy")
+            try:
+                write_with_noise(self._cache.file, noisy)
+                damage = self.damage_of(noisy)
+                self._floor = Floor(damage.mean, damage.same)
+            except SnapshotNotUnderstood:  # nothing is excused then
+                self._floor = Floor()
+            finally:
+                noisy.unlink(missing_ok=True)
+        return self._floor
 
     def hold(self, file: Path) -> None:
         """Have the engine hold ``file``, unless it does. Raises EngineError."""

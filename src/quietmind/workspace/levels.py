@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from quietmind.base.errors import SnapshotNotUnderstood, UsageError
 from quietmind.kvstore.codec.port import Codec
@@ -20,32 +20,44 @@ from quietmind.workspace.damage import Damage
 from quietmind.workspace.identity import can_go_back
 from quietmind.workspace.launch import Start
 
+if TYPE_CHECKING:
+    from quietmind.kvstore.basis import Basis
+    from quietmind.kvstore.rotation import Rotation
+
 EXACT, NEAR, SMALL = "exact", "near", "small"
 LEVELS = (EXACT, NEAR, SMALL)
 
-# The codec that needs no basis, at the bits a value that come nearest to what a level promises.
-_BITS = {NEAR: "4", SMALL: "3"}
-
 # What a snapshot's note says, by its key.
-_LEVEL, _BEFORE, _FLOOR = "level", "kl_before", "floor"
+_LEVEL, _BEFORE, _FLOOR, _FLOOR_SAME = "level", "kl_before", "floor", "floor_same"
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What the engine shows when K and V change in their last bits; less than that cannot be told from it.
+
+    The mean divergence ``kl`` and, where these very probes were asked, how many were ``same``.
+    """
+
+    kl: float = 0.0
+    same: int | None = None
 
 
 @dataclass(frozen=True)
 class Bound:
     """What a level promises: a mean divergence of at most ``kl`` nats beyond the floor, and ``same`` of the answers.
 
-    The floor is what the engine shows when K and V change in their last bits: less than that cannot be told from it.
+    Of the answers that the last bits alone leave the same: the others hang on a hair.
     """
 
     kl: float
     same: float
 
-    def broken_by(self, damage: Damage, floor: float) -> str:
+    def broken_by(self, damage: Damage, floor: Floor) -> str:
         """Say which promise ``damage`` breaks; nothing where it breaks none."""
-        if damage.mean > self.kl + floor:
-            beyond = f" and a floor of {floor:.5f}" if floor else ""
+        if damage.mean > self.kl + floor.kl:
+            beyond = f" and a floor of {floor.kl:.5f}" if floor.kl else ""
             return f"a divergence of {damage.mean:.5f}, past {self.kl:g}{beyond}"
-        if damage.same < self.same * damage.probes:
+        if damage.same < self.same * (damage.probes if floor.same is None else floor.same):
             return f"{damage.same} of {damage.probes} answers the same"
         return ""
 
@@ -65,8 +77,9 @@ class Way:
 class Packing:
     """How a run stores what it reads: the ``ways`` to try in this order, and losslessly where none keeps its level.
 
-    ``basis`` is the digest of the basis of those ways, empty where they need none, and ``floor`` that of its model,
-    where calibration has measured it. ``remark`` says, once a run, why snapshots are larger than they could be.
+    ``basis`` is the digest of the basis of those ways, empty where they need none, and ``floor`` its model's mean
+    divergence at the floor, where calibration has measured it. ``remark`` says, once a run, why snapshots are larger
+    than they could be.
     """
 
     level: str = EXACT
@@ -85,7 +98,8 @@ class Packing:
         if stored.level == EXACT and not stored.before:
             return True
         loss = stored.loss
-        return self.level in BOUNDS and loss is not None and loss <= BOUNDS[self.level].kl + (stored.floor or 0.0)
+        floor = stored.floor.kl if stored.floor else 0.0
+        return self.level in BOUNDS and loss is not None and loss <= BOUNDS[self.level].kl + floor
 
 
 LOSSLESS = Packing()
@@ -100,7 +114,7 @@ class Measured:
 
     level: str | None
     damage: Damage | None = None
-    floor: float | None = None
+    floor: Floor | None = None
     before: float | None = 0.0
     basis: str = ""
 
@@ -123,7 +137,7 @@ class Measured:
         if level not in LEVELS:
             return cls(None, before=None)
         before = _number(note, _BEFORE) if _BEFORE in note else 0.0
-        return cls(str(level), _damage(note), _number(note, _FLOOR), before, str(note.get("basis", "")))
+        return cls(str(level), _damage(note), _floor(note), before, str(note.get("basis", "")))
 
     def note(self, ratio: float | None = None) -> dict[str, float | str]:
         """Return what a header notes of it; ``ratio`` is how many times smaller it is than what the engine saved."""
@@ -139,7 +153,9 @@ class Measured:
                 "of": self.damage.probes,
             }
         if self.floor is not None:
-            found[_FLOOR] = self.floor
+            found[_FLOOR] = self.floor.kl
+            if self.floor.same is not None:
+                found[_FLOOR_SAME] = self.floor.same
         if self.before:
             found[_BEFORE] = self.before
         return found | ({"basis": self.basis} if self.basis else {})
@@ -155,14 +171,10 @@ def require_level(level: str) -> str:
 def packing_for(level: str, start: Start, fingerprint: Fingerprint, store: Store) -> Packing:
     """Return how a run that ``start`` has planned stores at ``level``. Raises UsageError for a level that is none."""
     from quietmind.kvstore.basis import find
-    from quietmind.kvstore.codec.perchannel import LEVELS as BITS
-    from quietmind.kvstore.codec.perchannel import PerChannel
-    from quietmind.kvstore.codec.transform import Transform
     from quietmind.kvstore.rotation import rotation_of
 
     if require_level(level) == EXACT:
         return LOSSLESS
-    wanted = [each for each in reversed(LEVELS[: LEVELS.index(level) + 1]) if each != EXACT]
     lossless = Packing(level)
     try:
         rotation = rotation_of(start.card, yarn_for(start.card, start.plan.context))
@@ -172,10 +184,31 @@ def packing_for(level: str, start: Start, fingerprint: Fingerprint, store: Store
         return replace(lossless, remark=f"{start.card.name}: its caches cannot be cut back; they are kept losslessly")
     basis = find(store.bases, fingerprint)
     if basis is None:
-        ways = tuple(Way(each, PerChannel(rotation, BITS[_BITS[each]])) for each in wanted)
-        return Packing(level, ways, remark=_no_basis(start))
-    ways = tuple(Way(each, Transform(basis, basis.steps[each])) for each in wanted if each in basis.steps)
-    return Packing(level, ways, basis.digest, _number(basis.note, _FLOOR))
+        return Packing(level, _without_basis(level, rotation), remark=_no_basis(start))
+    return Packing(level, _with_basis(level, basis), basis.digest, _number(basis.note, _FLOOR))
+
+
+def _with_basis(level: str, basis: Basis) -> tuple[Way, ...]:
+    """Return the ways that ``basis`` gives: its own steps, coarse to fine, and half the finest."""
+    from quietmind.kvstore.codec.transform import Transform
+
+    wanted = [each for each in (SMALL, NEAR) if each in basis.steps and LEVELS.index(each) <= LEVELS.index(level)]
+    steps = [(each, basis.steps[each]) for each in wanted]
+    return tuple(Way(each, Transform(basis, step)) for each, step in [*steps, *((n, s / 2) for n, s in steps[-1:])])
+
+
+def _without_basis(level: str, rotation: Rotation) -> tuple[Way, ...]:
+    """Return the ways that need no basis, coarse to fine: on notes 4.6, 3.4 and 2.7 times smaller than 16 bits."""
+    from quietmind.kvstore.codec.perchannel import LEVELS as BITS
+    from quietmind.kvstore.codec.perchannel import Level, PerChannel
+
+    steps = [BITS["4"], Level(0.05, 0.07)]
+    if level == SMALL:
+        return tuple(
+            Way(each, PerChannel(rotation, by))
+            for each, by in zip((SMALL, SMALL, NEAR), [BITS["3"], *steps], strict=True)
+        )
+    return tuple(Way(NEAR, PerChannel(rotation, by)) for by in steps)
 
 
 def bytes_per_token(level: str, fingerprint: Fingerprint, snapshots: Iterable[Snapshot]) -> float | None:
@@ -201,6 +234,11 @@ def _damage(note: Mapping[str, float | str]) -> Damage | None:
     if mean is None or worst is None or positions is None or same is None or probes is None:
         return None
     return Damage(mean, worst, positions, same, probes)
+
+
+def _floor(note: Mapping[str, float | str]) -> Floor | None:
+    kl, same = _number(note, _FLOOR), _number(note, _FLOOR_SAME)
+    return None if kl is None else Floor(kl, None if same is None else int(same))
 
 
 def _number(note: Mapping[str, float | str], key: str) -> float | None:
