@@ -108,7 +108,7 @@ def engine_point(
         if "engine" in asked.legs:
             store = Store(folder / "store")
             if basis.basis is not None:
-                basis.basis.save(folder / "store" / "bases")
+                basis.basis.save(store.bases)
             for entry in asked.entries(basis):
                 rows.append(printed(engine_leg.codec_row(engine, start, found, entry, store)))
     if "engine" in asked.legs:
@@ -149,9 +149,8 @@ def float_rows(
         if row is None:
             row = table.sized(Row(peer.name, peer.level, exact.tokens), made.size, exact.numbers)
         yield judged(row, judge, made.cache)
-    nothing = judge.judged(exact)
     for row in known.values():  # lossless: what is left of the engine's leg
-        yield row.with_damage(nothing) if row.name == "zstd" else row
+        yield row.with_damage(judge.nothing) if row.name == "zstd" else row
 
 
 def judged(row: Row, judge: float_leg.Judge, cache: float_leg.Cache) -> Row:

@@ -181,6 +181,12 @@ class Judge:
         self._model, self._following = model, following
         self._exact = list(model.predictions(exact, following))
 
+    @property
+    def nothing(self) -> Damage:
+        """The damage of a cache that comes back bit by bit."""
+        positions = sum(len(each.positions) for each in self._following)
+        return Damage(0.0, 0.0, 0.0, 0.0, positions, sum(each.answer for each in self._following))
+
     def judged(self, cache: Cache) -> Damage:
         """Return what ``cache`` does to the predictions."""
         answers: list[float] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quietmind.base.errors import UsageError
-from quietmind.engine.port import Message, Prompt, Segment
+from quietmind.engine.port import Finished, Message, Position, Prompt, Request, Segment, Timings
 from quietmind.kvstore.rotation import Pairs, Rotation
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -26,7 +26,8 @@ def part(name: str) -> ModuleType:
         return __import__(f"snapshot_codecs_{name}")
 
 
-text, table, floats, peers, sizes, plot = map(part, ("text", "table", "float", "peers", "sizes", "plot"))
+text, table, floats, peers = map(part, ("text", "table", "float", "peers"))
+sizes, plot, engines = map(part, ("sizes", "plot", "engine"))
 
 
 class Letters:
@@ -240,6 +241,55 @@ def test_kvtc_is_left_out_where_its_basis_would_take_hours(monkeypatch: pytest.M
     monkeypatch.setattr(peers, "_MOST_CHANNELS", 63)
     with pytest.raises(floats.NotHere, match="hours"):
         principal(64)
+
+
+def said(*answers: str) -> tuple[tuple[Position, ...], ...]:
+    return tuple(tuple(Position(ord(each), each, {ord(each): -0.1}) for each in answer) for answer in answers)
+
+
+def an_exact(pages: Path, *answers: str) -> Any:
+    case = text.case(Letters(), pages, 3000, len(answers), 1)
+    return engines.Exact(case, pages / "slot", 1, engines.Replies(said(*answers), said("so")), 2.0, 0.1)
+
+
+def test_what_follows_is_looked_at_from_the_first_word_of_the_answer_on(pages: Path) -> None:
+    found = an_exact(pages, "12345", "")
+    first, second, *texts = engines.following(Letters(), found)
+    question = found.case.needles[0].question
+    assert "".join(map(chr, first.tokens)) == f"{question}>12345"
+    assert [chr(first.tokens[at]) for at in first.positions] == [*">12345"]
+    assert [chr(second.tokens[at]) for at in second.positions] == [">"]
+    assert [(len(each.positions), each.answer) for each in texts] == [(text.STRETCH_TOKENS, False)] * text.STRETCHES
+
+
+def test_an_answer_that_was_right_and_is_not_any_more_is_lost(pages: Path) -> None:
+    codes = [needle.code for needle in an_exact(pages, "", "", "").case.needles]
+    found = an_exact(pages, f"It is {codes[0]}.", codes[1], "none")
+    now = engines.Replies(said(codes[0], "99", codes[2]), said("no"))
+    row = found.judged(table.Row("exact", "exact", 3000), now)
+    assert (row.needles, row.needles_right, row.needles_right_exact, row.needles_lost) == (3, 2, 2, 1)
+    assert (row.continuations, row.continuations_identical) == (1, 0)
+
+
+def test_pages_to_learn_from_must_be_enough(pages: Path) -> None:
+    class Saving(Letters):
+        context = 1000
+
+        def generate(self, _request: Request) -> Iterator[Finished]:
+            yield Finished("length", Timings(0, 1, 1.0, 1, 1.0))
+
+        def save(self, file: Path) -> int:
+            return file.write_bytes(b"saved")
+
+        def restore(self, _file: Path) -> int:
+            return 1
+
+        build = "letters"
+
+    slots = engines.calibration_slots(Saving(), pages, 1000, pages)
+    assert [slot.read_bytes() for slot in slots] == [b"saved"] * 2
+    with pytest.raises(UsageError, match="give more text"):
+        list(engines.calibration_slots(Saving(), pages, 1_000_000, pages))
 
 
 def test_sizes_count_every_byte_against_16_bits() -> None:
