@@ -119,8 +119,10 @@ def test_a_notebook_is_read_listed_pinned_and_dropped(quietmind: Quietmind, note
     (done,) = document(quietmind("read", *SMALL, "--json"))["read"]
     assert (done["name"], done["why"], done["finished"], done["restored"]) == ("pumps", "never read", True, 0)
     assert done["tokens"] == done["prefilled"] > 100
+    assert done["check_seconds"] > 0
     (row,) = document(quietmind("notebook", "list", "--json"))["notebooks"]
     assert (row["due"], row["tokens"], row["bytes"]) == (None, done["tokens"], done["bytes"])
+    assert (row["level"], row["ratio"]) == (done["level"], done["ratio"])
 
     again = quietmind("read", *SMALL)
     assert "nothing is due" in again.stdout
@@ -138,6 +140,28 @@ def test_a_notebook_is_read_listed_pinned_and_dropped(quietmind: Quietmind, note
     assert dropped["freed_bytes"] > 0
     listed = document(quietmind("notebook", "list", "--json"))
     assert (listed["notebooks"], listed["snapshot_bytes"]) == ([], 0)
+
+
+def test_what_was_measured_of_a_reading_is_shown(quietmind: Quietmind, notes: Path, tiny: Path) -> None:
+    quietmind("notebook", "make", "all", "--from", "notes")
+    (done,) = document(quietmind("read", *SMALL, "--level", "small", "--json"))["read"]
+    (snapshot,) = document(quietmind("notebook", "show", "all", "--json"))["snapshots"]
+    assert {key: snapshot[key] for key in ("level", "ratio", "kl_mean", "same")} == {
+        key: done[key] for key in ("level", "ratio", "kl_mean", "same")
+    }
+    shown = quietmind("notebook", "show", "all").stdout
+    if done["level"] == "exact":  # the model is too small to be sure of its answers on every machine
+        assert done["finer"]
+    else:
+        assert done["ratio"] > 2
+        assert f"{done['same']} of {done['probes']} answers the same" in shown
+    assert f"({done['level']}, {done['ratio']:.1f}x)" in shown
+
+
+def test_without_loss_nothing_is_checked(quietmind: Quietmind, notes: Path, tiny: Path) -> None:
+    quietmind("notebook", "make", "all", "--from", "notes")
+    (done,) = document(quietmind("read", *SMALL, "--level", "exact", "--json"))["read"]
+    assert (done["level"], done["check_seconds"], done["finer"], done["kl_mean"]) == ("exact", 0, [], None)
 
 
 def test_a_reading_that_is_killed_leaves_nothing_wrong_and_goes_on(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quietmind.base.errors import EngineRefused, SnapshotNotUnderstood
+from quietmind.base.progress import SILENT, Progress
 from quietmind.engine.port import Engine, saving
 from quietmind.kvstore.draft import Draft
 from quietmind.kvstore.fingerprint import Fingerprint
@@ -75,13 +76,16 @@ class Keeping:
             saving(self.engine).restore(cache.file)
         return kept
 
-    def whole(self, cache: Cache) -> Kept:
+    def whole(self, cache: Cache, progress: Progress = SILENT) -> Kept:
         """Store a notebook that is read to its end, as small as its level allows; the engine then holds what is stored.
 
-        Raises SnapshotError, DiskFull; EngineError only once all is stored.
+        ``progress`` is told each time that the probes have been answered. Raises SnapshotError, DiskFull; EngineError
+        only once all is stored.
         """
         began = time.monotonic()
-        asking = _Asking(self.engine, cache)
+        asking = _Asking(self.engine, cache, progress)
+        if self.packing.ways:
+            progress.begin(f"{self.label}: checking that it answers alike", None)
         refused: list[str] = []
         for number, way in enumerate(self.packing.ways):
             packed = cache.file.with_name(f"packed-{number}")
@@ -137,8 +141,9 @@ class Keeping:
 class _Asking:
     """Asks the engine the same of several caches of one notebook, the exact one first, which it holds at the start."""
 
-    def __init__(self, engine: Engine, cache: Cache) -> None:
+    def __init__(self, engine: Engine, cache: Cache, progress: Progress) -> None:
         self._engine = engine
+        self._progress = progress
         self._cache = cache
         self._held = cache.file
         self._exact: tuple[Continuation, ...] = ()
@@ -183,4 +188,6 @@ class _Asking:
             if len(ids) > left:
                 break
             left, blocks = left - len(ids), blocks + 1
-        return measure(self._engine, layout.beginning(self._cache.tokens), Probes.of(layout, blocks))
+        answers = measure(self._engine, layout.beginning(self._cache.tokens), Probes.of(layout, blocks))
+        self._progress.advance()
+        return answers

@@ -148,9 +148,13 @@ def read(  # noqa: PLR0913 - what a reading depends on, each given by its name
             file = folder / "cache"
             _require_whole(engine, saving(engine).save(file), run.tokens)
             cache = Cache(file, layout, run.tokens, run.seconds, before)
-            run.kept = keeping.along_the_way(cache) if end < len(tokens) else keeping.whole(cache)
+            if end < len(tokens):
+                run.kept = keeping.along_the_way(cache)
+                shown.reach(run.tokens)
+            else:
+                shown.reach(run.tokens)
+                run.kept = keeping.whole(cache, progress)
             run.checking += run.kept.check_seconds
-        shown.reach(run.tokens)
     return ReadReport(
         tokens=len(tokens),
         restored=held.tokens,
