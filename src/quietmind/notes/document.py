@@ -27,12 +27,13 @@ class Repair:
 
 @dataclass(frozen=True)
 class Link:
-    """A reference from one note to another, ``[[Target#Heading|label]]``."""
+    """A reference from one note to another, ``[[Target#Heading|label]]``; ``![[Target]]`` shows it in place."""
 
     line: int
     target: str
     heading: str | None = None
     label: str | None = None
+    embed: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,10 @@ class Hit:
 
     ``score`` orders the hits of one query, higher is better, and means nothing across queries. ``coverage`` is
     between 0 and 1: the share of the query's weight (inverse document frequency of its lemmas) found here.
+    ``similarity`` is the cosine of the vectors of both, None where the passage was not found by them.
     """
 
     passage: Passage
     score: float
     coverage: float
+    similarity: float | None = None

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,26 +39,41 @@ def search(connection: sqlite3.Connection, query: str, limit: int = 10) -> list[
     A passage is found when it shares a lemma with the query. The score is BM25 (over title, heading and body) times
     the mean of one and the coverage. Raises ArchiveLocked, ArchiveDamaged or WorkspaceError.
     """
+    return list(ranked(connection, query, limit).values())
+
+
+def ranked(connection: sqlite3.Connection, query: str, limit: int) -> dict[int, Hit]:
+    """Return what :func:`search` does, in the same order, by the numbers of the passages."""
     with translated(_file(connection)):
         weights = _weights(connection, query_lemmas(query))
         if not weights or limit < 1:
-            return []
+            return {}
         asked = " OR ".join(f'"{lemma}"' for lemma in weights)  # no lemma holds a quote
         rows = connection.execute(
             "SELECT rowid, -bm25(lemmas, ?, ?, ?) AS score, title, heading, body FROM lemmas"
             " WHERE lemmas MATCH ? ORDER BY score DESC, rowid LIMIT ?",
             (_TITLE_WEIGHT, _HEADING_WEIGHT, _BODY_WEIGHT, asked, max(_CANDIDATES, 5 * limit)),
         ).fetchall()
-        total = sum(weights.values())
-        scored: list[tuple[float, float, int]] = []
-        for rowid, bm25, *columns in rows:
-            present = set(" ".join(columns).split(" "))
-            coverage = sum(weight for lemma, weight in weights.items() if lemma in present) / total
-            scored.append((bm25 * (1 + coverage) / 2, min(coverage, 1.0), rowid))
-        found = _passages(connection, [rowid for _, _, rowid in scored])
-        hits = [Hit(found[rowid], score, coverage) for score, coverage, rowid in scored]
-    hits.sort(key=lambda hit: (-hit.score, os.fsencode(hit.passage.path), hit.passage.first_line))
-    return hits[:limit]
+        covered = [(rowid, bm25, _coverage(weights, columns)) for rowid, bm25, *columns in rows]
+        found = _passages(connection, [rowid for rowid, _, _ in covered])
+    hits = [(rowid, Hit(found[rowid], bm25 * (1 + share) / 2, share)) for rowid, bm25, share in covered]
+    hits.sort(key=lambda each: (-each[1].score, os.fsencode(each[1].passage.path), each[1].passage.first_line))
+    return dict(hits[:limit])
+
+
+def hits_of(connection: sqlite3.Connection, query: str, ids: Sequence[int]) -> dict[int, Hit]:
+    """Return the passages ``ids``, those that are there, as hits with a score of 0 and the coverage that they have.
+
+    Raises as :func:`search`.
+    """
+    with translated(_file(connection)):
+        weights = _weights(connection, query_lemmas(query))
+        rows = connection.execute(
+            "SELECT rowid, title, heading, body FROM lemmas WHERE rowid IN (SELECT value FROM json_each(?))",
+            (json.dumps(ids),),
+        ).fetchall()
+        found = _passages(connection, [rowid for rowid, *_ in rows])
+    return {rowid: Hit(found[rowid], 0.0, _coverage(weights, columns)) for rowid, *columns in rows if rowid in found}
 
 
 def documents(connection: sqlite3.Connection) -> list[Entry]:
@@ -88,6 +103,13 @@ def _weights(connection: sqlite3.Connection, lemmas: Sequence[str]) -> dict[str,
     settled = {lemma: mean if weight is None else weight for lemma, weight in weights.items()}
     rarest = sorted(settled, key=lambda lemma: -settled[lemma])[:_MAX_LEMMAS] if known else []
     return {lemma: settled[lemma] for lemma in rarest}
+
+
+def _coverage(weights: Mapping[str, float], columns: Sequence[str]) -> float:
+    """Return the share of ``weights`` whose lemmas stand in ``columns``, from 0 to 1."""
+    present = set(" ".join(columns).split(" "))
+    total = sum(weights.values())
+    return min(sum(weight for lemma, weight in weights.items() if lemma in present) / total, 1.0) if total else 0.0
 
 
 def _passages(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Passage]:

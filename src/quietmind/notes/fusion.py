@@ -1,0 +1,96 @@
+"""One ranking out of two: by words (notes/search.py) and by meaning (notes/vectors.py).
+
+Reciprocal rank fusion (Cormack, Clarke and Büttcher 2009): a passage scores ``weight / (K + rank)`` for each leg that
+found it. Two things keep that fair while vectors are still being made:
+
+- A passage without a vector is ranked by meaning where it is ranked by words: the leg that knows nothing of it neither
+  lifts nor lowers it.
+- Among the passages that have one, the r-th of a share s of the archive stands at about 1 + (r - 1) / s of all of it,
+  which is the rank that counts.
+
+With no vectors at all the fused ranking is the one by words.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from quietmind.notes.document import Hit, Passage
+from quietmind.notes.embedding import embedded_text, text_key
+from quietmind.notes.search import hits_of, ranked
+from quietmind.notes.vectors import Near, Nearest
+
+DEPTH = 100  # passages of each leg that are fused, at least
+K = 60
+WORDS_WEIGHT, MEANING_WEIGHT = 1.0, 1.0
+
+Embedded = Callable[[Sequence[int]], set[int]]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where a passage stands in each leg, counted from 1; None: not among those that the leg found.
+
+    ``embedded`` says whether the leg of meaning knows the passage at all.
+    """
+
+    words: int | None
+    meaning: int | None
+    embedded: bool
+
+
+def score(ranks: Ranks, share: float) -> float:
+    """Return the fused score; ``share`` of all passages, above 0 and at most 1, have a vector."""
+    total = WORDS_WEIGHT / (K + ranks.words) if ranks.words else 0.0
+    if ranks.meaning:
+        return total + MEANING_WEIGHT / (K + 1 + (ranks.meaning - 1) / share)
+    if ranks.words and not ranks.embedded:
+        return total + MEANING_WEIGHT / (K + ranks.words)
+    return total
+
+
+def fused(connection: sqlite3.Connection, query: str, nearest: Nearest, limit: int, embedded: Embedded) -> list[Hit]:
+    """Return the passages that answer ``query`` best by words and by meaning together, best first, at most ``limit``.
+
+    ``nearest`` is what the vectors found (:data:`DEPTH` of them or more), and ``embedded`` says of passages, by their
+    numbers, which have a vector. What the archive has changed since a vector was made is not found by it. Raises
+    ArchiveLocked, ArchiveDamaged or WorkspaceError.
+    """
+    by_words = ranked(connection, query, max(DEPTH, limit))
+    near = [each for each in nearest.found if each.passage not in by_words]
+    hits = {**by_words, **hits_of(connection, query, [each.passage for each in near])}
+    standing = {each.passage: each for each in nearest.found if _still(hits.get(each.passage), each)}
+    with_vector = embedded([*by_words])
+    (total,) = connection.execute("SELECT count(*) FROM passages").fetchone()
+    share = min(nearest.placed / total, 1.0) if total else 1.0
+    words = {passage: rank for rank, passage in enumerate(by_words, 1)}
+    meaning = _ranked_by_meaning(standing.values())
+    scored = [
+        replace(
+            hits[passage],
+            score=score(Ranks(words.get(passage), meaning.get(passage), passage in with_vector), share),
+            similarity=standing[passage].similarity if passage in standing else None,
+        )
+        for passage in {*words, *meaning}
+    ]
+    scored.sort(key=lambda hit: (-hit.score, os.fsencode(hit.passage.path), hit.passage.first_line))
+    return scored[:limit]
+
+
+def _ranked_by_meaning(standing: Iterable[Near]) -> dict[int, int]:
+    """Return the rank of each passage; those that share a text share the rank."""
+    ranks: dict[bytes, int] = {}
+    return {each.passage: ranks.setdefault(each.key, len(ranks) + 1) for each in standing}
+
+
+def _still(hit: Hit | None, near: Near) -> bool:
+    """Say whether the passage is the one whose vector was found: numbers are used again, texts tell."""
+    return hit is not None and key_of(hit.passage) == near.key
+
+
+def key_of(passage: Passage) -> bytes:
+    """Return the key of what is embedded of ``passage``."""
+    return text_key(embedded_text(passage.title, passage.heading, passage.text))

