@@ -16,6 +16,7 @@ from quietmind.engine.port import Engine, Message, Prompt, Segment
 
 SYSTEM = "You answer questions about the person's notes."
 NOTES = "Notes:\n\n"
+_QUESTION = "\n\nQuestion: "
 _PAGE = 3000  # characters of a page that are taken, so that a context holds many
 _PIECE = 600  # characters between two places where a fact may stand
 STRETCHES = 4  # texts that follow the context, of each of which
@@ -103,7 +104,7 @@ class Case:
 
     def asking(self, question: str) -> Prompt:
         """Return the context and a question."""
-        return Prompt([*self.prefix, Segment(question, trusted=False), *self.tail])
+        return Prompt([*self.prefix, Segment(f"{_QUESTION}{question}", trusted=False), *self.tail])
 
     def question_tokens(self, engine: Engine, question: str) -> list[int]:
         """Return what follows the context where ``question`` is asked."""

@@ -97,7 +97,7 @@ def test_what_follows_a_context_does_not_stand_in_it(pages: Path) -> None:
 
 def test_the_tokens_of_a_question_are_what_comes_behind_the_context(pages: Path) -> None:
     case = text.case(Letters(), pages, 4000, 6, 2)
-    assert "".join(map(chr, case.question_tokens(Letters(), "What?"))) == "What?>"
+    assert "".join(map(chr, case.question_tokens(Letters(), "What?"))) == "\n\nQuestion: What?>"
 
 
 def test_a_context_is_the_same_each_time(pages: Path) -> None:
@@ -256,7 +256,7 @@ def test_what_follows_is_looked_at_from_the_first_word_of_the_answer_on(pages: P
     found = an_exact(pages, "12345", "")
     first, second, *texts = engines.following(Letters(), found)
     question = found.case.needles[0].question
-    assert "".join(map(chr, first.tokens)) == f"{question}>12345"
+    assert "".join(map(chr, first.tokens)) == f"\n\nQuestion: {question}>12345"
     assert [chr(first.tokens[at]) for at in first.positions] == [*">12345"]
     assert [chr(second.tokens[at]) for at in second.positions] == [">"]
     assert [(len(each.positions), each.answer) for each in texts] == [(text.STRETCH_TOKENS, False)] * text.STRETCHES
