@@ -16,6 +16,7 @@ from quietmind.kvstore import basis as bases
 from quietmind.kvstore.basis import Basis
 from quietmind.kvstore.rotation import rotation_of
 from quietmind.kvstore.store import Store
+from quietmind.workspace.calibrate import Effort, calibrator
 from quietmind.workspace.identity import fingerprint_of
 from quietmind.workspace.launch import Start
 from quietmind.workspace.workspace import Workspace
@@ -62,8 +63,6 @@ def calibrated(
 
 
 def _learned(start: Start, engine: Engine, pages: Path, tokens: int, store: Store, folder: Path) -> Basis:
-    from quietmind.workspace.calibrate import Effort, calibrator
-
     def forecast(seconds: float) -> None:
         print(f"predicted  {seconds:.0f} s more to calibrate", flush=True)
 
