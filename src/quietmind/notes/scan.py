@@ -1,10 +1,10 @@
-"""Walking a folder for files that may be notes. Nothing is opened or read."""
+"""Walking a folder, or the part of it that changed, for files that may be notes. Nothing is opened or read."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,11 +35,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a walk found, each in the order of the paths' bytes."""
+    """What a walk found, each in the order of the paths' bytes.
+
+    ``mounts`` are the folders inside ``root`` that lie on another disk than the folder around them.
+    """
 
     root: Path
     found: tuple[Found, ...]
     skipped: tuple[Skipped, ...]
+    mounts: tuple[str, ...] = ()
 
 
 def scan(root: Path) -> Scan:
@@ -49,22 +53,9 @@ def scan(root: Path) -> Scan:
     no folder, cannot be listed or holds no notes.
     """
     root = real_folder(root)
-    files: list[Found] = []
-    links: list[Found] = []
     skipped: list[Skipped] = []
-    for entry in _entries(root, skipped):
-        try:
-            status = entry.stat()  # of a link's target
-        except OSError as error:
-            reason = "a link that leads nowhere" if entry.is_symlink() else _why(error)
-            skipped.append(Skipped(Path(entry.path), reason, transient=True))
-            continue
-        if not stat.S_ISREG(status.st_mode):
-            continue  # a pipe, a socket, a folder behind a link
-        if status.st_size > MAX_FILE_BYTES:
-            skipped.append(Skipped(Path(entry.path), too_large(status.st_size)))
-            continue
-        (links if entry.is_symlink() else files).append(Found(entry.path, FileState.of(status)))
+    mounts: list[str] = []
+    files, links = _looked_at(_entries(str(root), skipped, mounts), skipped)
     known = {found.state.inode for found in files}
     for link in sorted(links, key=_order):
         if link.state.inode not in known:
@@ -73,7 +64,61 @@ def scan(root: Path) -> Scan:
     if not files and not skipped:
         endings = " ".join(sorted(ENDINGS))
         raise NotesError(f"{shown_path(root)}: holds no notes (files that end with {endings}); choose another folder")
-    return Scan(root, tuple(sorted(files, key=_order)), tuple(sorted(skipped, key=_order)))
+    return Scan(root, tuple(sorted(files, key=_order)), tuple(sorted(skipped, key=_order)), tuple(sorted(mounts)))
+
+
+def look(root: Path, paths: Collection[str]) -> Scan | None:
+    """Look for notes at ``paths`` and below them only, as :func:`scan` would come by them.
+
+    What is not there, or lies outside of ``root`` or in a hidden folder, is not found. None where a link or ``root``
+    itself is among them: what counts then, only a walk of the whole of ``root`` tells. Raises NotesError as
+    :func:`real_folder`.
+    """
+    root = real_folder(root)
+    if str(root) in paths:
+        return None
+    skipped: list[Skipped] = []
+    chosen: list[os.DirEntry[str]] = []
+    for folder, names in _by_folder(root, paths).items():
+        if os.path.realpath(folder) != folder:
+            continue  # behind a link now
+        try:
+            # Listed and not asked for by name: where names differ in case only, it is the listing that counts.
+            with os.scandir(folder) as listing:
+                chosen += [entry for entry in listing if entry.name in names]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            skipped.append(_not_listed(folder, error))
+    entries: list[os.DirEntry[str]] = []
+    for entry in chosen:
+        if not entry.is_dir(follow_symlinks=False):
+            entries += [entry] if _may_be_note(entry.name) else []
+        elif not entry.name.startswith("."):
+            entries += _entries(entry.path, skipped, [])
+    files, links = _looked_at(entries, skipped)
+    if links or any(skip.path.is_symlink() for skip in skipped):
+        return None
+    unique = {found.path: found for found in files}  # a folder and a file in it may both have been named
+    return Scan(root, tuple(sorted(unique.values(), key=_order)), tuple(sorted(set(skipped), key=_order)))
+
+
+def may_matter(root: str, path: str) -> bool:
+    """Say whether a change at ``path`` can concern the notes below ``root``: a note by its ending, or a folder.
+
+    What is gone may have been either. Anything else, and what lies in hidden folders, does not matter.
+    """
+    inside = os.path.join(root, "")  # noqa: PTH118 - a Path has no trailing separator
+    if path == root:
+        return True
+    if not path.startswith(inside):
+        return False
+    *folders, name = Path(path[len(inside) :]).parts
+    if any(folder.startswith(".") for folder in folders):
+        return False
+    if _may_be_note(name):
+        return True
+    return not name.startswith(".") and (os.path.isdir(path) or not os.path.lexists(path))  # noqa: PTH112
 
 
 def real_folder(root: Path) -> Path:
@@ -95,23 +140,64 @@ def real_folder(root: Path) -> Path:
         raise NotesError(f"{shown_path(root)}: is not a folder name ({error})") from error
 
 
-def _entries(root: Path, skipped: list[Skipped]) -> Iterator[os.DirEntry[str]]:
+def _by_folder(root: Path, paths: Iterable[str]) -> dict[str, set[str]]:
+    """Return the names to look for in each folder: of ``paths`` inside ``root`` and in no hidden folder."""
+    wanted: dict[str, set[str]] = {}
+    for path in paths:
+        folder, name = os.path.split(path)
+        if may_matter(str(root), path):
+            wanted.setdefault(folder, set()).add(name)
+    return wanted
+
+
+def _entries(root: str, skipped: list[Skipped], mounts: list[str]) -> Iterator[os.DirEntry[str]]:
     """Yield the entries below ``root`` whose names end like notes and that are not themselves folders."""
-    folders = [str(root)]
+    folders: list[tuple[str, int | None]] = [(root, None)]
     while folders:
-        folder = folders.pop()
+        folder, device_around = folders.pop()
         try:
+            device = os.stat(folder).st_dev  # noqa: PTH116 - see Found
             with os.scandir(folder) as listing:
                 entries = list(listing)
         except OSError as error:
-            skipped.append(Skipped(Path(folder), f"the folder cannot be listed ({_why(error)})", transient=True))
+            skipped.append(_not_listed(folder, error))
             continue
+        if device_around not in (None, device):
+            mounts.append(folder)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith("."):
-                    folders.append(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in ENDINGS:  # noqa: PTH122 - see Found
+                    folders.append((entry.path, device))
+            elif _may_be_note(entry.name):
                 yield entry
+
+
+def _looked_at(entries: Iterable[os.DirEntry[str]], skipped: list[Skipped]) -> tuple[list[Found], list[Found]]:
+    """Return the files among ``entries``, and what links lead to; add to ``skipped``."""
+    files: list[Found] = []
+    links: list[Found] = []
+    for entry in entries:
+        try:
+            status = entry.stat()  # of a link's target
+        except OSError as error:
+            reason = "a link that leads nowhere" if entry.is_symlink() else _why(error)
+            skipped.append(Skipped(Path(entry.path), reason, transient=True))
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            continue  # a pipe, a socket, a folder behind a link
+        if status.st_size > MAX_FILE_BYTES:
+            skipped.append(Skipped(Path(entry.path), too_large(status.st_size)))
+            continue
+        (links if entry.is_symlink() else files).append(Found(entry.path, FileState.of(status)))
+    return files, links
+
+
+def _may_be_note(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in ENDINGS  # noqa: PTH122 - see Found
+
+
+def _not_listed(folder: str, error: OSError) -> Skipped:
+    return Skipped(Path(folder), f"the folder cannot be listed ({_why(error)})", transient=True)
 
 
 def _order(item: Found | Skipped) -> bytes:

@@ -53,4 +53,13 @@ MIGRATIONS = (
             "CREATE VIRTUAL TABLE lemma_counts USING fts5vocab (lemmas, row)",
         ),
     ),
+    Migration(
+        "notes-following",
+        (
+            # When all below a root was last held against its files; seconds since 1970, UTC.
+            "CREATE TABLE updates (root BLOB PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID",
+            # Folders inside the roots on which a disk was mounted: empty without it, and no proof that notes are gone.
+            "CREATE TABLE mounts (path BLOB PRIMARY KEY) WITHOUT ROWID",
+        ),
+    ),
 )
