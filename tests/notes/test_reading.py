@@ -93,7 +93,7 @@ def test_wiki_links_are_found_where_they_stand_and_not_in_code() -> None:
     assert document(text).links == (
         Link(1, "A"),
         Link(2, "B", "H", "label"),
-        Link(7, "C.png"),
+        Link(7, "C.png", embed=True),
         Link(9, "D", None, "e"),
         Link(12, "", "Here"),
     )

@@ -193,9 +193,11 @@ def find_links(text: str, first_line: int) -> list[Link]:
     """Return the wiki links of ``text``, whose first line is ``first_line``; those in code spans are none."""
     text = _CODE_SPAN.sub(lambda m: re.sub(r"[^\n]", " ", m[0]), text)
     links = []
-    for match in _WIKI_LINK.finditer(text.replace("\\|", "|")):
+    text = text.replace("\\|", "|")
+    for match in _WIKI_LINK.finditer(text):
         target, heading, label = (part.strip() if part else None for part in match.groups())
-        if target or heading:
+        if (target or heading) and text[match.end() : match.end() + 1] != "(":  # [[1]](page.md) is a Markdown link
             line = first_line + text.count("\n", 0, match.start())
-            links.append(Link(line, target or "", heading or None, label or None))
+            embed = text.endswith("!", 0, match.start())
+            links.append(Link(line, target or "", heading or None, label or None, embed))
     return links

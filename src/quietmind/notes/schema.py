@@ -54,12 +54,36 @@ MIGRATIONS = (
         ),
     ),
     Migration(
-        "notes-following",
+        "notes-2-links",
         (
-            # When all below a root was last held against its files; seconds since 1970, UTC.
-            "CREATE TABLE updates (root BLOB PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID",
-            # Folders inside the roots on which a disk was mounted: empty without it, and no proof that notes are gone.
-            "CREATE TABLE mounts (path BLOB PRIMARY KEY) WITHOUT ROWID",
+            # What a document names at a line, in the order of its lines; where that leads is decided when asked. name:
+            # what a place must be called to be meant. Empty targets are the document itself, empty anchors are none.
+            """
+            CREATE TABLE links (
+                document INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+                number INTEGER NOT NULL,
+                line INTEGER NOT NULL,
+                via TEXT NOT NULL,
+                target TEXT NOT NULL,
+                anchor TEXT NOT NULL,
+                name TEXT NOT NULL,
+                PRIMARY KEY (document, number)
+            ) WITHOUT ROWID
+            """,
+            "CREATE INDEX links_by_name ON links (name)",
+            # Lines that say what a requirement id or an identifier of code is; the lowest rank says so best.
+            """
+            CREATE TABLE definitions (
+                document INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+                number INTEGER NOT NULL,
+                line INTEGER NOT NULL,
+                via TEXT NOT NULL,
+                name TEXT NOT NULL,
+                rank INTEGER NOT NULL,
+                PRIMARY KEY (document, number)
+            ) WITHOUT ROWID
+            """,
+            "CREATE INDEX definitions_by_name ON definitions (name)",
         ),
     ),
 )
