@@ -11,7 +11,8 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,12 +27,13 @@ from quietmind.notes.links import LINKS_VERSION, Links, find_links
 from quietmind.notes.passages import CUTTER_VERSION, passages
 from quietmind.notes.reading import READER_VERSION, FileState, parse, read_bytes
 from quietmind.notes.report import Forgotten, OtherEncoding, RepairedFile, Report
-from quietmind.notes.scan import Found, Scan, Skipped, scan
+from quietmind.notes.scan import Found, Scan, Skipped, look, scan
 
 BATCH_SECONDS = 0.7  # of reading per transaction: what a kill costs, against what a commit costs
 # FAT counts time in steps of 2 s: a file touched later than that before it was read may change and look the same.
 SETTLED_AFTER_NS = 2_000_000_000
 _REMOVED_AT_ONCE = 500
+_REFRESHED_AT_MOST = 1000  # paths: a walk of everything costs less than looking for more of them one by one
 
 
 @dataclass(frozen=True)
@@ -101,32 +103,56 @@ class Index:
         """Bring the index of the notes below ``root`` up to date; other roots stay as they are.
 
         Reads only files that are new or may have changed. Raises NotesError when ``root`` cannot be listed or holds no
-        notes (nothing is removed then), ArchiveLocked, DiskFull; what was done until then stays.
+        notes, or none of those it held (nothing is removed then), ArchiveLocked, DiskFull; what was done until then
+        stays.
         """
         began = time.monotonic()
-        try:
+        with self._or_forget(root):
             seen = scan(root)
-        except NotesError as error:
-            if _real(root) in self.roots():
-                raise NotesError(f"{error}, or drop its notes: quietmind index {shown_path(root)} --forget") from error
-            raise
-        tally = _Tally()
-        skipped = list(seen.skipped)
-        written: list[Document] = []
         with translated(self._path):
-            known = self._known(seen.root)
-            stale = [found for found in seen.found if not _is_current(known.get(found.path), found.state)]
-            tally.unchanged = len(seen.found) - len(stale)
+            known = self._known(*_below(seen.root))
+            if not seen.found and all(skip.transient for skip in seen.skipped):
+                self._refuse_to_empty(seen, known)
             self._register(seen.root)
-            for batch in self._batches(stale, known, skipped, progress):
-                self._write(batch)
-                for item in batch:
-                    _count(item, known, tally)
-                    if isinstance(item, _Read):
-                        written.append(replace(item.document, lines=(), blocks=(), sections=(), links=()))
-            gone = self._gone(seen, skipped, known)
-            self._remove(gone)
-            tally.removed = len(gone)
+            report = self._follow(seen, known, progress, began)
+            self._note_update(seen)
+        return report
+
+    def refresh(self, root: Path, paths: Collection[str], progress: Progress = SILENT) -> Report:
+        """Do what :meth:`update` does, for ``paths`` and all below them only: something told that they changed.
+
+        ``paths`` are absolute, inside ``root`` with all links resolved; files, folders or not there any more. The
+        counts of the report are of these alone. Where only a walk of all below ``root`` can tell (links, another root
+        inside, thousands of paths, the last notes gone) that is done. Raises as :meth:`update`.
+        """
+        began = time.monotonic()
+        with self._or_forget(root):
+            seen = look(root, paths) if len(paths) <= _REFRESHED_AT_MOST else None
+        if seen is not None:
+            with translated(self._path):
+                known: dict[str, _Known] = {}
+                for path in paths:
+                    known |= self._known(os.fsencode(path), os.fsencode(path) + b"\0") | self._known(*_below(path))
+                if seen.root in self.roots() and not self._only_all_tells(seen, known):
+                    return self._follow(seen, known, progress, began)
+        return self.update(root, progress)
+
+    def _follow(self, seen: Scan, known: Mapping[str, _Known], progress: Progress, began: float) -> Report:
+        """Have the index hold what was ``seen``, and of what was ``known`` only that."""
+        tally = _Tally()
+        skipped = [*seen.skipped, *self._unmounted(seen)]
+        written: list[Document] = []
+        stale = [found for found in seen.found if not _is_current(known.get(found.path), found.state)]
+        tally.unchanged = len(seen.found) - len(stale)
+        for batch in self._batches(stale, known, skipped, progress):
+            self._write(batch)
+            for item in batch:
+                _count(item, known, tally)
+                if isinstance(item, _Read):
+                    written.append(replace(item.document, lines=(), blocks=(), sections=(), links=()))
+        gone = self._gone(seen, skipped, known)
+        self._remove(gone)
+        tally.removed = len(gone)
         return Report(
             root=seen.root,
             **vars(tally),
@@ -139,20 +165,24 @@ class Index:
     def forget(self, root: Path) -> Forgotten:
         """Take the notes below ``root`` out of the index, but those that the walk of another root reaches as well.
 
-        The folder need not exist any more. Raises NotesError when it is not among the roots, ArchiveLocked, DiskFull.
+        The folder need not exist any more. A folder inside a root whose disk is not mounted any more is forgotten too.
+        Raises NotesError when it is neither, ArchiveLocked, DiskFull.
         """
         root = _real(root)
         others = self.roots()
-        if root not in others:
+        unmounted = root not in others and str(root) in self._mounts() and not os.path.ismount(root)
+        if root not in others and not unmounted:
             indexed = ", ".join(map(shown_path, others)) or "none"
             raise NotesError(f"{shown_path(root)}: is not among the indexed folders; these are: {indexed}")
-        others.remove(root)
+        others = [] if unmounted else [other for other in others if other != root]
         with translated(self._path):
-            known = self._known(root)
+            known = self._known(*_below(root))
             gone = [known[path].id for path in sorted(known) if not any(_reaches(other, path) for other in others)]
             self._remove(gone)
             with transaction(self._connection):  # last: killed before, the same command does the rest
                 self._connection.execute("DELETE FROM roots WHERE path = ?", (os.fsencode(root),))
+                self._connection.execute("DELETE FROM updates WHERE root = ?", (os.fsencode(root),))
+                self._connection.execute("DELETE FROM mounts WHERE path = ?", (os.fsencode(root),))
         return Forgotten(root, len(gone), len(known) - len(gone))
 
     def _register(self, root: Path) -> None:
@@ -160,13 +190,77 @@ class Index:
             with transaction(self._connection):
                 self._connection.execute("INSERT OR IGNORE INTO roots VALUES (?)", (os.fsencode(root),))
 
-    def _known(self, root: Path) -> dict[str, _Known]:
-        """Return what the database holds below ``root``, by path."""
-        prefix = os.fsencode(_inside(root))
+    @contextmanager
+    def _or_forget(self, root: Path) -> Iterator[None]:
+        """Have what refuses an indexed root, which may only be away, say how to be rid of its notes."""
+        try:
+            yield
+        except NotesError as error:
+            if _real(root) in self.roots():
+                raise NotesError(f"{error}, or drop its notes: quietmind index {shown_path(root)} --forget") from error
+            raise
+
+    def _refuse_to_empty(self, seen: Scan, known: Mapping[str, _Known]) -> None:
+        """Raise NotesError where all notes of a root are gone: its disk may be, or whoever brings them."""
+        if gone := self._gone(seen, seen.skipped, known):
+            with self._or_forget(seen.root):
+                raise NotesError(
+                    f"{shown_path(seen.root)}: none of its {len(gone):,} indexed notes is there; bring them back"
+                )
+
+    def _only_all_tells(self, seen: Scan, known: Mapping[str, _Known]) -> bool:
+        """Say whether more than the part that was ``seen``, where ``known`` notes were, has to be looked at."""
+        gone = known.keys() - {found.path for found in seen.found}
+        if gone:
+            below = _below(seen.root)
+            (left,) = self._connection.execute(
+                "SELECT count(*) FROM documents WHERE path >= ? AND path < ?", below
+            ).fetchone()
+            if left == len(gone):
+                return True
+            inner = tuple(_inside(root) for root in self.roots() if str(root).startswith(_inside(seen.root)))
+            if any(path.startswith(inner) for path in gone):
+                return True
+        # A link was indexed in the place of a file that lay elsewhere until now.
+        inodes = json.dumps([found.state.inode for found in seen.found if found.path not in known])
+        same = self._connection.execute(
+            "SELECT path FROM documents WHERE inode IN (SELECT value FROM json_each(?))", (inodes,)
+        )
+        return any(os.fsdecode(path) not in known for (path,) in same)
+
+    def _mounts(self) -> list[str]:
+        with translated(self._path):
+            return [os.fsdecode(path) for (path,) in self._connection.execute("SELECT path FROM mounts ORDER BY path")]
+
+    def _unmounted(self, seen: Scan) -> list[Skipped]:
+        """Return the folders inside the root on which a disk was mounted that is not there now."""
+        inside = _inside(seen.root)
+        return [
+            Skipped(
+                Path(path),
+                "the disk that was mounted here is not there; its notes stay in the index, or drop them: "
+                f"quietmind index {shown_path(path)} --forget",
+                transient=True,
+            )
+            for path in self._mounts()
+            if path.startswith(inside) and not os.path.ismount(path)
+        ]
+
+    def _note_update(self, seen: Scan) -> None:
+        with transaction(self._connection):
+            self._connection.execute(
+                "INSERT OR REPLACE INTO updates VALUES (?, ?)", (os.fsencode(seen.root), time.time())
+            )
+            self._connection.executemany(
+                "INSERT OR IGNORE INTO mounts VALUES (?)", [(os.fsencode(path),) for path in seen.mounts]
+            )
+
+    def _known(self, first: bytes, end: bytes) -> dict[str, _Known]:
+        """Return what the database holds of the paths from ``first`` up to but not ``end``, by path."""
         rows = self._connection.execute(
             "SELECT path, id, size, mtime_ns, ctime_ns, inode, settled, sha256, made_by FROM documents"
             " WHERE path >= ? AND path < ?",
-            (prefix, prefix[:-1] + bytes([prefix[-1] + 1])),
+            (first, end),
         )
         return {
             os.fsdecode(path): _Known(id_, FileState(size, mtime, ctime, inode), bool(settled), sha256, maker)
@@ -324,6 +418,12 @@ def _columns(state: FileState) -> tuple[int, int, int, int]:
 def _passage_columns(passage: Passage) -> tuple[int, int, str, str | None, str | None, str]:
     heading = json.dumps(passage.heading, ensure_ascii=False)
     return passage.first_line, passage.last_line, heading, passage.speaker, passage.when, passage.text
+
+
+def _below(folder: Path | str) -> tuple[bytes, bytes]:
+    """Return between which paths, as the database orders them, lies all that is inside ``folder``."""
+    prefix = os.fsencode(_inside(folder))
+    return prefix, prefix[:-1] + bytes([prefix[-1] + 1])
 
 
 def _inside(folder: Path | str) -> str:

@@ -54,6 +54,15 @@ MIGRATIONS = (
         ),
     ),
     Migration(
+        "notes-following",
+        (
+            # When all below a root was last held against its files; seconds since 1970, UTC.
+            "CREATE TABLE updates (root BLOB PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID",
+            # Folders inside the roots on which a disk was mounted: empty without it, and no proof that notes are gone.
+            "CREATE TABLE mounts (path BLOB PRIMARY KEY) WITHOUT ROWID",
+        ),
+    ),
+    Migration(
         "notes-2-links",
         (
             # What a document names at a line, in the order of its lines; where that leads is decided when asked. name:
