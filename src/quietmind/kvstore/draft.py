@@ -55,8 +55,8 @@ class Draft:
     def _blocks(self) -> Iterator[bytes]:
         with self._file.open("rb") as packed:
             while head := packed.read(_LENGTH.size):
-                (length,) = _LENGTH.unpack(head)
+                length = int.from_bytes(head, "little")
                 block = packed.read(length)
-                if len(block) != length:
+                if len(head) < _LENGTH.size or len(block) < length:
                     raise SnapshotDamaged("what was packed has changed while it was looked at; read the notebook again")
                 yield block
