@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from quietmind.base.errors import EngineRefused
+from quietmind.base.errors import EngineRefused, NoRoomForSnapshot
 from quietmind.engine.fake import FakeEngine
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.store import Store
@@ -87,3 +88,12 @@ def test_what_was_read_in_a_larger_context_is_kept(workspace: Workspace) -> None
     assert held.tokens == 0
     assert held.refused
     assert [snapshot.path for snapshot in by.store.snapshots()] == [stored.path]
+
+
+def test_what_takes_more_room_than_was_expected_does_not_end_the_night(workspace: Workspace) -> None:
+    by = replace(reader(workspace), store=Store(workspace.folder / "snapshots", budget=10))
+    done = list(read_all(by, workspace.notebooks, by.due(workspace.notebooks)))
+    assert [each.report for each in done] == [None, None]
+    assert all("all together may take" in each.problem for each in done)
+    with pytest.raises(NoRoomForSnapshot):  # asked for by its name, it is an error
+        list(read_all(by, workspace.notebooks, by.due(workspace.notebooks), evict=True))

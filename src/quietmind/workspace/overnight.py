@@ -147,8 +147,8 @@ def read_all(
     """Read what is ``due``, in that order, until the monotonic clock has passed ``until``; yield what became of each.
 
     Passed over are notebooks of which nothing is there or fits the context and, unless ``evict``, those for which
-    another one that is read would have to go: each night would read what the last one did. Everything else that goes
-    wrong is raised: it would befall the next one too.
+    another one that is read would have to go: each night would read what the last one did. Or that take more room than
+    was expected. Everything else that goes wrong is raised: it would befall the next one too.
     """
     waiting = {each.notebook.name for each in due}
     for each in due:
