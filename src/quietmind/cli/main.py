@@ -22,6 +22,7 @@ from quietmind.cli.options import State, debug_option
 _COMMANDS = {
     "pull": ("quietmind.cli.pull", "Fetch the weights of a model."),
     "index": ("quietmind.cli.index", "Bring the index of a folder of notes up to date."),
+    "watch": ("quietmind.cli.watch", "Keep the index in step with the notes while they change."),
     "search": ("quietmind.cli.search", "Find passages in the indexed notes."),
     "ask": ("quietmind.cli.ask", "Answer a question from the notes, with checked citations."),
     "notebook": (

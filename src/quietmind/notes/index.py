@@ -233,7 +233,7 @@ class Index:
             return [os.fsdecode(path) for (path,) in self._connection.execute("SELECT path FROM mounts ORDER BY path")]
 
     def _unmounted(self, seen: Scan) -> list[Skipped]:
-        """Return the folders inside the root on which a disk was mounted that is not there now."""
+        """Return the folders, the root or inside it, on which a disk was mounted that is not there now."""
         inside = _inside(seen.root)
         return [
             Skipped(
@@ -243,7 +243,7 @@ class Index:
                 transient=True,
             )
             for path in self._mounts()
-            if path.startswith(inside) and not os.path.ismount(path)
+            if (path.startswith(inside) or path == str(seen.root)) and not os.path.ismount(path)
         ]
 
     def _note_update(self, seen: Scan) -> None:
@@ -252,7 +252,8 @@ class Index:
                 "INSERT OR REPLACE INTO updates VALUES (?, ?)", (os.fsencode(seen.root), time.time())
             )
             self._connection.executemany(
-                "INSERT OR IGNORE INTO mounts VALUES (?)", [(os.fsencode(path),) for path in seen.mounts]
+                "INSERT OR IGNORE INTO mounts VALUES (?)",
+                [(os.fsencode(path),) for path in (*seen.mounts, str(seen.root)) if os.path.ismount(path)],
             )
 
     def _known(self, first: bytes, end: bytes) -> dict[str, _Known]:

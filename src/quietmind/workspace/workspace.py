@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -12,11 +14,13 @@ from quietmind.base.errors import DiskFull, NothingIndexed, WorkspaceError
 from quietmind.base.paths import shown_path
 from quietmind.base.progress import SILENT, Progress
 from quietmind.base.sqlite import connect, database_exists, translated
+from quietmind.kvstore.lock import try_hold
 from quietmind.notes.index import Index
 from quietmind.notes.outlines import Outline, outlines
 from quietmind.notes.report import Forgotten, Report
 from quietmind.notes.search import search
 from quietmind.notes.selecting import sample
+from quietmind.notes.watching import Event, follow, refused
 from quietmind.workspace.notebooks import Notebooks
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 
@@ -86,6 +90,30 @@ class Workspace:
     def index(self, root: Path, progress: Progress = SILENT) -> Report:
         """Bring the index of the notes under ``root`` up to date. Raises NotesError, DiskFull, ArchiveLocked."""
         return self._index.update(root, progress)
+
+    @contextmanager
+    def watch(self, folders: Sequence[Path] = (), poll_seconds: float | None = None) -> Iterator[Iterator[Event]]:
+        """Follow ``folders`` (none: all that are indexed) in the block; the index is written as the events are read.
+
+        Raises NotesError for a folder that is not indexed, WorkspaceError where another process follows already.
+        """
+        roots = self.roots()
+        if not roots:
+            raise _nothing(self.folder)
+        chosen = [Path(os.path.realpath(folder)) for folder in folders] or roots
+        for folder in chosen:
+            if folder not in roots:
+                raise refused(folder, roots)
+        try:
+            lock = (self.folder / "watch.lock").open("ab")
+        except OSError as error:
+            raise WorkspaceError(f"{shown_path(self.folder)}: cannot be written to ({error.strerror})") from error
+        with lock:
+            if not try_hold(lock.fileno()):
+                raise WorkspaceError(
+                    f"{shown_path(self.folder)}: another `quietmind watch` follows its notes already; end that first"
+                )
+            yield follow(self._index, list(dict.fromkeys(chosen)), poll_seconds=poll_seconds)
 
     def forget(self, root: Path) -> Forgotten:
         """Take the notes under ``root`` out of the index. Raises NotesError, DiskFull, ArchiveLocked."""

@@ -1,0 +1,118 @@
+"""``quietmind watch``: keep the index in step with the files while they change."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quietmind.base.paths import shown_path
+from quietmind.cli.options import AnyPath, debug_option, workspace_option
+from quietmind.cli.output import counted
+
+if TYPE_CHECKING:
+    from quietmind.notes.report import Report
+    from quietmind.notes.watching import Event
+
+_LISTED = 3  # skipped files of a batch that are printed
+
+
+@click.command()
+@click.argument("folders", nargs=-1, type=AnyPath(), metavar="[FOLDER]...")
+@click.option(
+    "--poll",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="Walk the folders this often and wait for no notifications: for network folders.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document a line instead of text.")
+@workspace_option
+@debug_option
+def watch(folders: tuple[Path, ...], poll: float | None, as_json: bool, workspace: Path) -> None:
+    """Follow the indexed folders, or those named, and keep the index in step until stopped with Ctrl-C.
+
+    A change can be found within a second. What changed while nothing watched is caught up with first.
+    """
+    from quietmind.workspace.workspace import Workspace
+
+    with _ended_by_signal(), Workspace(workspace) as archive, archive.watch(folders, poll) as events:
+        for event in events:
+            click.echo(_json_line(event) if as_json else _line(event))
+            sys.stdout.flush()
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Have SIGTERM, which ends a service, end the block as Ctrl-C does, but as something that went well."""
+    ended = False
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal ended
+        ended = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not ended:
+            raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _line(event: Event) -> str:
+    """Return ``12:03:11  notes: 3 changed, 1 removed, searchable after 0.4 s``, and a line for each skipped file."""
+    start = f"{time.strftime('%H:%M:%S')}  "
+    if event.report is None:
+        return f"{start}{event.said}"
+    report = event.report
+    notes = report.added + report.changed + report.unchanged
+    counts = [
+        f"{number:,} {what}"
+        for number, what in ((report.added, "added"), (report.changed, "changed"), (report.removed, "removed"))
+        if number
+    ]
+    if event.news != "changed":
+        what = "back, " if event.news == "back" else ""
+        counts = [f"{what}{counted(notes, 'note')}", *counts]
+    took = f"searchable after {event.seconds:.1f} s" if event.seconds is not None else f"read in {report.seconds:.1f} s"
+    skipped = [skip for skip in report.skipped if not skip.transient or event.news != "changed"]
+    lines = [f"{start}{shown_path(report.root)}: {', '.join([*counts, took])}"]
+    lines += [f"          skipped: {shown_path(skip.path)}: {skip.reason}" for skip in skipped[:_LISTED]]
+    if len(skipped) > _LISTED:
+        lines.append(f"          and {len(skipped) - _LISTED:,} more skipped (`quietmind status` says which)")
+    return "\n".join(lines)
+
+
+def _json_line(event: Event) -> bytes:
+    told: dict[str, Any] = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "news": event.news.value,
+        "root": str(event.root) if event.root else None,
+    }
+    if event.report is not None:
+        told |= _counts(event.report)
+        told["searchable_after"] = None if event.seconds is None else round(event.seconds, 3)
+    else:
+        told["said"] = event.said
+    return json.dumps(told, ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def _counts(report: Report) -> dict[str, Any]:
+    return {
+        "added": report.added,
+        "changed": report.changed,
+        "removed": report.removed,
+        "unchanged": report.unchanged,
+        "skipped": [{"path": str(skip.path), "reason": skip.reason} for skip in report.skipped],
+        "seconds": round(report.seconds, 3),
+    }
