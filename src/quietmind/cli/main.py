@@ -30,6 +30,7 @@ _COMMANDS = {
         "Make and list notebooks: selections of notes that the model reads once.",
     ),
     "read": ("quietmind.cli.read", "Read the notebooks that are due, so that questions need not wait."),
+    "calibrate": ("quietmind.cli.calibrate", "Learn how a model's snapshots are made many times smaller."),
     "plan": ("quietmind.cli.plan", "Say what a model takes in memory on this machine, before loading it."),
     "launch": (
         "quietmind.cli.launch",

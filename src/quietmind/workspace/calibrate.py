@@ -22,10 +22,10 @@ from quietmind.base.paths import shown_path
 from quietmind.base.progress import SILENT, Progress
 from quietmind.base.units import format_bytes
 from quietmind.engine.port import Engine, probing
-from quietmind.kvstore.basis import Basis, grouped, of_model, widths_of
+from quietmind.kvstore.basis import MOST_WIDTH, Basis, grouped, of_model, widths_of
 from quietmind.kvstore.codec.transform import Transform
 from quietmind.kvstore.fingerprint import Fingerprint
-from quietmind.kvstore.gathering import LEAST_TOKENS_A_CHANNEL, Gathering, Sensitivity
+from quietmind.kvstore.gathering import LEAST_TOKENS_A_CHANNEL, SINKS, Gathering, Sensitivity
 from quietmind.kvstore.rotation import Rotation, rotation_of
 from quietmind.kvstore.store import Store
 from quietmind.plan.kv import bytes_per_token, kv_type
@@ -59,7 +59,7 @@ class Effort:
 
     The statistics come from ``tokens`` in pieces of up to ``piece``; noise is tried on the first ``tried`` of them, in
     each ``every``-th part of the cache, and steps on ``held_out`` others. Fewer than ``least`` tokens in all are too
-    few. ``lines`` and ``continued`` are of the probes.
+    few. ``lines`` and ``continued`` are of the probes; ``width`` is the most channels of a group.
     """
 
     tokens: int = TOKENS
@@ -70,6 +70,7 @@ class Effort:
     every: int = 1
     lines: int = 4
     continued: int = 12
+    width: int = MOST_WIDTH
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class Calibrator:
             note = _note(levels, floor.most, gathering.tokens, seconds)
             basis = whole.with_steps({each.level: each.step for each in levels}, note)
             path = _kept(basis, folder, self.store.bases)
-            removed = _forget_older(self.store, path, self.fingerprint)
+            removed = forget_older(self.store, path, self.fingerprint)
         return Calibration(basis, path, gathering.tokens, seconds, floor.most, levels, removed)
 
     def _require_room(self, folder: Path) -> None:
@@ -161,9 +162,10 @@ class Calibrator:
     def _read(self, sample: Sample, folder: Path) -> tuple[Trial, Trial, Gathering]:
         """Read the sample; return what noise and what steps are tried on, and what is known of the pieces."""
         other = self._trial(sample.held_out, self.effort.held_out, folder / "other")
-        self._require_tokens(sample.tokens, other)
+        self._require_tokens(sample.tokens - SINKS * len(sample.pieces), other)
         trial = self._trial(sample.pieces[0], self.effort.tried, folder / "tried")
-        gathering, began, left = Gathering(trial.rows, self.rotation), time.monotonic(), sample.tokens
+        gathering = Gathering(trial.rows, self.rotation, self.effort.width)
+        began, left = time.monotonic(), sample.tokens
         self.progress.begin("reading notes", left)
         for number, piece in enumerate(sample.pieces):
             tokens, file = len(piece.prefix_tokens()), folder / "piece"
@@ -188,7 +190,7 @@ class Calibrator:
     def _require_tokens(self, tokens: int, trial: Trial) -> None:
         """Raise WorkspaceError where a basis of caches of this shape takes more: known only once one is there."""
         widths = widths_of(trial.rows)
-        widest = max(sum(map(sum, widths[first:last])) for first, last in grouped(widths))
+        widest = max(sum(map(sum, widths[first:last])) for first, last in grouped(widths, self.effort.width))
         needed = int(LEAST_TOKENS_A_CHANNEL * widest)
         if tokens < needed:
             raise WorkspaceError(
@@ -293,15 +295,17 @@ def _kept(basis: Basis, scratch: Path, bases: Path) -> Path:
     return written.replace(bases / written.name)
 
 
-def _forget_older(store: Store, newest: Path, fingerprint: Fingerprint) -> int:
+def forget_older(store: Store, newest: Path, fingerprint: Fingerprint) -> int:
     """Remove the earlier bases of a model that no snapshot is written in; return how many.
 
     The one before ``newest`` stays too: something may be reading with it just now.
     """
     older = [path for path in of_model(store.bases, fingerprint) if path != newest]
-    notes = [each.header.note.get("basis") for each in store.snapshots() if each.header.codec == Transform.name]
-    named = {str(note)[: len(newest.stem)] for note in notes}
-    useless = [path for path in older[1:] if path.stem not in named] if None not in notes else []
+    snapshots = store.snapshots()
+    named = {str(each.header.note.get("basis", ""))[: len(newest.stem)] for each in snapshots}
+    if any(each.header.codec == Transform.name and "basis" not in each.header.note for each in snapshots):
+        return 0  # which one it needs stands only in its first block
+    useless = [path for path in older[1:] if path.stem not in named]
     for path in useless:
         path.unlink(missing_ok=True)
     return len(useless)
