@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from quietmind.base.paths import shown_path
+from quietmind.cli.links import edge_as_json, shown_source
 from quietmind.cli.options import debug_option, json_option, workspace_option
 from quietmind.cli.output import flat, print_json, visible
 
+if TYPE_CHECKING:
+    from quietmind.notes.document import Passage
+    from quietmind.notes.linking import Edge
+
 _PREVIEW = 160
+_BACKLINKS = 5  # of a passage that are printed
 
 
 @click.command()
 @click.argument("query")
 @click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="Most passages to print.")
-@click.option("--show", is_flag=True, help="Print whole passages.")
+@click.option("--show", is_flag=True, help="Print whole passages, and what links to their notes.")
 @json_option
 @workspace_option
 @debug_option
@@ -26,6 +34,8 @@ def search(query: str, limit: int, show: bool, as_json: bool, workspace: Path) -
 
     with Workspace(workspace) as archive:
         hits = archive.search(query, limit)
+        linking = archive.links() if show and hits else None
+        backlinks = {path: linking.to(path) for path in {hit.passage.path for hit in hits}} if linking else {}
     if as_json:
         print_json(
             [
@@ -39,6 +49,7 @@ def search(query: str, limit: int, show: bool, as_json: bool, workspace: Path) -
                     "heading": list(hit.passage.heading),
                     "coverage": round(hit.coverage, 3),
                 }
+                | ({"backlinks": [edge_as_json(edge) for edge in backlinks[hit.passage.path]]} if show else {})
                 for hit in hits
             ]
         )
@@ -51,7 +62,22 @@ def search(query: str, limit: int, show: bool, as_json: bool, workspace: Path) -
             f"{shown_path(passage.path)}:{passage.first_line}-{passage.last_line}  {visible(flat(passage.place))}"
         )
         if show:
-            click.echo("\n".join(f"    {line}" for line in visible(passage.text).split("\n")) + "\n")
+            click.echo("\n".join(f"    {line}" for line in visible(passage.text).split("\n")))
+            _print_backlinks(passage, backlinks[passage.path])
         else:
             preview = flat(passage.text)
             click.echo(f"    {visible(preview[:_PREVIEW])}{'…' if len(preview) > _PREVIEW else ''}")
+
+
+def _print_backlinks(passage: Passage, edges: list[Edge]) -> None:
+    """Print what leads to the note of ``passage``, first what leads to the passage itself."""
+
+    def leads_here(edge: Edge) -> bool:
+        lines = (place.line for place in edge.leads if place.path == passage.path)
+        return any(line is not None and passage.first_line <= line <= passage.last_line for line in lines)
+
+    for edge in sorted(edges, key=lambda edge: not leads_here(edge))[:_BACKLINKS]:
+        click.echo(f"  linked from {shown_source(edge)}{'  (this passage)' if leads_here(edge) else ''}")
+    if len(edges) > _BACKLINKS:
+        click.echo(f"  and {len(edges) - _BACKLINKS:,} more: quietmind links {shlex.quote(shown_path(passage.path))}")
+    click.echo()

@@ -7,7 +7,9 @@ import os
 import sqlite3
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
+from quietmind.base.sqlite import translated
 from quietmind.notes.links import Definition, Links, Reference, Via
 
 _REFERENCES = "SELECT document, line, via, target, anchor FROM links"
@@ -36,18 +38,24 @@ def write_links(connection: sqlite3.Connection, document: int | None, links: Lin
 
 
 class Rows:
-    """What the index holds of links, by note."""
+    """What the index holds of links, by note. Everything raises ArchiveLocked, ArchiveDamaged or WorkspaceError."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        rows = connection.execute("SELECT id, path, title FROM documents ORDER BY path").fetchall()
+        self._file = Path(connection.execute("PRAGMA database_list").fetchone()[2] or "archive")
+        rows = list(self._select("SELECT id, path, title FROM documents ORDER BY path"))
         self.paths: dict[int, Path] = {id_: Path(os.fsdecode(path)) for id_, path, _ in rows}
         self.titles: dict[Path, str] = {self.paths[id_]: title for id_, _, title in rows}
         self._ids = {path: id_ for id_, path in self.paths.items()}
 
     def roots(self) -> list[Path]:
         """Return the folders that are indexed."""
-        return [Path(os.fsdecode(path)) for (path,) in self._connection.execute("SELECT path FROM roots ORDER BY path")]
+        return [Path(os.fsdecode(path)) for (path,) in self._select("SELECT path FROM roots ORDER BY path")]
+
+    def unread(self) -> int:
+        """Return how many notes were indexed by a version that did not look for links."""
+        (count,) = next(self._select("SELECT count(*) FROM documents WHERE made_by NOT LIKE '%, links %'"))
+        return int(count)
 
     def of(self, path: Path) -> list[tuple[Path, Reference]]:
         """Return the references in the note at ``path``, by their lines."""
@@ -71,16 +79,20 @@ class Rows:
 
     def text(self, path: Path) -> Iterator[tuple[int, str]]:
         """Yield the lines of the note at ``path`` that are not blank, each with its number."""
-        rows = self._connection.execute(
-            "SELECT first_line, text FROM passages WHERE document = ? ORDER BY first_line", (self._ids.get(path),)
+        rows = self._select(
+            "SELECT first_line, text FROM passages WHERE document = ? ORDER BY first_line", self._ids.get(path)
         )
         for first, text in rows:
             yield from enumerate(text.split("\n"), first)
 
     def _references(self, which: str, *given: object) -> Iterator[tuple[Path, Reference]]:
-        for document, line, via, target, anchor in self._connection.execute(_REFERENCES + which + _ORDER, given):
+        for document, line, via, target, anchor in self._select(_REFERENCES + which + _ORDER, *given):
             yield self.paths[document], Reference(line, Via(via), target, anchor)
 
     def _defined(self, which: str, *given: object) -> Iterator[tuple[Path, Definition]]:
-        for document, line, via, name, rank in self._connection.execute(_DEFINITIONS + which + _ORDER, given):
+        for document, line, via, name, rank in self._select(_DEFINITIONS + which + _ORDER, *given):
             yield self.paths[document], Definition(line, Via(via), name, rank)
+
+    def _select(self, query: str, *given: object) -> Iterator[tuple[Any, ...]]:
+        with translated(self._file):
+            yield from self._connection.execute(query, given)

@@ -102,7 +102,10 @@ class Summary:
 
 
 class Linking:
-    """The links of the notes in an open database, as they are now: make another to see what has changed since."""
+    """The links of the notes in an open database, as they are now: make another to see what has changed since.
+
+    Everything raises ArchiveLocked, ArchiveDamaged or WorkspaceError.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._rows = Rows(connection)
@@ -110,6 +113,11 @@ class Linking:
         self._headings = Headings(self._rows.text)
         self._defined: dict[tuple[Via, str], list[tuple[Path, Definition]]] | None = None
         self._is_file: dict[tuple[str, str], bool] = {}
+
+    @property
+    def unread(self) -> int:
+        """How many notes were indexed before links were looked for: an update of the index reads them again."""
+        return self._rows.unread()
 
     def note(self, given: str) -> Path:
         """Return the note that ``given`` means: a path, or what a link would call it. Raises NotesError if not one."""

@@ -16,6 +16,7 @@ from quietmind.base.progress import SILENT, Progress
 from quietmind.base.sqlite import connect, database_exists, translated
 from quietmind.kvstore.lock import try_hold
 from quietmind.notes.index import Index
+from quietmind.notes.linking import Linking
 from quietmind.notes.outlines import Outline, outlines
 from quietmind.notes.report import Forgotten, Report
 from quietmind.notes.search import search
@@ -82,6 +83,12 @@ class Workspace:
         """Return ``count`` passages, spread evenly over all or over those below a path. Raises WorkspaceError."""
         with translated(self.folder / DATABASE):
             return sample(self._connection, count, below)
+
+    def links(self) -> Linking:
+        """Return the links of the notes, as they are now. Raises NothingIndexed when there are no notes."""
+        if not self.roots():
+            raise _nothing(self.folder)
+        return Linking(self._connection)
 
     def roots(self) -> list[Path]:
         """Return the folders of notes that are indexed here."""
