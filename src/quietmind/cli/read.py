@@ -200,7 +200,7 @@ def _remarks(done: Done) -> list[str]:
     if done.report is None:
         return [f"not read: {done.problem}"]
     remarks = [f"not used and read again: {flat(reason)}" for reason in done.report.refused]
-    remarks += [f"kept finer than it could be, {flat(reason)}" for reason in done.report.finer]
+    remarks += [f"not kept smaller: {flat(reason)}" for reason in done.report.finer]
     if not done.report.finished:
         held = done.report.restored + done.report.prefilled
         remarks.append(f"out of time at {held:,} of {done.report.tokens:,} tokens; the next reading goes on there")

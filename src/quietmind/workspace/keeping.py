@@ -1,8 +1,8 @@
 """Storing what an engine has read: packed at a level, looked at through the engine's own answers, and only then kept.
 
 What is packed with loss is unpacked again, given to the engine and asked the same as the exact cache (see
-workspace/damage.py). Where the answers differ by more than the level promises the next finer level is tried, and at
-last all is kept losslessly: no codec can make a reading fail. An engine that goes on to answer holds what was stored,
+workspace/damage.py). Where the answers differ by more than the level promises it is packed finer, and at last all is
+kept losslessly: no codec can make a reading fail. An engine that goes on to answer holds what was stored,
 not something that nobody will ever see again.
 """
 
@@ -21,7 +21,7 @@ from quietmind.kvstore.store import Snapshot, Store
 from quietmind.workspace.damage import Continuation, Damage, Probes, measure
 from quietmind.workspace.floor import write_with_noise
 from quietmind.workspace.layout import Layout
-from quietmind.workspace.levels import BOUNDS, EXACT, LOSSLESS, Floor, Measured, Packing, Way
+from quietmind.workspace.levels import BOUNDS, EXACT, LOSSLESS, Floor, Measured, Packing
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class Kept:
-    """What was stored; packing and asking took ``check_seconds``, ``refused`` says why no coarser level was taken."""
+    """What was stored; packing and asking took ``check_seconds``, ``refused`` says why it was not packed smaller."""
 
     snapshot: Snapshot
     check_seconds: float = 0.0
@@ -69,7 +69,7 @@ class Keeping:
         has no room for that beside what is stored, as it will be in the end.
         """
         room = self.store.room()
-        if not self.packing.ways or room is None or cache.file.stat().st_size <= room:
+        if not self.packing.codecs or room is None or cache.file.stat().st_size <= room:
             return Kept(self._losslessly(cache))
         kept = self.whole(cache)
         if Measured.of(kept.snapshot.header).level != EXACT:
@@ -84,41 +84,41 @@ class Keeping:
         """
         began = time.monotonic()
         asking = _Asking(self.engine, cache, progress)
-        if self.packing.ways:
+        if self.packing.codecs:
             progress.begin(f"{self.label}: checking that it answers alike", None)
         refused: list[str] = []
-        for number, way in enumerate(self.packing.ways):
+        for number, codec in enumerate(self.packing.codecs):
             packed = cache.file.with_name(f"packed-{number}")
             unpacked = packed.with_suffix(".cache")
             try:
-                draft = Draft(cache.file, way.codec, packed)
+                draft = Draft(cache.file, codec, packed)
+                ratio = draft.raw_bytes / max(1, draft.bytes)
                 draft.unpack(unpacked, self.store.bases)
-                measured, broken = self._measured(way, cache, asking, unpacked)
+                measured, broken = self._measured(cache, asking, unpacked)
                 if not broken:
                     asking.hold(unpacked)
             except Exception as error:  # whatever is wrong with a codec: what took hours to read is not lost for it
-                refused.append(f"{way.level}: {error}")
+                refused.append(str(error) or type(error).__name__)
                 continue
             finally:
                 unpacked.unlink(missing_ok=True)
             if broken:
-                refused.append(f"{way.level}: {broken}")
+                refused.append(f"packed {ratio:.1f} times smaller it shows {broken}")
                 continue
-            snapshot = self._saved(cache, measured, draft.raw_bytes / max(1, draft.bytes), draft)
-            return Kept(snapshot, time.monotonic() - began, tuple(refused))
+            return Kept(self._saved(cache, measured, ratio, draft), time.monotonic() - began, tuple(refused))
         snapshot = self._losslessly(cache)
         asking.hold(cache.file)
         return Kept(snapshot, time.monotonic() - began if refused else 0.0, tuple(refused))
 
-    def _measured(self, way: Way, cache: Cache, asking: _Asking, unpacked: Path) -> tuple[Measured, str]:
+    def _measured(self, cache: Cache, asking: _Asking, unpacked: Path) -> tuple[Measured, str]:
         """Return what the engine shows of what was ``unpacked``, and which promise of the level that breaks."""
-        damage = asking.damage_of(unpacked)
+        bound, damage = BOUNDS[self.packing.level], asking.damage_of(unpacked)
         floor = None if self.packing.floor is None else Floor(self.packing.floor)
-        broken = BOUNDS[way.level].broken_by(damage, floor or Floor())
+        broken = bound.broken_by(damage, floor or Floor())
         if broken:  # else the floor makes no difference, and costs as much to measure as a check
             floor = asking.floor()
-            broken = BOUNDS[way.level].broken_by(damage, floor)
-        return Measured(way.level, damage, floor, cache.before, self.packing.basis), broken
+            broken = bound.broken_by(damage, floor)
+        return Measured(self.packing.level, damage, floor, cache.before, self.packing.basis), broken
 
     def _losslessly(self, cache: Cache) -> Snapshot:
         return self._saved(cache, Measured(EXACT, before=cache.before))

@@ -66,24 +66,16 @@ BOUNDS: Mapping[str, Bound] = {NEAR: Bound(0.0005, 1.0), SMALL: Bound(0.005, 0.9
 
 
 @dataclass(frozen=True)
-class Way:
-    """A lossy way to store what was read, and the level that it is meant to keep."""
-
-    level: str
-    codec: Codec
-
-
-@dataclass(frozen=True)
 class Packing:
-    """How a run stores what it reads: the ``ways`` to try in this order, and losslessly where none keeps its level.
+    """How a run stores what it reads: with the first of ``codecs``, coarse to fine, that keeps what ``level`` promises.
 
-    ``basis`` is the digest of the basis of those ways, empty where they need none, and ``floor`` its model's mean
-    divergence at the floor, where calibration has measured it. ``remark`` says, once a run, why snapshots are larger
-    than they could be.
+    Losslessly where none does. ``basis`` is the digest of the basis of those codecs, empty where they need none, and
+    ``floor`` its model's mean divergence at the floor, where calibration has measured it. ``remark`` says, once a run,
+    why snapshots are larger than they could be.
     """
 
     level: str = EXACT
-    ways: tuple[Way, ...] = ()
+    codecs: tuple[Codec, ...] = ()
     basis: str = ""
     floor: float | None = None
     remark: str = ""
@@ -188,27 +180,21 @@ def packing_for(level: str, start: Start, fingerprint: Fingerprint, store: Store
     return Packing(level, _with_basis(level, basis), basis.digest, _number(basis.note, _FLOOR))
 
 
-def _with_basis(level: str, basis: Basis) -> tuple[Way, ...]:
-    """Return the ways that ``basis`` gives: its own steps, coarse to fine, and half the finest."""
+def _with_basis(level: str, basis: Basis) -> tuple[Codec, ...]:
+    """Return what ``basis`` gives: its own steps as far as ``level`` goes, coarse to fine, and half the finest."""
     from quietmind.kvstore.codec.transform import Transform
 
-    wanted = [each for each in (SMALL, NEAR) if each in basis.steps and LEVELS.index(each) <= LEVELS.index(level)]
-    steps = [(each, basis.steps[each]) for each in wanted]
-    return tuple(Way(each, Transform(basis, step)) for each, step in [*steps, *((n, s / 2) for n, s in steps[-1:])])
+    steps = [basis.steps[each] for each in ((SMALL, NEAR) if level == SMALL else (NEAR,)) if each in basis.steps]
+    return tuple(Transform(basis, step) for step in [*steps, *(step / 2 for step in steps[-1:])])
 
 
-def _without_basis(level: str, rotation: Rotation) -> tuple[Way, ...]:
-    """Return the ways that need no basis, coarse to fine: on notes 4.6, 3.4 and 2.7 times smaller than 16 bits."""
+def _without_basis(level: str, rotation: Rotation) -> tuple[Codec, ...]:
+    """Return what needs no basis, coarse to fine: on notes 4.6, 3.4 and 2.7 times smaller than 16 bits."""
     from quietmind.kvstore.codec.perchannel import LEVELS as BITS
     from quietmind.kvstore.codec.perchannel import Level, PerChannel
 
     steps = [BITS["4"], Level(0.05, 0.07)]
-    if level == SMALL:
-        return tuple(
-            Way(each, PerChannel(rotation, by))
-            for each, by in zip((SMALL, SMALL, NEAR), [BITS["3"], *steps], strict=True)
-        )
-    return tuple(Way(NEAR, PerChannel(rotation, by)) for by in steps)
+    return tuple(PerChannel(rotation, step) for step in ([BITS["3"], *steps] if level == SMALL else steps))
 
 
 def bytes_per_token(level: str, fingerprint: Fingerprint, snapshots: Iterable[Snapshot]) -> float | None:

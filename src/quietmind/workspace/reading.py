@@ -49,8 +49,8 @@ class Restored:
 class ReadReport:
     """What a reading did. ``seconds`` is what the whole notebook costs from nothing, ``spent`` what this took.
 
-    Of that, packing with loss and asking what is lost took ``check_seconds``; ``finer`` says why no coarser level was
-    taken, level by level.
+    Of that, packing with loss and asking what is lost took ``check_seconds``; ``finer`` says why it was not packed
+    smaller, attempt by attempt.
     """
 
     tokens: int
