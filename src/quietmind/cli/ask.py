@@ -85,6 +85,7 @@ def ask(
     """
     from quietmind.think.ask import ask as ask_archive
     from quietmind.think.deep import ask_deep
+    from quietmind.workspace.embedding import searcher
     from quietmind.workspace.workspace import Workspace
 
     settings = state.settings
@@ -93,6 +94,7 @@ def ask(
     if save and not os.path.isdir(save.parent):  # noqa: PTH112 - a Path raises for names that cannot be looked at
         raise UsageError(f"{shown_path(save)}: there is no such folder to save the answer in; make it first")
     with Workspace(workspace) as archive:
+        archive.search_with(searcher(archive.folder, settings.embedder, allow_remote, _warn))
         answering = _Model(model or settings.model, archive, context, kv, threads, settings, allow_remote, key_file)
         limits = {"passages": passages or settings.passages, "max_tokens": max_tokens or settings.max_tokens}
         if deep:

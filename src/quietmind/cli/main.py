@@ -23,6 +23,7 @@ _COMMANDS = {
     "pull": ("quietmind.cli.pull", "Fetch the weights of a model."),
     "index": ("quietmind.cli.index", "Bring the index of a folder of notes up to date."),
     "watch": ("quietmind.cli.watch", "Keep the index in step with the notes while they change."),
+    "embed": ("quietmind.cli.embed", "Let notes be found by meaning: make vectors, in the background."),
     "search": ("quietmind.cli.search", "Find passages in the indexed notes."),
     "links": ("quietmind.cli.links", "Show what notes lead to, what leads to them, and what leads nowhere."),
     "ask": ("quietmind.cli.ask", "Answer a question from the notes, with checked citations."),

@@ -10,7 +10,7 @@ import click
 
 from quietmind.base.paths import shown_path
 from quietmind.cli.links import edge_as_json, shown_source
-from quietmind.cli.options import debug_option, json_option, workspace_option
+from quietmind.cli.options import State, debug_option, json_option, pass_state, workspace_option
 from quietmind.cli.output import flat, print_json, visible
 
 if TYPE_CHECKING:
@@ -25,14 +25,26 @@ _BACKLINKS = 5  # of a passage that are printed
 @click.argument("query")
 @click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="Most passages to print.")
 @click.option("--show", is_flag=True, help="Print whole passages, and what links to their notes.")
+@click.option("--allow-remote", multiple=True, metavar="HOST", help="Consent that QUERY is sent to this other host.")
 @json_option
 @workspace_option
 @debug_option
-def search(query: str, limit: int, show: bool, as_json: bool, workspace: Path) -> None:
-    """Find passages in the indexed notes."""
+@pass_state
+def search(
+    state: State,
+    query: str,
+    limit: int,
+    show: bool,
+    allow_remote: tuple[str, ...],
+    as_json: bool,
+    workspace: Path,
+) -> None:
+    """Find passages in the indexed notes: by words, and by meaning where `quietmind embed` has been."""
+    from quietmind.workspace.embedding import searcher
     from quietmind.workspace.workspace import Workspace
 
     with Workspace(workspace) as archive:
+        archive.search_with(searcher(archive.folder, state.settings.embedder, allow_remote, _warn))
         hits = archive.search(query, limit)
         linking = archive.links() if show and hits else None
         backlinks = {path: linking.to(path) for path in {hit.passage.path for hit in hits}} if linking else {}
@@ -48,6 +60,7 @@ def search(query: str, limit: int, show: bool, as_json: bool, workspace: Path) -
                     "title": hit.passage.title,
                     "heading": list(hit.passage.heading),
                     "coverage": round(hit.coverage, 3),
+                    "similarity": None if hit.similarity is None else round(hit.similarity, 4),
                 }
                 | ({"backlinks": [edge_as_json(edge) for edge in backlinks[hit.passage.path]]} if show else {})
                 for hit in hits
@@ -67,6 +80,10 @@ def search(query: str, limit: int, show: bool, as_json: bool, workspace: Path) -
         else:
             preview = flat(passage.text)
             click.echo(f"    {visible(preview[:_PREVIEW])}{'…' if len(preview) > _PREVIEW else ''}")
+
+
+def _warn(warning: str) -> None:
+    click.echo(f"warning: {warning}", err=True)
 
 
 def _print_backlinks(passage: Passage, edges: list[Edge]) -> None:

@@ -5,8 +5,8 @@ found it. Two things keep that fair while vectors are still being made:
 
 - A passage without a vector is ranked by meaning where it is ranked by words: the leg that knows nothing of it neither
   lifts nor lowers it.
-- Among the passages that have one, the r-th of a share s of the archive stands at about 1 + (r - 1) / s of all of it,
-  which is the rank that counts.
+- Among the passages that have one, the r-th of a share s of the archive stands at about r / s of all of it (the mean
+  for a share that was drawn by lot), which is the rank that counts.
 
 With no vectors at all the fused ranking is the one by words.
 """
@@ -24,8 +24,10 @@ from quietmind.notes.search import hits_of, ranked
 from quietmind.notes.vectors import Near, Nearest
 
 DEPTH = 100  # passages of each leg that are fused, at least
-K = 60
-WORDS_WEIGHT, MEANING_WEIGHT = 1.0, 1.0
+# The best on one half of 340 pages of a program's help (Russian and English, a title as the query), cut to 400 and to
+# 1,000 characters: MRR 0.884 on average, against 0.858 with 60 and equal weights. Differences below 0.01 are chance.
+K = 5
+WORDS_WEIGHT, MEANING_WEIGHT = 1.0, 1.4
 
 Embedded = Callable[[Sequence[int]], set[int]]
 
@@ -46,7 +48,7 @@ def score(ranks: Ranks, share: float) -> float:
     """Return the fused score; ``share`` of all passages, above 0 and at most 1, have a vector."""
     total = WORDS_WEIGHT / (K + ranks.words) if ranks.words else 0.0
     if ranks.meaning:
-        return total + MEANING_WEIGHT / (K + 1 + (ranks.meaning - 1) / share)
+        return total + MEANING_WEIGHT / (K + ranks.meaning / share)
     if ranks.words and not ranks.embedded:
         return total + MEANING_WEIGHT / (K + ranks.words)
     return total

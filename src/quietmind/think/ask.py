@@ -27,6 +27,9 @@ from quietmind.workspace.workspace import Workspace
 RELEVANT_COVERAGE = 0.12
 # One that holds less than this share of what the best one holds would only dilute the context.
 BESIDE_THE_BEST = 0.5
+# So many of the nearest by meaning are given along, whatever words they use, where words vouch for the question: how
+# near the nearest is does not tell a question that the notes answer from one that they do not.
+NEAREST = 3
 # Passages by which notebooks are told apart: more than are given to a model, fewer than search looks at closely.
 RANKED_BY = 48
 
@@ -120,4 +123,8 @@ def nothing_found(question: str, search_ms: float) -> Answer:
 def relevant(hits: Sequence[Hit]) -> list[Hit]:
     """Return those of ``hits`` that are about the question, in their order."""
     best = max((hit.coverage for hit in hits), default=0.0)
-    return [hit for hit in hits if hit.coverage >= max(RELEVANT_COVERAGE, BESIDE_THE_BEST * best)]
+    if best < RELEVANT_COVERAGE:
+        return []
+    nearest = sorted((hit.similarity for hit in hits if hit.similarity is not None), reverse=True)[:NEAREST]
+    least = max(RELEVANT_COVERAGE, BESIDE_THE_BEST * best)
+    return [hit for hit in hits if hit.coverage >= least or hit.similarity in nearest]

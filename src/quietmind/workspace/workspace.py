@@ -19,14 +19,15 @@ from quietmind.notes.index import Index
 from quietmind.notes.linking import Linking
 from quietmind.notes.outlines import Outline, outlines
 from quietmind.notes.report import Forgotten, Report
-from quietmind.notes.search import search
 from quietmind.notes.selecting import sample
 from quietmind.notes.watching import Event, follow, refused
+from quietmind.workspace.embedding import NONE, Embedded, Searcher, embed
 from quietmind.workspace.notebooks import Notebooks
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 
 if TYPE_CHECKING:
     from quietmind.notes.document import Hit, Passage
+    from quietmind.notes.embedding import Embedder
 
 
 class Workspace:
@@ -44,6 +45,7 @@ class Workspace:
             raise _nothing(self.folder)
         self._connection = connect(database, ALL_MIGRATIONS)
         self._index = Index(self._connection, database)
+        self._searcher = Searcher(self.folder, NONE)
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -58,6 +60,7 @@ class Workspace:
 
     def close(self) -> None:
         """Close the database. Calling it again does nothing."""
+        self._searcher.close()
         self._connection.close()
 
     @property
@@ -127,10 +130,25 @@ class Workspace:
         return self._index.forget(root)
 
     def search(self, query: str, limit: int) -> list[Hit]:
-        """Return the best passages for ``query``, best first. Raises NothingIndexed when there are no notes."""
+        """Return the best passages for ``query``, best first. Raises NothingIndexed when there are no notes.
+
+        By words; after :meth:`search_with` by meaning too, where there are vectors.
+        """
         if not self.roots():
             raise _nothing(self.folder)
-        return search(self._connection, query, limit)
+        return self._searcher.search(self._connection, query, limit)
+
+    def search_with(self, searcher: Searcher) -> None:
+        """Search this workspace by ``searcher`` from now on, and close it in the end."""
+        self._searcher.close()
+        self._searcher = searcher
+
+    def embed(self, embedder: Embedder, *, seconds: float | None = None, progress: Progress = SILENT) -> Embedded:
+        """Give vectors to the passages that lack one, for at most ``seconds``. Raises NothingIndexed, and as embed."""
+        if not self.roots():
+            raise _nothing(self.folder)
+        with translated(self.folder / DATABASE):
+            return embed(self._connection, self.folder, embedder, seconds=seconds, progress=progress)
 
 
 def _nothing(folder: Path) -> NothingIndexed:

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
 
 class FakeEmbedder:
-    """Counts words, each in a place that its hash says. ``synonyms`` are counted as the word that they stand for."""
+    """Counts words, each in a place that its hash says; few of them share one.
+
+    ``synonyms`` are counted as the word that they stand for.
+    """
 
     most_tokens = None
 
-    def __init__(self, name: str = "fake", dimensions: int = 64, synonyms: dict[str, str] | None = None) -> None:
+    def __init__(self, name: str = "fake", dimensions: int = 1024, synonyms: dict[str, str] | None = None) -> None:
         self.name = name
         self.dimensions = dimensions
         self.digest = hashlib.sha256(f"{name} {dimensions}".encode()).hexdigest()
