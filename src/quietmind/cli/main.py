@@ -24,6 +24,7 @@ _COMMANDS = {
     "index": ("quietmind.cli.index", "Bring the index of a folder of notes up to date."),
     "watch": ("quietmind.cli.watch", "Keep the index in step with the notes while they change."),
     "embed": ("quietmind.cli.embed", "Let notes be found by meaning: make vectors, in the background."),
+    "status": ("quietmind.cli.status", "Say what is indexed, how current that is, and what is skipped and why."),
     "search": ("quietmind.cli.search", "Find passages in the indexed notes."),
     "links": ("quietmind.cli.links", "Show what notes lead to, what leads to them, and what leads nowhere."),
     "ask": ("quietmind.cli.ask", "Answer a question from the notes, with checked citations."),

@@ -24,6 +24,7 @@ from quietmind.notes.watching import Event, follow, refused
 from quietmind.workspace.embedding import NONE, Embedded, Searcher, embed
 from quietmind.workspace.notebooks import Notebooks
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
+from quietmind.workspace.status import Status, status_of
 
 if TYPE_CHECKING:
     from quietmind.notes.document import Hit, Passage
@@ -124,6 +125,11 @@ class Workspace:
                     f"{shown_path(self.folder)}: another `quietmind watch` follows its notes already; end that first"
                 )
             yield follow(self._index, list(dict.fromkeys(chosen)), poll_seconds=poll_seconds)
+
+    def status(self) -> Status:
+        """Return what the workspace holds and how current it is. Raises WorkspaceError."""
+        with translated(self.folder / DATABASE):
+            return status_of(self.folder, self._connection)
 
     def forget(self, root: Path) -> Forgotten:
         """Take the notes under ``root`` out of the index. Raises NotesError, DiskFull, ArchiveLocked."""
