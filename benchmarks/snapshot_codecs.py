@@ -66,6 +66,7 @@ class Asked:
     model: Path
     card: ModelCard
     codecs: tuple[str, ...]
+    peers: tuple[str, ...]
     legs: tuple[str, ...]
     questions: int
     continuations: int
@@ -74,7 +75,10 @@ class Asked:
     @property
     def learning(self) -> dict[str, bool]:
         """What there is to calibrate for."""
-        return {"ours": "transform" in self.codecs, "peers": "float" in self.legs}
+        return {
+            "ours": "transform" in self.codecs,
+            "peers": "float" in self.legs and bool({"KVQuant", "KVTC"} & set(self.peers)),
+        }
 
     @property
     def rotation(self) -> Rotation | None:
@@ -112,7 +116,8 @@ def engine_point(
             for entry in asked.entries(basis):
                 rows.append(printed(engine_leg.codec_row(engine, start, found, entry, store)))
     if "engine" in asked.legs:
-        rows += [printed(row) for row in engine_leg.peers(str(asked.model), found, folder)]
+        types = engine_leg.ENGINE_TYPES if "llama.cpp" in asked.peers else ()
+        rows += [printed(row) for row in engine_leg.peers(str(asked.model), found, folder, types)]
     return found, following, rows
 
 
@@ -177,7 +182,7 @@ def measured(
             model = float_leg.FloatModel(asked.model)
         except float_leg.NotHere as error:
             print(f"warning: no leg in 32-bit floats: {error}", file=sys.stderr)
-    others = list(peers.peers(basis.caches)) if model is not None else []
+    others = list(peers.peers(asked.peers, basis.caches)) if model is not None else []
     rows: list[Row] = []
     loads: list[float] = []
     for pages, tokens in contexts:
@@ -233,6 +238,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--unlike", type=Path, default=None, help="Pages of another kind, read at the first point.")
     parser.add_argument("--points", type=points_of, default=points_of("3k,8k,24k"))
     parser.add_argument("--codecs", default=",".join(table.CODECS))
+    parser.add_argument("--peers", default=",".join(peers.PEERS))
     parser.add_argument("--questions", type=int, default=50)
     parser.add_argument("--continuations", type=int, default=8)
     parser.add_argument("--finer", type=int, default=0, help="Further steps of each codec, for the picture.")
@@ -251,6 +257,7 @@ def main(words: Sequence[str] | None = None) -> None:
         model=model,
         card=open_card(str(model)),
         codecs=tuple(given.codecs.split(",")),
+        peers=tuple(filter(None, given.peers.split(","))),
         legs=tuple(given.legs.split(",")),
         questions=given.questions,
         continuations=given.continuations,

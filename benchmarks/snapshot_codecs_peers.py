@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from snapshot_codecs_float import Cache, NotHere, as_halves
 from snapshot_codecs_table import Row
 
+from quietmind.base.errors import UsageError
 from quietmind.kvstore.arrays import layout_of
 from quietmind.kvstore.floats import Bytes, Floats
 from quietmind.kvstore.rotation import Pairs, Rotation
@@ -85,29 +86,58 @@ class Calibration:
         return cls(np.concatenate(keys), np.concatenate(values), halves)
 
 
-def peers(calibration: Calibration | None) -> Iterator[Peer]:
-    """Yield all that can run here; KVTC and KVQuant with a ``calibration``. Says of the others why not."""
+def peers(names: Sequence[str], calibration: Calibration | None) -> Iterator[Peer]:
+    """Yield the peers of these names that can run here, and say of the others why not. Raises UsageError."""
+    for name in names:
+        if name not in PEERS:
+            raise UsageError(f"{name!r} is no peer; choose some of {', '.join(PEERS)}")
+        try:
+            yield from PEERS[name](calibration)
+        except (NotHere, ImportError, ValueError) as error:
+            print(f"warning: {name} is left out ({' '.join(str(error).split())[:120]})")
+
+
+def _types(_calibration: Calibration | None) -> Iterator[Peer]:
     yield Peer("llama.cpp", "q8_0", lambda cache: _rounded(cache, q8_0, 34))
     yield Peer("llama.cpp", "q4_0", lambda cache: _rounded(cache, q4_0, 18))
-    for backend, (key_axis, value_axis) in {"quanto": (0, 0), "hqq": (1, 1)}.items():
-        for bits in (4, 2):
-            try:
-                layer = _quantized_layer(backend, bits, key_axis, value_axis)
-            except (ImportError, ValueError) as error:
-                print(f"warning: {backend} is left out ({' '.join(str(error).split())[:120]})")
-                break
-            yield Peer(f"QuantizedCache {backend}", f"{bits} bit", quantized_cache(layer, bits))
-    if calibration is None:
-        return
+
+
+def _quanto(_calibration: Calibration | None) -> Iterator[Peer]:
+    for bits in (4, 2):
+        yield Peer("QuantizedCache quanto", f"{bits} bit", quantized_cache(_quantized_layer("quanto", bits, 0), bits))
+
+
+def _hqq(_calibration: Calibration | None) -> Iterator[Peer]:
+    for bits in (4, 2):
+        yield Peer("QuantizedCache hqq", f"{bits} bit", quantized_cache(_quantized_layer("hqq", bits, 1), bits))
+
+
+def _kvquant(calibration: Calibration | None) -> Iterator[Peer]:
     for bits in (4, 3, 2):
-        yield Peer("KVQuant recipe", f"{bits} bit", KvQuant(calibration, bits))
-    try:
-        bases = tuple(Principal.of(part) for part in (calibration.keys, calibration.values))
-    except NotHere as error:
-        print(f"warning: KVTC is left out ({error})")
-        return
+        yield Peer("KVQuant recipe", f"{bits} bit", KvQuant(_required(calibration), bits))
+
+
+def _kvtc(calibration: Calibration | None) -> Iterator[Peer]:
+    learned = _required(calibration)
+    bases = tuple(Principal.of(part) for part in (learned.keys, learned.values))
     for target in (8, 12, 16, 32):
-        yield Peer("KVTC recipe", f"{target}-fold and Deflate", Kvtc(calibration.rotation, bases, 16 / target))
+        yield Peer("KVTC recipe", f"{target}-fold and Deflate", Kvtc(learned.rotation, bases, 16 / target))
+
+
+def _required(calibration: Calibration | None) -> Calibration:
+    if calibration is None:
+        raise NotHere("it learns from other pages: give --calibrate")
+    return calibration
+
+
+# A peer is one entry here: its name, and what makes it at each of its levels.
+PEERS: dict[str, Callable[[Calibration | None], Iterator[Peer]]] = {
+    "llama.cpp": _types,
+    "quanto": _quanto,
+    "hqq": _hqq,
+    "KVQuant": _kvquant,
+    "KVTC": _kvtc,
+}
 
 
 # llama.cpp's own types
@@ -154,12 +184,15 @@ def hadamard(size: int) -> Floats:
 # transformers
 
 
-def _quantized_layer(backend: str, bits: int, key_axis: int, value_axis: int) -> Any:
-    """Return a layer of transformers' QuantizedCache. Raises ImportError where its package is not there."""
+def _quantized_layer(backend: str, bits: int, axis: int) -> Any:
+    """Return a layer of transformers' QuantizedCache. Raises ImportError where its package is not there.
+
+    ``axis`` is the one that its documentation recommends for the backend.
+    """
     from transformers import cache_utils
 
     kind = {"quanto": "QuantoQuantizedLayer", "hqq": "HQQQuantizedLayer"}[backend]
-    return getattr(cache_utils, kind)(nbits=bits, axis_key=key_axis, axis_value=value_axis, q_group_size=_GROUP)
+    return getattr(cache_utils, kind)(nbits=bits, axis_key=axis, axis_value=axis, q_group_size=_GROUP)
 
 
 def quantized_cache(layer: Any, bits: int) -> Callable[[Cache], Coded]:

@@ -169,9 +169,19 @@ def test_rounding_to_4_bits_keeps_the_largest_and_is_off_by_a_step_at_most() -> 
 
 
 def test_the_engines_types_are_counted_with_their_scales() -> None:
-    rows = {peer.level: peer.code(a_cache()) for peer in peers.peers(None) if peer.name == "llama.cpp"}
+    rows = {peer.level: peer.code(a_cache()) for peer in peers.peers(["llama.cpp"], None)}
     numbers = a_cache().numbers
     assert {level: 8 * coded.size / numbers for level, coded in rows.items()} == {"q8_0": 8.5, "q4_0": 4.5}
+
+
+def test_a_peer_that_has_nothing_to_learn_from_is_left_out_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(peers.peers(["KVTC"], None)) == []
+    assert "KVTC is left out (it learns from other pages: give --calibrate)" in capsys.readouterr().out
+
+
+def test_an_unknown_peer_is_named() -> None:
+    with pytest.raises(UsageError, match="'zip' is no peer"):
+        list(peers.peers(["zip"], None))
 
 
 def test_clusters_are_where_the_values_are() -> None:
