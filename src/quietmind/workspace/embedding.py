@@ -209,12 +209,15 @@ class Searcher:
         try:
             for table in sorted(self._folder.glob(f"*/{TABLE}")):
                 try:
-                    found.append(Vectors(table.parent))
+                    vectors = Vectors(table.parent)
+                    if vectors.counts()[0]:
+                        found.append(vectors)
+                    else:
+                        vectors.close()
                 except WorkspaceError as error:
                     self._warn(f"vectors that do not serve: {error}")
         except OSError as error:
             self._warn(f"found by words alone: the vectors cannot be listed ({error.strerror})")
-        found = [vectors for vectors in found if vectors.counts()[0]]
         return sorted(found, key=lambda each: (bool(each.completed), self._is_wanted(each), each.completed or 0))[::-1]
 
     def _is_wanted(self, vectors: Vectors) -> bool:
