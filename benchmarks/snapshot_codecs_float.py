@@ -73,6 +73,14 @@ class Cache:
         return Cache(as_halves(keys) if neighbours else keys, values)
 
 
+@dataclass(frozen=True)
+class Coded:
+    """What a peer's decoder gives back, and how many bytes it had stored."""
+
+    cache: Cache
+    size: int
+
+
 def as_neighbours(keys: Floats) -> Floats:
     """Return K with pairs that stood half a head apart side by side, as the engine keeps those of some architectures.
 

@@ -27,7 +27,7 @@ def part(name: str) -> ModuleType:
 
 
 text, table, floats, peers = map(part, ("text", "table", "float", "peers"))
-sizes, plot, engines = map(part, ("sizes", "plot", "engine"))
+sizes, plot, engines, kvtc = map(part, ("sizes", "plot", "engine", "kvtc"))
 
 
 class Letters:
@@ -207,19 +207,19 @@ def test_kvquant_spends_its_bits_and_keeps_the_first_token() -> None:
 
 def test_steps_between_the_least_and_the_largest_are_half_off_at_most() -> None:
     block = np.random.default_rng(3).normal(size=(7, 16)).astype(np.float32)
-    steps, scales, restored = peers.quantized(block, 4)
+    steps, scales, restored = kvtc.quantized(block, 4)
     assert steps.max() == 15
     assert (np.abs(restored - block).max(1) <= 0.51 * scales[:, 0].astype(np.float32) + 2e-3).all()
 
 
 def principal(channels: int = 64, falling: float = 0.9) -> Any:
     values = np.random.default_rng(2).normal(size=(400, channels)) * falling ** np.arange(channels)
-    return peers.Principal.of(values.astype(np.float32))
+    return kvtc.Principal.of(values.astype(np.float32))
 
 
 def test_bits_go_where_the_variance_is_and_stay_within_their_number() -> None:
     found = principal()
-    runs = peers.allocated(found.runs, 2.0)
+    runs = kvtc.allocated(found.runs, 2.0)
     spent = sum(16 if kind == 16 else run * kind + 32 for run, kind in runs)
     assert spent <= 2.0 * 64
     assert runs
@@ -230,7 +230,7 @@ def test_bits_go_where_the_variance_is_and_stay_within_their_number() -> None:
 def test_more_bits_make_less_error() -> None:
     found = principal()
     errors = [
-        float(((peers.stored(found.sample, peers.allocated(found.runs, bits))[1] - found.sample) ** 2).sum())
+        float(((kvtc.stored(found.sample, kvtc.allocated(found.runs, bits))[1] - found.sample) ** 2).sum())
         for bits in (1.0, 2.0, 4.0)
     ]
     assert errors[0] > errors[1] > errors[2]
@@ -238,9 +238,9 @@ def test_more_bits_make_less_error() -> None:
 
 def test_kvtc_keeps_the_first_and_the_newest_tokens_and_counts_them() -> None:
     cache = a_cache(tokens=400)
-    bases = tuple(peers.Principal.of(part.swapaxes(0, 1)) for part in (cache.keys, cache.values))
-    coded = peers.Kvtc(a_rotation(32), bases, 2.0)(cache)
-    exact = [*range(peers.SINKS), *range(400 - peers.NEWEST, 400)]
+    bases = tuple(kvtc.Principal.of(part.swapaxes(0, 1)) for part in (cache.keys, cache.values))
+    coded = kvtc.Kvtc(a_rotation(32), bases, 2.0)(cache)
+    exact = [*range(kvtc.SINKS), *range(400 - kvtc.NEWEST, 400)]
     assert np.array_equal(coded.cache.keys[:, exact], cache.keys[:, exact])
     assert np.array_equal(coded.cache.values[:, exact], cache.values[:, exact])
     assert coded.size > len(exact) * 2 * 2 * 2 * 32 * 2
@@ -248,7 +248,7 @@ def test_kvtc_keeps_the_first_and_the_newest_tokens_and_counts_them() -> None:
 
 
 def test_kvtc_is_left_out_where_its_basis_would_take_hours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "_MOST_CHANNELS", 63)
+    monkeypatch.setattr(kvtc, "_MOST_CHANNELS", 63)
     with pytest.raises(floats.NotHere, match="hours"):
         principal(64)
 
