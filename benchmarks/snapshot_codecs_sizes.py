@@ -73,6 +73,7 @@ def _of(row: Row, load_bytes_per_s: float) -> Iterator[dict[str, Any]]:
             "level": row.level,
             "archive_gb": round(archive_bytes(values, row.bits_per_value) / 1e9, 1),
             "plain_gb": round(archive_bytes(values, 16) / 1e9, 1),
+            "decode_mb_s": round(row.decode_mb_s),
             "first_token_s": round(first_token_s(values, row, load_bytes_per_s), 2),
         }
 
@@ -80,6 +81,7 @@ def _of(row: Row, load_bytes_per_s: float) -> Iterator[dict[str, Any]]:
 def _printed(found: dict[str, Any]) -> dict[str, Any]:
     print(
         f"{found['model']:<16} {found['name']} {found['level']}: {ARCHIVE_TOKENS:,} tokens take {found['archive_gb']} "
-        f"GB ({found['plain_gb']} GB plain); {LONG_CONTEXT:,} tokens are back in {found['first_token_s']} s"
+        f"GB ({found['plain_gb']} GB plain); {LONG_CONTEXT:,} tokens are back in {found['first_token_s']} s "
+        f"where {found['decode_mb_s']} MB/s are decoded"
     )
     return found

@@ -201,7 +201,7 @@ def _exact(_rotation: Rotation | None, _basis: Basis | None, _finer: int) -> Ite
 def _perchannel(rotation: Rotation | None, _basis: Basis | None, finer: int) -> Iterator[Entry]:
     for level, steps in LEVELS.items():
         yield Entry("perchannel", level, PerChannel(rotation, steps))
-    for factor in _factors(finer):
+    for factor in factors(finer, 0.5, 4.0):
         steps = Level(LEVELS["4"].key_step * factor, LEVELS["4"].value_step * factor)
         yield Entry("perchannel", f"4 x {factor:.2f}", PerChannel(rotation, steps))
 
@@ -213,13 +213,13 @@ def _transform(_rotation: Rotation | None, basis: Basis | None, finer: int) -> I
 
     for level, step in basis.steps.items():
         yield Entry("transform", level, Transform(basis, step))
-    for factor in _factors(finer):
+    for factor in factors(finer, 1.4, 5.6):  # a basis has no components that finer steps than near's would need
         yield Entry("transform", f"near x {factor:.2f}", Transform(basis, basis.steps["near"] * factor))
 
 
-def _factors(count: int) -> list[float]:
-    """Return ``count`` factors of a step size, from a half to four at equal ratios, that are not 1."""
-    return [0.5 * 8 ** (number / max(count - 1, 1)) for number in range(count)]
+def factors(count: int, least: float, most: float) -> list[float]:
+    """Return ``count`` factors of a step size, from ``least`` to ``most`` at equal ratios."""
+    return [least * (most / least) ** (number / max(count - 1, 1)) for number in range(count)]
 
 
 # A codec is one entry here: its name, and what makes it at each of its levels.
