@@ -109,8 +109,9 @@ def test_those_without_a_vector_stand_to_each_other_as_by_words(rank: int, other
 
 @given(rank=RANK, part=st.integers(1, 100))
 def test_a_vector_that_agrees_with_the_words_changes_nothing(rank: int, part: int) -> None:
-    without = score(Ranks(rank * part, None, embedded=False), 1 / part)
-    assert score(Ranks(rank * part, rank, embedded=True), 1 / part) == pytest.approx(without)
+    words = 1 + (rank - 1) * part
+    without = score(Ranks(words, None, embedded=False), 1 / part)
+    assert score(Ranks(words, rank, embedded=True), 1 / part) == pytest.approx(without)
 
 
 @given(words=RANK, meaning=RANK, share=st.floats(0.01, 1))
