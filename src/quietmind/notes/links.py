@@ -105,7 +105,7 @@ _DEFINED = re.compile(
     r"|(?:type|const|let|константа)[ \t]+([^\W\d]\w{2,})[ \t]*(?:=|:[^:]|struct\b|interface\b))",
     re.MULTILINE,
 )
-_SPAN = re.compile(r"(?<!`)`([^\W\d]\w*(?:(?:\.|::)\w+)*)(\([^`\n]*\))?`(?!`)")
+_SPAN = re.compile(r"`([^\W\d]\w*(?:(?:\.|::)\w+)*)(\([^`\n]*\))?`(?!`)")
 _CODE_SPAN = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
 _PARTS = re.compile(r"\.|::")
 _SHORTEST = 3
@@ -283,6 +283,8 @@ def _identifiers(text: _Text) -> tuple[list[Reference], list[Definition]]:
     definitions: dict[str, Definition] = {}
     if "`" in text.whole:
         for span in _SPAN.finditer(text.whole):
+            if text.whole[span.start() - 1 : span.start()] == "`":  # not in the pattern, which is slow then
+                continue
             line = text.line(span.start())
             if _names_code(span[1], called=span[2] is not None) and line not in text.code:
                 uses.setdefault(span[1], Reference(line, Via.CODE, span[1]))

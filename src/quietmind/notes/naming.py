@@ -13,6 +13,7 @@ from pathlib import Path
 from quietmind.notes.links import note_name, without_ending
 
 _GRAM = 3
+_COMMON = 50  # a trigram of more names than this, and of more than one in so many, tells nothing
 _LOOKED_AT = 20  # names with the most trigrams in common
 _ALIKE = 0.6  # of difflib's ratio: a letter or two of a short word, an ending of a long one
 
@@ -70,6 +71,8 @@ class Names:
         candidates = self._named.get(note_name(target), [])
         if not candidates or "\0" in target:
             return ()
+        if len(candidates) == 1 and "/" not in target:
+            return (candidates[0].path,)
         root = self.root(os.path.join(folder, ""))  # noqa: PTH118
         inside = [folder, root] if from_here and target[0] != "/" else [root, folder]
         wanted = unicodedata.normalize("NFC", target).strip("/")
@@ -118,7 +121,9 @@ class Alike:
         return self._found[name]
 
     def _look(self, name: str) -> Path | None:
-        shared = Counter(number for gram in _grams(name) for number in self._holding.get(gram, ()))
+        holding = sorted((self._holding.get(gram, []) for gram in _grams(name)), key=len)
+        telling = [held for held in holding if held and len(held) <= max(_COMMON, len(self._names) // _COMMON)]
+        shared = Counter(number for held in telling or holding[:1] for number in held)
         likely = sorted(shared, key=lambda number: -shared[number] / (len(self._names[number][0]) + len(name)))
         best, least = None, _ALIKE
         for number in likely[:_LOOKED_AT]:
