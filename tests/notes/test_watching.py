@@ -8,6 +8,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,8 +90,9 @@ def test_saved_moved_and_removed_notes_are_followed(followed: Followed) -> None:
     event = followed.next()
     assert event.report is not None
     assert (event.news, event.root, event.report.changed) == (News.CHANGED, followed.root, 1)
-    assert event.seconds is not None
     assert (followed.found("мышки"), followed.found("кошка")) == (["a.md"], [])
+    followed.write("kept.md", "птица")
+    assert followed.next().seconds is not None
     (followed.root / "in").rename(followed.root / "out")
     followed.until("kept.md", "out/deep/a.md")
     followed.write("out/deep/b.md")  # the folder is followed under its new name
@@ -193,3 +195,21 @@ def test_a_change_nobody_told_of_is_found_by_the_next_walk(followed: Followed, m
     outside.write_text("мышка", encoding="utf-8")
     while followed.found("мышки") != ["link.md"]:
         followed.next()
+
+
+def test_a_folder_that_may_not_be_read_does_not_keep_the_others_from_being_followed(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import watchfiles
+
+    real = watchfiles.watch
+
+    def strict(*paths: Path, ignore_permission_denied: bool, **how: Any) -> Iterator[object]:
+        if not ignore_permission_denied:
+            raise PermissionError("Permission denied (os error 13)")
+        return real(*paths, ignore_permission_denied=True, **how)
+
+    monkeypatch.setattr(watchfiles, "watch", strict)
+    followed.next()
+    followed.write("new.md")
+    followed.until("kept.md", "new.md")

@@ -172,11 +172,26 @@ def _changes(roots: Sequence[Path], poll_seconds: float | None) -> Generator[set
             time.sleep(poll_seconds or _AGAIN_SECONDS)
             yield {str(root) for root in roots}
     try:
-        import watchfiles
+        import watchfiles  # noqa: F401 - only whether it is there
     except ImportError as error:
         raise _NoNotifications(
             f"the package watchfiles is not installed (pip install 'quietmind[watch]'); {_polling()}"
         ) from error
+
+    try:
+        yield from _notified(roots, lenient=False)
+    except PermissionError:
+        # With this permission watchfiles says nothing of the system's limits either, so it is the second choice.
+        yield from _notified(roots, lenient=True)
+
+
+def _notified(roots: Sequence[Path], *, lenient: bool) -> Generator[set[str], None, None]:
+    """Yield what the file system tells, ``lenient`` passing over folders that may not be read; end after a new folder.
+
+    Past the system's limit a new folder is quietly not watched; whoever begins anew is told. Raises PermissionError,
+    _NoNotifications, _LostNotifications.
+    """
+    import watchfiles
 
     def matters(_change: object, path: str) -> bool:
         return any(may_matter(str(root), path) for root in roots)
@@ -190,11 +205,15 @@ def _changes(roots: Sequence[Path], poll_seconds: float | None) -> Generator[set
             rust_timeout=QUIET_MS,
             yield_on_timeout=True,
             force_polling=False,
-            ignore_permission_denied=True,
+            ignore_permission_denied=lenient,
         ):
             yield {path for _, path in changes}
+            if any(change is watchfiles.Change.added and os.path.isdir(path) for change, path in changes):  # noqa: PTH112
+                return
     except FileNotFoundError:
         yield set()  # a root is gone: the next look at it says so
+    except PermissionError:
+        raise
     except OSError as error:
         raise _NoNotifications(_no_notifications(error)) from error
     except RuntimeError as error:
