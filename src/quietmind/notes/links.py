@@ -315,4 +315,8 @@ def _runs(text: _Text) -> Iterator[tuple[int, str]]:
     for _, group in itertools.groupby(enumerate(sorted(text.code)), key=lambda pair: pair[1] - pair[0]):
         run = [line for _, line in group]
         code = (text.lines[line - 1] for line in run)
-        yield text.start(run[0]), "\n".join(" " * len(line) if _FENCE.match(line) else line for line in code)
+        yield text.start(run[0]), "\n".join([" " * len(line) if _is_mark(line) else line for line in code])
+
+
+def _is_mark(line: str) -> bool:
+    return ("```" in line or "~~~" in line) and _FENCE.match(line) is not None
