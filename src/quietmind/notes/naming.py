@@ -71,11 +71,11 @@ class Names:
         candidates = self._named.get(note_name(target), [])
         if not candidates or "\0" in target:
             return ()
-        if len(candidates) == 1 and "/" not in target:
-            return (candidates[0].path,)
+        wanted = unicodedata.normalize("NFC", target).strip("/")
+        if len(candidates) == 1 and candidates[0].folded.bare.endswith("/" + without_ending(wanted).casefold()):
+            return (candidates[0].path,)  # whichever rule applies
         root = self.root(os.path.join(folder, ""))  # noqa: PTH118
         inside = [folder, root] if from_here and target[0] != "/" else [root, folder]
-        wanted = unicodedata.normalize("NFC", target).strip("/")
         places = [os.path.normpath(os.path.join(place, wanted)) for place in inside if place]  # noqa: PTH118
         tail = "/" + os.path.normpath(wanted)
         for folds in (False, True):
