@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
-from quietmind.kvstore.codec.perchannel import GROUP, LEVELS, SINKS, Level, PerChannel
+from quietmind.kvstore.codec.perchannel import GROUP, LEVELS, Level, PerChannel
 from quietmind.kvstore.codec.symbols import Symbols, framed, unframed
 from quietmind.kvstore.codec.symbols import packed as packed_symbols
 from quietmind.kvstore.floats import Floats
+from quietmind.kvstore.gathering import SINKS
 from quietmind.kvstore.rotation import Pairs, Rotation, rotation_of
 from quietmind.kvstore.slots import parse, rows
 from quietmind.model.gguf import read_card

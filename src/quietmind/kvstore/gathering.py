@@ -197,7 +197,7 @@ def vectors(
     ``source`` holds the file from ``start`` on. Raises SnapshotNotUnderstood, EOFError.
     """
     positions = np.asarray(layout.positions, np.int32)[first:last]
-    straight = Straight(rotation, None if rotation is None else rotation.phases(positions))
+    straight = Straight.at(rotation, positions)
     found = []
     for plane in planes_of(layout, layers):
         content = read_cells(source, start, plane, first, last)

@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.arrays import layout_of, layout_of_headers
 from quietmind.kvstore.codec.side_by_side import side_by_side
-from quietmind.kvstore.codec.straight import Straight
+from quietmind.kvstore.codec.straight import LARGEST, Straight
 from quietmind.kvstore.codec.symbols import MOST_CHANNELS, UNPACKING, Symbols, framed, packed, unframed
 from quietmind.kvstore.floats import Floats
+from quietmind.kvstore.gathering import SINKS
 from quietmind.kvstore.rotation import Rotation
 from quietmind.kvstore.slots import Plane, SlotLayout, put_cells, read_cells, rows
 
-SINKS = 4  # tokens at the beginning that stay exact
 GROUP = 128  # tokens that share their offsets
 
 _BLOCK_VALUES = 1 << 20
@@ -47,10 +47,6 @@ _AVERAGE = 136
 _REACH = 118
 _LARGEST_OFFSET = 30_000  # in steps: kept in 16 bits
 
-# What is decoded is nowhere larger, whatever its bytes: no model's K or V come near, and rotated, which makes it half
-# as long again and _LARGEST_MAGNITUDE times, it still is a 16-bit float.
-_LARGEST = 12_000.0
-_LARGEST_MAGNITUDE = 3.0
 _SMALLEST_STEP = 1e-30  # of numbers that are all 0
 _LARGEST_HEAD = 1 << 20
 _HEAD = struct.Struct("<II")
@@ -132,10 +128,7 @@ class _Coding:
     level: Level
 
     def __post_init__(self) -> None:
-        if self.rotation is not None and self.rotation.magnitude > _LARGEST_MAGNITUDE:
-            raise SnapshotNotUnderstood(
-                f"a rotation that makes K {self.rotation.magnitude:g} times longer; they are kept losslessly"
-            )
+        _ = self.straight  # before anything else, and before several threads ask for it
         if any(plane.width > MOST_CHANNELS for plane in self.layout.planes):
             raise SnapshotNotUnderstood(f"more than {MOST_CHANNELS:,} channels; they are kept losslessly")
         for plane in self.layout.keys:
@@ -154,12 +147,10 @@ class _Coding:
     @cached_property
     def straight(self) -> Straight:
         """How K turn."""
-        phases = None if self.rotation is None else self.rotation.phases(self.layout.positions)
-        return Straight(self.rotation, phases)
+        return Straight.at(self.rotation, self.layout.positions)
 
     def pieces(self) -> Iterator[_Piece]:
         """Yield what blocks are made of, in their order."""
-        _ = self.straight  # made here, before several threads ask for them
         first, last = self.grouped
         for plane in self.layout.planes:
             yield _Piece(plane, first, last, edges=True)
@@ -221,7 +212,7 @@ def _packed(numbers: Floats, fineness: float) -> bytes:
     offsets = np.rint(averages / step)
     offsets -= _AVERAGE
     if not _is_small(offsets, step):
-        raise SnapshotNotUnderstood(f"the saved cache holds numbers near {_LARGEST:,.0f}; it is kept losslessly")
+        raise SnapshotNotUnderstood(f"the saved cache holds numbers near {LARGEST:,.0f}; it is kept losslessly")
     centred /= step
     centred += averages / step - offsets
     symbols = np.clip(np.rint(centred, out=centred), 0, 255, out=centred).astype(np.uint8)
@@ -243,8 +234,8 @@ def _opened(block: bytes, groups: int, width: int) -> tuple[np.float32, Floats, 
 
 
 def _is_small(offsets: Floats, step: np.float32) -> bool:
-    """Say whether no symbol can stand for a number past _LARGEST."""
-    return float(np.abs(offsets).max() + 256) * float(step) < _LARGEST
+    """Say whether no symbol can stand for a number past LARGEST."""
+    return float(np.abs(offsets).max() + 256) * float(step) < LARGEST
 
 
 def _apart(numbers: NDArray[np.uint16]) -> bytes:

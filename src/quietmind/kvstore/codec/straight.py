@@ -5,15 +5,23 @@ What turns together lies side by side here, whatever the model's order: then a r
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quietmind.base.errors import SnapshotNotUnderstood
 from quietmind.kvstore.floats import HALF_SCALE, Floats, half_bits
 from quietmind.kvstore.rotation import Pairs, Phases, Rotation
 from quietmind.kvstore.slots import Plane, put_rows
+
+# What codecs with loss decode is nowhere larger, whatever its bytes: no model's K or V come near, and rotated, which
+# makes it half as long again and LARGEST_MAGNITUDE times, it still is a 16-bit float.
+LARGEST = 12_000.0
+LARGEST_MAGNITUDE = 3.0
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,17 @@ class Straight:
 
     rotation: Rotation | None
     phases: Phases | None
+
+    @classmethod
+    def at(cls, rotation: Rotation | None, positions: Sequence[int] | array[int] | NDArray[Any]) -> Self:
+        """Return how K at ``positions`` turn. Raises SnapshotNotUnderstood where that makes them much longer."""
+        if rotation is None:
+            return cls(None, None)
+        if rotation.magnitude > LARGEST_MAGNITUDE:
+            raise SnapshotNotUnderstood(
+                f"a rotation that makes K {rotation.magnitude:g} times longer; they are kept losslessly"
+            )
+        return cls(rotation, rotation.phases(positions))
 
     def taken(self, numbers: Floats, plane: Plane, first: int) -> Floats:
         """Return ``numbers`` [cells, width] of ``plane`` from cell ``first`` on, K without their rotation."""

@@ -33,7 +33,7 @@ from quietmind.kvstore.arrays import layout_of, layout_of_headers
 from quietmind.kvstore.basis import Basis, load
 from quietmind.kvstore.codec import rans
 from quietmind.kvstore.codec.side_by_side import side_by_side
-from quietmind.kvstore.codec.straight import Straight
+from quietmind.kvstore.codec.straight import LARGEST, Straight
 from quietmind.kvstore.codec.symbols import UNPACKING, framed, unframed
 from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.gathering import SINKS, planes_of, vectors
@@ -41,10 +41,6 @@ from quietmind.kvstore.slots import SlotLayout, put_cells, read_cells
 
 BLOCK_TOKENS = 1024
 
-# What is decoded is nowhere larger, whatever its bytes: rotated, which makes it half as long again and
-# _LARGEST_MAGNITUDE times, it still is a 16-bit float.
-_LARGEST = 12_000.0
-_LARGEST_MAGNITUDE = 3.0
 _LARGEST_SYMBOL = 1 << 23
 
 _PARTS_OF_A_STEP = 4  # that averages are written in
@@ -128,16 +124,11 @@ class _Coding:
     """A file, and how it is coded; everything that both directions have to agree on."""
 
     def __init__(self, layout: SlotLayout, basis: Basis, step: float) -> None:
-        rotation = basis.rotation
-        if rotation is not None and rotation.magnitude > _LARGEST_MAGNITUDE:
-            raise SnapshotNotUnderstood(
-                f"a rotation that makes K {rotation.magnitude:g} times longer; they are kept losslessly"
-            )
         if not (math.isfinite(step) and step > 0):
             raise ValueError(f"a step of {step}")
         self.layout, self.basis, self.step = layout, basis, step
         self.sinks = min(SINKS, layout.cells)
-        self._straight = Straight(rotation, None if rotation is None else rotation.phases(layout.positions))
+        self._straight = Straight.at(basis.rotation, layout.positions)
         self._matrices = _Matrices(basis)
         self._reading = threading.Lock()
 
@@ -161,10 +152,8 @@ class _Coding:
             with self._reading:  # threads share the file
                 layers = (group.first, group.last)
                 found = vectors(source, start, self.layout, self.basis.rotation, layers, piece.first, piece.last)
-            if max(float(found.max()), -float(found.min())) >= _LARGEST:
-                raise SnapshotNotUnderstood(
-                    f"the saved cache holds numbers near {_LARGEST:,.0f}; it is kept losslessly"
-                )
+            if max(float(found.max()), -float(found.min())) >= LARGEST:
+                raise SnapshotNotUnderstood(f"the saved cache holds numbers near {LARGEST:,.0f}; it is kept losslessly")
             matrix, narrow, widen = self._matrices.of(number)
             expected: Floats = np.matmul(np.matmul(kept, narrow), widen)
             found -= group.mean
@@ -187,7 +176,7 @@ class _Coding:
             kept = self._kept(_written(block, cells, group.rank), expected, matrix)
             numbers = kept / group.scale
             numbers += group.mean
-            if not max(float(numbers.max()), -float(numbers.min())) < 2 * _LARGEST:
+            if not max(float(numbers.max()), -float(numbers.min())) < 2 * LARGEST:
                 raise ValueError("numbers that no cache holds")
             at = 0
             for plane in planes_of(self.layout, (group.first, group.last)):
