@@ -93,34 +93,59 @@ def test_without_an_answer_there_is_no_damage_to_speak_of() -> None:
 def test_lines_that_are_asked_for_stand_there_once_and_are_spread_over_the_notebook() -> None:
     engine = an_engine()
     layout = laid(engine)
-    probes = Probes.of(layout, lines=4)
-    assert len(probes.endings) == 4 + 2
-    asked = [ending[-1].text for ending in probes.endings[:4]]
+    probes = Probes.of(layout, subjects=0, lines=4)
+    assert len(probes.endings) == 2 + 4
+    asked = [ending[-1].text for ending in probes.endings[2:]]
     assert not any("every note" in text for text in asked)
     assert [int(text.split("house ")[1].split()[0]) for text in asked] == [0, 3, 6, 9]
-    for ending in probes.endings[:4]:
+    for ending in probes.endings[2:]:
         begun = ending[-1].text
         assert sum(passage.text.count(begun) for passage in passages(12)) == 1
         assert not any(segment.trusted for segment in (ending[0], ending[-1]))
-    assert probes == Probes.of(laid(an_engine()), lines=4)
+    assert probes == Probes.of(laid(an_engine()), subjects=0, lines=4)
 
 
 def test_only_what_is_held_is_asked_for() -> None:
-    probes = Probes.of(laid(an_engine()), blocks=2, lines=4)
-    assert all("house 0" in ending[-1].text or "house 1" in ending[-1].text for ending in probes.endings[:-2])
+    probes = Probes.of(laid(an_engine()), blocks=2, subjects=2, lines=2)
+    lines, subjects = (
+        [ending[-1].text for ending in probes.endings[4:]],
+        [ending[0].text for ending in probes.endings[2:4]],
+    )
+    assert ["house 0" in lines[0], "house 1" in lines[1]] == [True, True]
+    assert ["Note 0" in subjects[0], "Note 1" in subjects[1]] == [True, True]
+
+
+def test_subjects_are_of_one_note_alone_and_asked_about_in_its_language() -> None:
+    notes = [
+        Passage(Path("/n/1.md"), 1, 1, "The pump is started by hand.", "Pumps", ("Start",)),
+        Passage(Path("/n/2.md"), 1, 1, "Said twice.", "Chat"),
+        Passage(Path("/n/2.md"), 2, 2, "And again.", "Chat"),
+        Passage(Path("/n/3.md"), 1, 1, "Насос включают вручную, потом открывают клапан valve.", "Насосы"),
+    ]
+    probes = Probes.of(lay_out(an_engine(), notes, reserve=200), subjects=4, lines=0)
+    first, second = (ending[0] for ending in probes.endings[2:4])
+    assert first.text == "What do the notes say about “Pumps > Start”? Answer in one sentence."
+    assert second.text == "Что сказано в заметках о «Насосы»? Ответь одним предложением."
+    assert {first.trusted, second.trusted} == {False}  # what a note is called is no control token
+
+
+def test_where_notes_share_their_headings_more_lines_are_asked_for() -> None:
+    notes = [Passage(each.path, 1, 2, each.text, "Notes") for each in passages(12)]
+    probes = Probes.of(lay_out(an_engine(), notes, reserve=200), subjects=3, lines=1)
+    assert ["house" in ending[-1].text for ending in probes.endings] == [False] * 2 + [True] * 4
 
 
 def test_notes_without_a_line_to_complete_are_still_asked_about() -> None:
     engine = an_engine()
     layout = lay_out(engine, [Passage(Path("/n/1.md"), 1, 1, "short", "Note")], reserve=200)
-    assert len(Probes.of(layout).endings) == 2
+    assert len(Probes.of(layout, subjects=0).endings) == 2
 
 
 def test_every_probe_begins_with_the_prefix_that_is_held() -> None:
     engine = an_engine()
     layout = laid(engine)
     answers = measure(engine, layout.prefix(), Probes.of(layout, tokens=3))
-    assert [len(each) for each in answers] == [2] * 6
+    assert [len(each) for each in answers] == [2] * 8
     prefix = layout.prefix_tokens()
     for request in engine.requests:
         assert engine.tokenize(request.prompt)[: len(prefix)] == prefix
@@ -145,7 +170,7 @@ def test_of_a_real_cache_the_damage_grows_with_the_noise(tmp_path: Path) -> None
         pytest.skip("the small model is not here: run `quietmind pull tiny`")
     with LlamaCpp.start(LlamaCppOptions(model, context=1024, threads=1, batch=256, micro_batch=256)) as engine:
         layout = lay_out(engine, passages(6), reserve=256)
-        probes = Probes.of(layout, lines=2, tokens=4)
+        probes = Probes.of(layout, subjects=1, lines=2, tokens=4)
         *_, last = engine.generate(Request(layout.prefix(), 1))
         assert isinstance(last, Finished)
         engine.save(tmp_path / "exact")

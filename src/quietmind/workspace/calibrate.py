@@ -30,7 +30,7 @@ from quietmind.kvstore.rotation import Rotation, rotation_of
 from quietmind.kvstore.store import Store
 from quietmind.plan.kv import bytes_per_token, kv_type
 from quietmind.plan.yarn import yarn_for
-from quietmind.workspace.damage import Damage, Probes
+from quietmind.workspace.damage import LINES, SUBJECTS, Damage, Probes
 from quietmind.workspace.identity import fingerprint_of
 from quietmind.workspace.launch import Start
 from quietmind.workspace.layout import Layout
@@ -59,7 +59,7 @@ class Effort:
 
     The statistics come from ``tokens`` in pieces of up to ``piece``; noise is tried on the first ``tried`` of them, in
     each ``every``-th part of the cache, and steps on ``held_out`` others. Fewer than ``least`` tokens in all are too
-    few. ``lines`` and ``continued`` are of the probes; ``width`` is the most channels of a group.
+    few. ``subjects``, ``lines`` and ``continued`` are of the probes; ``width`` is the most channels of a group.
     """
 
     tokens: int = TOKENS
@@ -68,7 +68,8 @@ class Effort:
     held_out: int = 1536
     least: int = LEAST_TOKENS
     every: int = 1
-    lines: int = 4
+    subjects: int = SUBJECTS
+    lines: int = LINES
     continued: int = 12
     width: int = MOST_WIDTH
 
@@ -184,7 +185,8 @@ class Calibrator:
 
     def _trial(self, layout: Layout, tokens: int, file: Path) -> Trial:
         blocks = blocks_within(layout, tokens)
-        probes = Probes.of(layout, blocks, lines=self.effort.lines, tokens=self.effort.continued)
+        effort = self.effort
+        probes = Probes.of(layout, blocks, subjects=effort.subjects, lines=effort.lines, tokens=effort.continued)
         return Trial.of(self.engine, layout, blocks, file, probes)
 
     def _require_tokens(self, tokens: int, trial: Trial) -> None:

@@ -1,7 +1,8 @@
 """What a cache that is not the exact one does to answers: the same probes of both, and how far their words differ.
 
-A probe is a question to the notes that are held. Most ask for the rest of a line that stands there once, which cannot
-be answered without reading it in the cache; two ask for something in the model's own words.
+A probe is a question to the notes that are held, as people ask them: what is said about something, or what all of it
+is about. Two ask for the rest of a line that stands there once, which is the hardest on a cache: on the same one, word
+for word costs several times the divergence of an answer in the model's own words.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from itertools import islice
 from typing import Self
 
 from quietmind.engine.port import Engine, Position, Prompt, Segment, probing
+from quietmind.notes.document import Passage
 from quietmind.workspace.layout import Layout
 
-LINES = 4  # that are to be completed
+SUBJECTS = 4  # headings of notes that are asked about
+LINES = 2  # that are to be completed
 TOKENS = 16  # of a continuation
 TOP = 64  # likeliest tokens that are compared one by one; all others count as one
 
@@ -25,6 +28,8 @@ _QUESTIONS = (
     "What are these notes about? Answer in one sentence.",
     "Which of these notes matters most, and why? Name it by its number.",
 )
+_ABOUT = "What do the notes say about “{}”? Answer in one sentence."
+_ABOUT_IN_RUSSIAN = "Что сказано в заметках о «{}»? Ответь одним предложением."
 _COMPLETE = "Write out a line of the notes, word for word."
 _SHORTEST, _LONGEST = 40, 160  # characters of a line that is asked for
 _LEAST_WORDS = 6
@@ -47,18 +52,29 @@ class Probes:
     tokens: int = TOKENS
 
     @classmethod
-    def of(cls, layout: Layout, blocks: int | None = None, *, lines: int = LINES, tokens: int = TOKENS) -> Self:
+    def of(
+        cls,
+        layout: Layout,
+        blocks: int | None = None,
+        *,
+        subjects: int = SUBJECTS,
+        lines: int = LINES,
+        tokens: int = TOKENS,
+    ) -> Self:
         """Return the probes of ``layout``, or of its first ``blocks`` blocks: the same ones each time.
 
-        ``lines`` are spread evenly over it; fewer where it has fewer that are long enough and stand there once.
+        ``subjects`` and ``lines`` are spread evenly over it. Where notes have fewer headings of their own, more lines
+        are asked for; fewer where there are fewer that are long enough and stand there once.
         """
-        beginnings = _beginnings([block.passage.text for block in layout.blocks[:blocks]], lines)
-        endings = [
+        passages = [block.passage for block in layout.blocks[:blocks]]
+        about = _about(passages, subjects)
+        beginnings = _beginnings([passage.text for passage in passages], lines + subjects - len(about))
+        endings = [(Segment(question, False), *layout.tail) for question in (*_QUESTIONS, *about)]
+        endings += [
             # The answer is begun for the model, with a word whole: what it says next is what stood there.
             (Segment(_COMPLETE, False), *layout.tail, Segment(begun, False))
             for begun in beginnings
         ]
-        endings += [(Segment(question, False), *layout.tail) for question in _QUESTIONS]
         return cls(tuple(endings), tokens)
 
 
@@ -119,6 +135,20 @@ def _divergence(exact: Position, other: Position) -> float:
         p[token] * (max(_NEVER, exact.logprobs[token]) - max(_NEVER, other.logprobs[token])) for token in sorted(shared)
     )
     return max(0.0, listed + rest * math.log(rest / other_rest))
+
+
+def _about(passages: Sequence[Passage], count: int) -> list[str]:
+    """Return questions about at most ``count`` subjects, each of one passage alone, in the language of that passage."""
+    times = Counter(passage.place for passage in passages)
+    alone = [passage for passage in passages if times[passage.place] == 1]
+    count = min(count, len(alone))
+    chosen = [alone[len(alone) * number // count] for number in range(count)]
+    return [(_ABOUT_IN_RUSSIAN if _is_russian(each.text) else _ABOUT).format(each.place) for each in chosen]
+
+
+def _is_russian(text: str) -> bool:
+    letters = [letter for letter in text if letter.isalpha()]
+    return 2 * sum(not letter.isascii() for letter in letters) > len(letters)
 
 
 def _beginnings(texts: Sequence[str], count: int) -> list[str]:
