@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 
 from quietmind.notes.document import Hit, Passage
 from quietmind.notes.embedding import embedded_text, text_key
-from quietmind.notes.search import hits_of, ranked
+from quietmind.notes.filtering import Filter, count_within
+from quietmind.notes.search import Candidates, hits_of, ranked
 from quietmind.notes.vectors import Near, Nearest
 
 DEPTH = 100  # passages of each leg that are fused, at least
@@ -55,19 +56,28 @@ def score(ranks: Ranks, share: float) -> float:
     return total
 
 
-def fused(connection: sqlite3.Connection, query: str, nearest: Nearest, limit: int, embedded: Embedded) -> list[Hit]:
+def fused(
+    connection: sqlite3.Connection,
+    query: str,
+    nearest: Nearest,
+    limit: int,
+    embedded: Embedded,
+    within: Filter | None = None,
+    candidates: Candidates | None = None,
+) -> list[Hit]:
     """Return the passages that answer ``query`` best by words and by meaning together, best first, at most ``limit``.
 
-    ``nearest`` is what the vectors found (:data:`DEPTH` of them or more), and ``embedded`` says of passages, by their
-    numbers, which have a vector. What the archive has changed since a vector was made is not found by it. Raises
-    ArchiveLocked, ArchiveDamaged or WorkspaceError.
+    ``nearest`` is what the vectors found (:data:`DEPTH` of them or more) among the passages ``within``, and
+    ``embedded`` says of passages, by their numbers, which have a vector; ``candidates`` are as for :func:`ranked`. What
+    the archive has changed since a vector was made is not found by it. Raises ArchiveLocked, ArchiveDamaged or
+    WorkspaceError.
     """
-    by_words = ranked(connection, query, max(DEPTH, limit))
+    by_words = ranked(connection, query, max(DEPTH, limit), within, candidates)
     near = [each for each in nearest.found if each.passage not in by_words]
     hits = {**by_words, **hits_of(connection, query, [each.passage for each in near])}
     standing = {each.passage: each for each in nearest.found if _still(hits.get(each.passage), each)}
     with_vector = embedded([*by_words])
-    (total,) = connection.execute("SELECT count(*) FROM passages").fetchone()
+    total = count_within(connection, within)
     share = min(nearest.placed / total, 1.0) if total else 1.0
     words = {passage: rank for rank, passage in enumerate(by_words, 1)}
     meaning = _ranked_by_meaning(standing.values())

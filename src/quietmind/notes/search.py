@@ -6,18 +6,23 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quietmind.base.sqlite import translated
 from quietmind.notes.document import Hit, Kind, Passage
+from quietmind.notes.filtering import Filter, chosen
 from quietmind.notes.lemmas import query_lemmas
 
 # Weights of bm25: a word in the title or a heading says more about a passage than one in its body.
 _TITLE_WEIGHT, _HEADING_WEIGHT, _BODY_WEIGHT = 2.0, 1.5, 1.0
 _CANDIDATES = 50  # passages by bm25 that are looked at more closely, at least
 _MAX_LEMMAS = 48  # of a question; the rarest are kept
+_MATCHING = "SELECT rowid, -bm25(lemmas, ?, ?, ?) AS score FROM lemmas WHERE lemmas MATCH ?"
+
+# Given lemmas and a number: the passages of the highest bm25, by their numbers, best first, and what it is.
+Candidates = Callable[[Sequence[str], int], Sequence[tuple[int, float]]]
 
 
 @dataclass(frozen=True)
@@ -33,28 +38,34 @@ class Entry:
     passages: int
 
 
-def search(connection: sqlite3.Connection, query: str, limit: int = 10) -> list[Hit]:
-    """Return the passages that answer ``query`` best, best first, at most ``limit``; any text is a query.
+def search(connection: sqlite3.Connection, query: str, limit: int = 10, within: Filter | None = None) -> list[Hit]:
+    """Return the passages ``within`` that answer ``query`` best, best first, at most ``limit``; any text is a query.
 
     A passage is found when it shares a lemma with the query. The score is BM25 (over title, heading and body) times
     the mean of one and the coverage. Raises ArchiveLocked, ArchiveDamaged or WorkspaceError.
     """
-    return list(ranked(connection, query, limit).values())
+    return list(ranked(connection, query, limit, within).values())
 
 
-def ranked(connection: sqlite3.Connection, query: str, limit: int) -> dict[int, Hit]:
-    """Return what :func:`search` does, in the same order, by the numbers of the passages."""
+def ranked(
+    connection: sqlite3.Connection,
+    query: str,
+    limit: int,
+    within: Filter | None = None,
+    candidates: Candidates | None = None,
+) -> dict[int, Hit]:
+    """Return what :func:`search` does, in the same order, by the numbers of the passages.
+
+    ``candidates`` are those of another index than the archive's own; numbers that the archive lacks are left out.
+    """
     with translated(_file(connection)):
         weights = _weights(connection, query_lemmas(query))
         if not weights or limit < 1:
             return {}
-        asked = " OR ".join(f'"{lemma}"' for lemma in weights)  # no lemma holds a quote
-        rows = connection.execute(
-            "SELECT rowid, -bm25(lemmas, ?, ?, ?) AS score, title, heading, body FROM lemmas"
-            " WHERE lemmas MATCH ? ORDER BY score DESC, rowid LIMIT ?",
-            (_TITLE_WEIGHT, _HEADING_WEIGHT, _BODY_WEIGHT, asked, max(_CANDIDATES, 5 * limit)),
-        ).fetchall()
-        covered = [(rowid, bm25, _coverage(weights, columns)) for rowid, bm25, *columns in rows]
+        most = max(_CANDIDATES, 5 * limit)
+        best = _best(connection, [*weights], most, within) if candidates is None else candidates([*weights], most)
+        columns = _columns(connection, [rowid for rowid, _ in best])
+        covered = [(rowid, bm25, _coverage(weights, columns[rowid])) for rowid, bm25 in best if rowid in columns]
         found = _passages(connection, [rowid for rowid, _, _ in covered])
     hits = [(rowid, Hit(found[rowid], bm25 * (1 + share) / 2, share)) for rowid, bm25, share in covered]
     hits.sort(key=lambda each: (-each[1].score, os.fsencode(each[1].passage.path), each[1].passage.first_line))
@@ -68,12 +79,13 @@ def hits_of(connection: sqlite3.Connection, query: str, ids: Sequence[int]) -> d
     """
     with translated(_file(connection)):
         weights = _weights(connection, query_lemmas(query))
-        rows = connection.execute(
-            "SELECT rowid, title, heading, body FROM lemmas WHERE rowid IN (SELECT value FROM json_each(?))",
-            (json.dumps(ids),),
-        ).fetchall()
-        found = _passages(connection, [rowid for rowid, *_ in rows])
-    return {rowid: Hit(found[rowid], 0.0, _coverage(weights, columns)) for rowid, *columns in rows if rowid in found}
+        columns_of = _columns(connection, ids)
+        found = _passages(connection, [*columns_of])
+    return {
+        rowid: Hit(found[rowid], 0.0, _coverage(weights, columns))
+        for rowid, columns in columns_of.items()
+        if rowid in found
+    }
 
 
 def documents(connection: sqlite3.Connection) -> list[Entry]:
@@ -84,6 +96,28 @@ def documents(connection: sqlite3.Connection) -> list[Entry]:
             " (SELECT count(*) FROM passages WHERE document = documents.id) FROM documents ORDER BY path"
         )
         return [Entry(Path(os.fsdecode(path)), Kind(kind), *others) for path, kind, *others in rows]
+
+
+def _best(
+    connection: sqlite3.Connection, lemmas: Sequence[str], count: int, within: Filter | None
+) -> list[tuple[int, float]]:
+    asked = " OR ".join(f'"{lemma}"' for lemma in lemmas)  # no lemma holds a quote
+    allowed, given = chosen(within)
+    # The plus keeps SQLite from asking the full text anew for each passage that is allowed.
+    only = f" AND +rowid IN ({allowed})" if allowed else ""
+    return connection.execute(
+        _MATCHING + only + " ORDER BY score DESC, rowid LIMIT ?",
+        (_TITLE_WEIGHT, _HEADING_WEIGHT, _BODY_WEIGHT, asked, *given, count),
+    ).fetchall()
+
+
+def _columns(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, tuple[str, str, str]]:
+    """Return the lemmas of passages: of the title, the headings and the text, separated by spaces."""
+    rows = connection.execute(
+        "SELECT rowid, title, heading, body FROM lemmas WHERE rowid IN (SELECT value FROM json_each(?))",
+        (json.dumps(ids),),
+    )
+    return {rowid: (title, heading, body) for rowid, title, heading, body in rows}
 
 
 def _weights(connection: sqlite3.Connection, lemmas: Sequence[str]) -> dict[str, float]:

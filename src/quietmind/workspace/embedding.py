@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from quietmind.base.errors import EngineError, UsageError, WorkspaceError
 from quietmind.base.progress import SILENT, Progress
 from quietmind.notes.embedding import Embedder, embedded_text, text_key
+from quietmind.notes.filtering import Filter, passages_within
 from quietmind.notes.fusion import DEPTH, fused
 from quietmind.notes.search import search
 from quietmind.notes.vectors import TABLE, Identity, Vectors, folder_name
@@ -164,20 +165,21 @@ class Searcher:
                 each.close()
         self._serving = None
 
-    def search(self, connection: sqlite3.Connection, query: str, limit: int) -> list[Hit]:
-        """Return the best passages for ``query``, best first. Raises what searching by words does."""
+    def search(self, connection: sqlite3.Connection, query: str, limit: int, within: Filter | None = None) -> list[Hit]:
+        """Return the best passages ``within`` for ``query``, best first. Raises what searching by words does."""
         if not self._looked:
             self._looked = True
             self._serving = self._served() if self._wanted != NONE else None
         if self._serving is None or not query.strip():
-            return search(connection, query, limit)
+            return search(connection, query, limit, within)
         vectors, embedder = self._serving
         try:
-            nearest = vectors.nearest(embedder.query(query), max(DEPTH, limit))
-            return fused(connection, query, nearest, limit, vectors.placed)
+            among = passages_within(connection, within)
+            nearest = vectors.nearest(embedder.query(query), max(DEPTH, limit), among)
+            return fused(connection, query, nearest, limit, vectors.placed, within)
         except (EngineError, WorkspaceError, OSError) as error:
             self._without(error)
-            return search(connection, query, limit)
+            return search(connection, query, limit, within)
 
     def _served(self) -> tuple[Vectors, Embedder] | None:
         """Return the vectors that serve and what embeds a query for them; None where there are none.

@@ -29,6 +29,7 @@ from quietmind.workspace.status import Status, status_of
 if TYPE_CHECKING:
     from quietmind.notes.document import Hit, Passage
     from quietmind.notes.embedding import Embedder
+    from quietmind.notes.filtering import Filter
 
 
 class Workspace:
@@ -135,14 +136,14 @@ class Workspace:
         """Take the notes under ``root`` out of the index. Raises NotesError, DiskFull, ArchiveLocked."""
         return self._index.forget(root)
 
-    def search(self, query: str, limit: int) -> list[Hit]:
-        """Return the best passages for ``query``, best first. Raises NothingIndexed when there are no notes.
+    def search(self, query: str, limit: int, within: Filter | None = None) -> list[Hit]:
+        """Return the best passages ``within`` for ``query``, best first. Raises NothingIndexed when there are no notes.
 
         By words; after :meth:`search_with` by meaning too, where there are vectors.
         """
         if not self.roots():
             raise _nothing(self.folder)
-        return self._searcher.search(self._connection, query, limit)
+        return self._searcher.search(self._connection, query, limit, within)
 
     def search_with(self, searcher: Searcher) -> None:
         """Search this workspace by ``searcher`` from now on, and close it in the end."""
