@@ -128,7 +128,7 @@ def without_ending(path: str) -> str:
 
 def find_links(document: Document) -> Links:
     """Return what ``document`` refers to and what it defines."""
-    text = _Text(document)
+    text = Text(document)
     ids, id_definitions = _ids(text)
     code, code_definitions = _identifiers(text)
     wiki = (
@@ -140,7 +140,7 @@ def find_links(document: Document) -> Links:
     return Links(tuple(references), (*id_definitions, *code_definitions))
 
 
-class _Text:
+class Text:
     """The text of a document as one string, its lines, and which of them are code."""
 
     def __init__(self, document: Document) -> None:
@@ -200,7 +200,7 @@ def _fenced(lines: Sequence[str]) -> Iterator[int]:
             yield number
 
 
-def _markdown_links(text: _Text) -> Iterator[Reference]:
+def _markdown_links(text: Text) -> Iterator[Reference]:
     """Yield the links between notes, written in place or by a label; web addresses are none."""
     if text.plain:
         return
@@ -221,7 +221,7 @@ def _markdown_links(text: _Text) -> Iterator[Reference]:
             yield Reference(text.line(use.start(2)), Via.EMBED if use[1] else Via.MARKDOWN, *found)
 
 
-def _way(text: _Text, end: int) -> Via:
+def _way(text: Text, end: int) -> Via:
     """Return whether the link whose text ends at ``end`` is an embedded one: a ``!`` before its bracket."""
     opening = text.whole.rfind("[", max(0, end - 1000), end)
     return Via.EMBED if opening > 0 and text.whole[opening - 1] == "!" else Via.MARKDOWN
@@ -240,7 +240,7 @@ def _label(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _ids(text: _Text) -> tuple[list[Reference], list[Definition]]:
+def _ids(text: Text) -> tuple[list[Reference], list[Definition]]:
     """Return where requirement ids are used, once a line, and where the document defines them: the first such line."""
     uses: dict[tuple[int, str], None] = {}
     definitions: dict[str, Definition] = {}
@@ -258,7 +258,7 @@ def _ids(text: _Text) -> tuple[list[Reference], list[Definition]]:
     return [Reference(line, Via.ID, name) for line, name in uses], list(definitions.values())
 
 
-def _rank(text: _Text, start: int, end: int) -> int | None:
+def _rank(text: Text, start: int, end: int) -> int | None:
     """Return the rank of the id from ``start`` to ``end`` as a definition, or None where it is only mentioned."""
     number, column = text.line(start), text.column(start)
     line = text.lines[number - 1]
@@ -277,7 +277,7 @@ def _rank(text: _Text, start: int, end: int) -> int | None:
     return 2 if before["item"] else None
 
 
-def _identifiers(text: _Text) -> tuple[list[Reference], list[Definition]]:
+def _identifiers(text: Text) -> tuple[list[Reference], list[Definition]]:
     """Return the identifiers that the document uses in code, each at its first line, and those that it defines."""
     uses: dict[str, Reference] = {}
     definitions: dict[str, Definition] = {}
@@ -310,7 +310,7 @@ def _names_code(words: str, *, called: bool) -> bool:
     return len(last) >= _SHORTEST and (called or last == words or bool(_TELLING.search(last)))
 
 
-def _runs(text: _Text) -> Iterator[tuple[int, str]]:
+def _runs(text: Text) -> Iterator[tuple[int, str]]:
     """Yield each run of lines of code: where it begins in the whole text, and its text without the fences' marks."""
     for _, group in itertools.groupby(enumerate(sorted(text.code)), key=lambda pair: pair[1] - pair[0]):
         run = [line for _, line in group]
