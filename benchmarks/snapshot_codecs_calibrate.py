@@ -68,4 +68,5 @@ def _learned(start: Start, engine: Engine, pages: Path, tokens: int, store: Stor
 
     with Workspace(folder / "workspace", create=True) as archive:
         archive.index(pages)
-        return calibrator(start, engine, store, Effort(tokens=tokens), forecast=forecast).run(archive).basis
+        fingerprint, effort = fingerprint_of(engine, start.card, start.plan), Effort(tokens=tokens)
+        return calibrator(start, engine, fingerprint, store, effort, forecast=forecast).run(archive).basis

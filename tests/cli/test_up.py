@@ -205,6 +205,26 @@ def test_a_question_beside_it_restores_notebooks_where_the_model_runs(
     assert alone["answer"] == restored["answer"]
 
 
+def test_notebooks_are_read_and_checked_by_the_model_that_runs(
+    quietmind: Quietmind, tiny: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes").mkdir()
+    said = "".join(
+        f"Pump {n} of house {n} was opened on a Monday by gardener {n} and closed again.\n" for n in range(5)
+    )
+    (tmp_path / "notes" / "start.md").write_text(f"# Start\n\n{said}", encoding="utf-8")
+    assert quietmind("index", "notes").returncode == 0
+    assert quietmind("notebook", "make", "pumps", "--from", "notes").returncode == 0
+    with started(tmp_path, "tiny", "--key-file", str(tmp_path / "key")) as process:
+        address(process)
+        (read,) = answered(quietmind("read", "--level", "small", "--json"))["read"]
+        assert (read["finished"], read["restored"], read["problem"]) == (True, 0, None)
+        assert read["check_seconds"] > 0
+        assert read["positions"] or read["finer"], "nothing was asked of what was packed"
+        assert not (tmp_path / "workspace" / "logs" / "llamacpp.log").exists(), "a second engine was started"
+        assert "nothing is due" in quietmind("read").stdout
+
+
 def answered(done: subprocess.CompletedProcess[str]) -> Any:
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -20,7 +20,7 @@ from quietmind.base.errors import EngineCrashed, EngineError, EngineRefused, Eng
 from quietmind.engine.borrowed import LOAN, MARK, RESTORE, SAVE, Borrowed, borrow
 from quietmind.engine.fake import FakeEngine
 from quietmind.engine.llamacpp import LlamaCpp, LlamaCppOptions
-from quietmind.engine.port import Delta, Endpoint, Engine, Finished, Message, Prompt, Request, Segment
+from quietmind.engine.port import Delta, Endpoint, Engine, Finished, Message, Prompt, Request, Segment, probing
 from quietmind.model.locate import locate
 from quietmind.plan.engines import Capabilities
 from quietmind.serve import listen
@@ -194,6 +194,18 @@ def test_a_long_prompt_is_told_of_on_the_way(lent: tuple[Lane, Endpoint]) -> Non
         list(engine.generate(Request(prompt_of(engine, "a word or more"), 1, prefilled=told.append)))
     assert len(set(told)) > 1
     assert told == sorted(told)
+
+
+def test_a_borrowed_model_tells_what_was_likely_as_its_owner_does(tiny: LlamaCpp, lent: tuple[Lane, Endpoint]) -> None:
+    with borrow(lent[1]) as engine:
+        prompt = prompt_of(engine, "likely")
+        through = probing(engine).probe(prompt, 5, 8)
+    own = tiny.probe(prompt, 5, 8)
+    assert [place.token for place in through] == [place.token for place in own]
+    assert [place.text for place in through] == [place.text for place in own]
+    for one, two in zip(through, own, strict=True):
+        assert len(one.logprobs) == 8
+        assert one.logprobs == pytest.approx(two.logprobs, abs=1e-4)
 
 
 def test_a_file_that_is_no_cache_is_refused_and_the_loan_stands(lent: tuple[Lane, Endpoint], tmp_path: Path) -> None:

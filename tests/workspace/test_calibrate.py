@@ -20,6 +20,7 @@ from quietmind.model.locate import locate
 from quietmind.plan.ask import Ask
 from quietmind.workspace import calibrate
 from quietmind.workspace.calibrate import Calibration, Calibrator, Effort, calibrator, rotation_for
+from quietmind.workspace.identity import fingerprint_of
 from quietmind.workspace.launch import Start, prepare
 from quietmind.workspace.levels import NEAR, SMALL
 from quietmind.workspace.sampling import Sample
@@ -66,7 +67,7 @@ def calibration(
     start: Start, engine: Engine, archive: Workspace, tmp_path_factory: pytest.TempPathFactory
 ) -> Calibration:
     store = Store(tmp_path_factory.mktemp("store") / "snapshots")
-    return calibrator(start, engine, store, SMALLEST).run(archive)
+    return calibrator(start, engine, fingerprint_of(engine, start.card, start.plan), store, SMALLEST).run(archive)
 
 
 def test_the_basis_lies_in_the_store_and_is_found_by_the_model(calibration: Calibration) -> None:
@@ -125,8 +126,10 @@ def test_too_few_notes_for_this_model_are_counted(
     start: Start, engine: Engine, archive: Workspace, tmp_path: Path
 ) -> None:
     effort = replace(SMALLEST, width=2048)
+    fingerprint = fingerprint_of(engine, start.card, start.plan)
+    asked = calibrator(start, engine, fingerprint, Store(tmp_path / "snapshots"), effort)
     with pytest.raises(WorkspaceError, match=r"tokens of notes are there to learn from, and this model takes \d,\d{3}"):
-        calibrator(start, engine, Store(tmp_path / "snapshots"), effort).run(archive)
+        asked.run(archive)
 
 
 def test_a_model_whose_caches_are_not_understood_is_named(start: Start) -> None:

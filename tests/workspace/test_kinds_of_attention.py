@@ -158,8 +158,9 @@ def test_of_sliding_windows_nothing_is_read_ahead_and_one_line_says_why(writer: 
     model = running(writer, "WINDOW", tmp_path)
     assert not can_go_on(model.start.card)
     with model.engine() as engine, Workspace(tmp_path / "workspace", create=True) as archive:
+        fingerprint = fingerprint_of(engine, model.start.card, model.start.plan)
         with pytest.raises(EngineRefused, match="sliding window") as refused:
-            Reader.of(model.start, engine, model.store, 1 << 30)
+            Reader.of(model.start, engine, fingerprint, model.store, 1 << 30)
         assert "\n" not in str(refused.value)
         desk = Desk.of(archive, model.start, engine)
     assert desk.reader is None

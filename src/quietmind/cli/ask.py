@@ -25,7 +25,7 @@ from quietmind.cli.options import (
     pass_state,
     workspace_option,
 )
-from quietmind.cli.output import counted, print_json, visible, write_json
+from quietmind.cli.output import counted, print_json, tell_place, visible, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -157,7 +157,7 @@ class _Model:
         from quietmind.workspace.lending import Lent
 
         try:
-            self.lent = Lent.by(running, weights, _tell_place)
+            self.lent = Lent.by(running, weights, tell_place)
         except EngineRefused as error:
             _warn(f"no notebook is used: {error}")
             key = Path(running.key_file) if running.key_file else None
@@ -174,10 +174,6 @@ class _Model:
             return Desk(self.archive.notebooks, engine, None)
         kept = self.settings.snapshot_gib, self.settings.snapshot_level
         return Desk.of(self.archive, self.planned, engine, *kept)
-
-
-def _tell_place(place: int) -> None:
-    click.echo(f"waiting for the model: {counted(place, 'request')} before this one", err=True)
 
 
 def _warn(warning: str) -> None:

@@ -13,7 +13,7 @@ from quietmind.base.progress import terminal_progress
 from quietmind.base.units import format_bytes
 from quietmind.cli.amounts import shown_time
 from quietmind.cli.options import TOKENS, State, debug_option, json_option, model_options, pass_state, workspace_option
-from quietmind.cli.output import counted, print_json
+from quietmind.cli.output import counted, print_json, tell_place
 
 if TYPE_CHECKING:
     from quietmind.workspace.calibrate import Calibration, Tried
@@ -44,7 +44,8 @@ def calibrate(
     """
     from quietmind.plan.plan import Ask
     from quietmind.workspace.calibrate import LEAST_TOKENS, Effort, calibrator, rotation_for
-    from quietmind.workspace.launch import prepare, started
+    from quietmind.workspace.launch import prepare
+    from quietmind.workspace.lending import lent_or_started
     from quietmind.workspace.store import open_store
     from quietmind.workspace.workspace import Workspace
 
@@ -57,8 +58,10 @@ def calibrate(
             pass
         start = prepare(model or state.settings.model, Ask(context, kv, threads=threads), archive.folder, _warn)
         rotation_for(start)  # nor is a model loaded that has no use of it
-        with started(start, archive.logs, archive.folder, _warn) as engine, terminal_progress() as progress:
-            found = calibrator(start, engine, store, effort, progress=progress, forecast=_forecast).run(archive)
+        model_of = lent_or_started(start, archive, _warn, tell_place)
+        with model_of as (engine, fingerprint), terminal_progress() as progress:
+            learning = calibrator(start, engine, fingerprint, store, effort, progress=progress, forecast=_forecast)
+            found = learning.run(archive)
         if as_json:
             print_json({"model": start.card.name, **_as_json(found)})
         else:

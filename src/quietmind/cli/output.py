@@ -49,3 +49,8 @@ def visible(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """Return ``1 note``, ``2 notes``, ``1,000 passages``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def tell_place(place: int) -> None:
+    """Say how many requests a model answers before ours."""
+    click.echo(f"waiting for the model: {counted(place, 'request')} before this one", err=True)

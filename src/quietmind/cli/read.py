@@ -14,7 +14,7 @@ from quietmind.base.units import format_bytes
 from quietmind.cli.amounts import BYTES, CLOCK, LENGTH, shown_time
 from quietmind.cli.levels import level_json, level_words
 from quietmind.cli.options import State, debug_option, json_option, model_options, pass_state, workspace_option
-from quietmind.cli.output import counted, flat, print_json, visible
+from quietmind.cli.output import counted, flat, print_json, tell_place, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,7 +85,8 @@ def run(
     """Read what is due of ``names``, or of all. Times are in seconds from now, ``budget`` in bytes."""
     from quietmind.plan.plan import Ask
     from quietmind.workspace.identity import require_going_on
-    from quietmind.workspace.launch import prepare, started
+    from quietmind.workspace.launch import prepare
+    from quietmind.workspace.lending import lent_or_started
     from quietmind.workspace.overnight import Reader
     from quietmind.workspace.store import budget_of, open_store
     from quietmind.workspace.workspace import Workspace
@@ -104,8 +105,8 @@ def run(
             pass
         start = prepare(model or state.settings.model, Ask(context, kv, threads=threads), archive.folder, _warn)
         require_going_on(start.card)
-        with started(start, archive.logs, archive.folder, _warn) as engine:
-            reader = Reader.of(start, engine, store, limit, level or state.settings.snapshot_level)
+        with lent_or_started(start, archive, _warn, tell_place) as (engine, fingerprint):
+            reader = Reader.of(start, engine, fingerprint, store, limit, level or state.settings.snapshot_level)
             due = reader.due(archive.notebooks, names)
             if not due:
                 _say("nothing is due: all is read", as_json=as_json)

@@ -16,9 +16,10 @@ from typing import Any
 
 from quietmind.base.errors import EngineRefused, EngineUnreachable
 from quietmind.base.paths import shown_path
+from quietmind.engine.llama_http import positions
 from quietmind.engine.openai_engine import Elsewhere, Identity, OpenAIEngine
 from quietmind.engine.openai_http import OpenAIHttp
-from quietmind.engine.port import Endpoint
+from quietmind.engine.port import Endpoint, Position, Request
 from quietmind.engine.served_tokens import LlamaTokens
 from quietmind.plan.engines import ENGINES
 
@@ -31,7 +32,7 @@ CACHE_SECONDS = 1800.0
 
 
 class Borrowed(OpenAIEngine):
-    """A lent model. Implements the ports Engine and Saving. ``terms`` are what the lender says of its run."""
+    """A lent model. Implements the ports Engine, Saving and Probing. ``terms`` are what the lender says of its run."""
 
     def __init__(self, lender: Endpoint, loan: Mapping[str, Any], give_back: Callable[[], None]) -> None:
         endpoint = replace(lender, key=str(loan["token"]))
@@ -54,6 +55,19 @@ class Borrowed(OpenAIEngine):
     def build(self) -> str:
         """The lent engine's build; what it saves is for the same one only."""
         return self._build
+
+    def probe(self, prompt: str, tokens: int, top: int) -> tuple[Position, ...]:
+        """Continue ``prompt`` greedily and say what was likely at each place; see the port."""
+        with self._alive():
+            request = Request(prompt, tokens)
+            body = self._body(request, self._tokens(prompt)) | {"logprobs": top}
+            with self._turn:
+                events = list(self._bounded(request, self._loan.stream(self._prompts.path, body)))
+            told = [choice.get("logprobs") or {} for event in events for choice in event.get("choices") or ()]
+            found = positions(place for each in told for place in each.get("content", ()))
+        if not found:
+            raise EngineRefused(f"{self.model}: {self._identity.who} told no probabilities; update it")
+        return found
 
     def save(self, file: Path) -> int:
         """Write the KV cache that is held now to ``file`` and return its tokens; see the port."""

@@ -23,7 +23,7 @@ from quietmind.base.errors import (
 )
 from quietmind.base.paths import shown_path
 from quietmind.engine.child import Child
-from quietmind.engine.llama_http import LlamaHttp, timings
+from quietmind.engine.llama_http import LlamaHttp, positions, timings
 from quietmind.engine.llamacpp_child import MISSING
 from quietmind.engine.meeting_place import MeetingPlace
 from quietmind.engine.port import (
@@ -213,20 +213,12 @@ class LlamaEngine:
             events = list(self._http.stream("/completion", body))
         try:
             # Of a token that ends within a character, the server sends no event.
-            told = [place for event in events for place in event.get("completion_probabilities", ())]
-            positions = tuple(
-                Position(
-                    int(place["id"]),
-                    str(place["token"]),
-                    {int(each["id"]): float(each["logprob"]) for each in place["top_logprobs"]},
-                )
-                for place in told
-            )
+            found = positions(place for event in events for place in event.get("completion_probabilities", ()))
         except (KeyError, TypeError, ValueError) as error:
             raise _unreadable(error) from error
-        if not positions:
+        if not found:
             raise EngineRefused(f"{self.model}: {self._serving.title} told no probabilities; update it")
-        return positions
+        return found
 
     def save(self, file: Path) -> int:
         """Write the KV cache of the last prompt to ``file`` and return its tokens; see the port."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quietmind.base.errors import ContextOverflow, EngineError, EngineRefused
-from quietmind.engine.port import Timings
+from quietmind.engine.port import Position, Timings
 
 if TYPE_CHECKING:
     import httpx2
@@ -159,6 +159,18 @@ def timings(reported: Mapping[str, Any]) -> Timings:
         prompt_ms=float(reported["prompt_ms"]),
         predicted=int(reported["predicted_n"]),
         predicted_ms=float(reported["predicted_ms"]),
+    )
+
+
+def positions(places: Iterable[Mapping[str, Any]]) -> tuple[Position, ...]:
+    """Read what was likely at some places. Raises KeyError, TypeError or ValueError."""
+    return tuple(
+        Position(
+            int(place["id"]),
+            str(place["token"]),
+            {int(each["id"]): float(each["logprob"]) for each in place["top_logprobs"]},
+        )
+        for place in places
     )
 
 

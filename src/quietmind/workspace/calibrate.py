@@ -31,7 +31,6 @@ from quietmind.kvstore.store import Store
 from quietmind.plan.kv import bytes_per_token, kv_type
 from quietmind.plan.yarn import yarn_for
 from quietmind.workspace.damage import LINES, SUBJECTS, Damage, Probes
-from quietmind.workspace.identity import fingerprint_of
 from quietmind.workspace.launch import Start
 from quietmind.workspace.layout import Layout
 from quietmind.workspace.levels import BOUNDS, NEAR, SMALL
@@ -238,20 +237,21 @@ def rotation_for(start: Start) -> Rotation:
 def calibrator(
     start: Start,
     engine: Engine,
+    fingerprint: Fingerprint,
     store: Store,
     effort: Effort = Effort(),
     *,
     progress: Progress = SILENT,
     forecast: Callable[[float], None] = lambda _seconds: None,
 ) -> Calibrator:
-    """Return the calibrator of ``engine``, which runs as ``start`` has planned.
+    """Return the calibrator of ``engine``, which runs as ``start`` has planned and saves under ``fingerprint``.
 
-    Raises SnapshotNotUnderstood for a model whose caches are not, EngineRefused for an engine that does not save.
+    Raises SnapshotNotUnderstood for a model whose caches are not.
     """
     return Calibrator(
         engine,
         rotation_for(start),
-        fingerprint_of(engine, start.card, start.plan),
+        fingerprint,
         store,
         bytes_per_token(start.card, kv_type(start.plan.kv_type)),
         effort,

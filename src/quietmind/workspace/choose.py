@@ -21,7 +21,7 @@ from quietmind.notes.document import Hit
 from quietmind.plan.interval import Interval
 from quietmind.workspace.cost import prefill_seconds
 from quietmind.workspace.due import parts_of, standing
-from quietmind.workspace.identity import require_going_on
+from quietmind.workspace.identity import fingerprint_of, require_going_on
 from quietmind.workspace.laid import laid_out, reserve_of
 from quietmind.workspace.launch import Start
 from quietmind.workspace.layout import Layout, lay_out
@@ -116,7 +116,11 @@ class Desk:
             except EngineRefused as error:
                 keeps_nothing = str(error)
             else:
-                reader = Reader.of(start, engine, open_store(workspace.folder, budget), budget, snapshot_level)
+                fingerprint, store = (
+                    fingerprint_of(engine, start.card, start.plan),
+                    open_store(workspace.folder, budget),
+                )
+                reader = Reader.of(start, engine, fingerprint, store, budget, snapshot_level)
         return cls(
             workspace.notebooks, engine, reader, lambda tokens: prefill_seconds(start.speed, tokens), keeps_nothing
         )

@@ -1,4 +1,4 @@
-"""A model that runs under `quietmind up`, lent to whoever asks notebooks of the same workspace: both sides of a loan.
+"""A model that runs under `quietmind up`, lent to whoever asks or reads notebooks of the same workspace: both sides.
 
 The lender says under which fingerprint its run reads, so that what is stored serves there, and what is read there is
 stored, as if the borrower had started the very same run.
@@ -6,7 +6,8 @@ stored, as if the borrower had started the very same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,9 +19,9 @@ from quietmind.engine.port import Endpoint, Engine
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.workspace.choose import Desk
 from quietmind.workspace.identity import can_go_back, fingerprint_of
-from quietmind.workspace.launch import Start
+from quietmind.workspace.launch import Start, started
 from quietmind.workspace.overnight import Reader
-from quietmind.workspace.running import Running
+from quietmind.workspace.running import Running, serves, serving
 from quietmind.workspace.store import budget_of, open_store
 from quietmind.workspace.workspace import Workspace
 
@@ -60,6 +61,29 @@ class Lent:
         """Return where its notebooks are taken up. Raises SnapshotError."""
         store = open_store(workspace.folder, budget_of(workspace.folder, snapshot_gib))
         return Desk(workspace.notebooks, self.engine, Reader(self.engine, self.fingerprint, self.cut, store))
+
+
+@contextmanager
+def lent_or_started(
+    start: Start, workspace: Workspace, warn: Callable[[str], None], waiting: Callable[[int], None]
+) -> Iterator[tuple[Engine, Fingerprint]]:
+    """Yield the engine of the run that ``start`` plans, and the fingerprint under which it reads.
+
+    Lent, where `quietmind up` runs the same, or the model does not fit a second time; else started, and ended with the
+    block. ``waiting`` is told of our place in the line. Raises as :meth:`Lent.by` and ``started``.
+    """
+    weights = start.card.path
+    running = serving(workspace.folder, weights)
+    same = running is not None and serves(running, weights, start.ask)
+    if running is None or not (same or start.plan.verdict == "does not fit"):
+        with started(start, workspace.logs, workspace.folder, warn) as engine:
+            yield engine, fingerprint_of(engine, start.card, start.plan)
+        return
+    if not same:
+        warn(f"{start.card.name} does not fit a second time; it is read as `quietmind up` runs it")
+    lent = Lent.by(running, weights, waiting)
+    with lent.engine:
+        yield lent.engine, lent.fingerprint
 
 
 def _understood(terms: Mapping[str, Any]) -> tuple[Fingerprint, bool]:

@@ -15,10 +15,10 @@ from quietmind.kvstore.codec.port import Codec
 from quietmind.kvstore.container import Header
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.store import Snapshot, Store
+from quietmind.model.card import ModelCard
 from quietmind.plan.yarn import yarn_for
 from quietmind.workspace.damage import Damage
 from quietmind.workspace.identity import can_go_back
-from quietmind.workspace.launch import Start
 
 if TYPE_CHECKING:
     from quietmind.kvstore.basis import Basis
@@ -160,8 +160,11 @@ def require_level(level: str) -> str:
     return level
 
 
-def packing_for(level: str, start: Start, fingerprint: Fingerprint, store: Store) -> Packing:
-    """Return how a run that ``start`` has planned stores at ``level``. Raises UsageError for a level that is none."""
+def packing_for(level: str, card: ModelCard, context: int, fingerprint: Fingerprint, store: Store) -> Packing:
+    """Return how a run of ``card`` with room for ``context`` tokens stores at ``level``.
+
+    Raises UsageError for a level that is none.
+    """
     from quietmind.kvstore.basis import find
     from quietmind.kvstore.rotation import rotation_of
 
@@ -169,14 +172,14 @@ def packing_for(level: str, start: Start, fingerprint: Fingerprint, store: Store
         return LOSSLESS
     lossless = Packing(level)
     try:
-        rotation = rotation_of(start.card, yarn_for(start.card, start.plan.context))
+        rotation = rotation_of(card, yarn_for(card, context))
     except SnapshotNotUnderstood as error:
         return replace(lossless, remark=str(error))
-    if not can_go_back(start.card):  # probing would leave nothing of what it asks
-        return replace(lossless, remark=f"{start.card.name}: its caches cannot be cut back; they are kept losslessly")
+    if not can_go_back(card):  # probing would leave nothing of what it asks
+        return replace(lossless, remark=f"{card.name}: its caches cannot be cut back; they are kept losslessly")
     basis = find(store.bases, fingerprint)
     if basis is None:
-        return Packing(level, _without_basis(level, rotation), remark=_no_basis(start))
+        return Packing(level, _without_basis(level, rotation), remark=_no_basis(card))
     return Packing(level, _with_basis(level, basis), basis.digest, _number(basis.note, _FLOOR))
 
 
@@ -209,8 +212,8 @@ def bytes_per_token(level: str, fingerprint: Fingerprint, snapshots: Iterable[Sn
     )
 
 
-def _no_basis(start: Start) -> str:
-    return f"no basis for {start.card.name}: `quietmind calibrate` makes its snapshots about three times smaller still"
+def _no_basis(card: ModelCard) -> str:
+    return f"no basis for {card.name}: `quietmind calibrate` makes its snapshots about three times smaller still"
 
 
 def _damage(note: Mapping[str, float | str]) -> Damage | None:

@@ -22,7 +22,7 @@ from quietmind.notes.document import Passage
 from quietmind.workspace.auto import ASSUMED, size_of
 from quietmind.workspace.cost import stored_per_token
 from quietmind.workspace.due import Standing, content_of, in_reading_order, parts_of, standing
-from quietmind.workspace.identity import can_go_back, fingerprint_of, require_going_on
+from quietmind.workspace.identity import can_go_back, require_going_on
 from quietmind.workspace.laid import laid_out
 from quietmind.workspace.launch import Start
 from quietmind.workspace.levels import EXACT, LOSSLESS, Packing, bytes_per_token, packing_for
@@ -70,14 +70,14 @@ class Reader:
     packing: Packing = LOSSLESS
 
     @classmethod
-    def of(cls, start: Start, engine: Engine, store: Store, budget: int, level: str = EXACT) -> Self:
+    def of(
+        cls, start: Start, engine: Engine, fingerprint: Fingerprint, store: Store, budget: int, level: str = EXACT
+    ) -> Self:
         """Return the reader that is ``engine``, which runs as ``start`` has planned, and stores at ``level``.
 
-        Raises EngineRefused for an engine that cannot save what it has read, or cannot go on from that; UsageError for
-        a level that is none.
+        Raises EngineRefused for an engine that cannot go on from what it has read; UsageError for a level that is none.
         """
         require_going_on(start.card)
-        fingerprint = fingerprint_of(engine, start.card, start.plan)
         return cls(
             engine,
             fingerprint,
@@ -85,7 +85,7 @@ class Reader:
             store,
             Room(budget, bytes_per_token(level, fingerprint, store.snapshots()) or stored_per_token(start)),
             max(BATCH, start.plan.micro_batch) if start.measurable else BATCH,
-            packing_for(level, start, fingerprint, store),
+            packing_for(level, start.card, engine.context, fingerprint, store),
         )
 
     def due(self, notebooks: Notebooks, names: Sequence[str] = ()) -> list[Standing]:
