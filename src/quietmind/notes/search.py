@@ -16,7 +16,7 @@ from quietmind.notes.filtering import Filter, chosen
 from quietmind.notes.lemmas import query_lemmas
 
 # Weights of bm25: a word in the title or a heading says more about a passage than one in its body.
-_TITLE_WEIGHT, _HEADING_WEIGHT, _BODY_WEIGHT = 2.0, 1.5, 1.0
+COLUMN_WEIGHTS = (2.0, 1.5, 1.0)  # title, heading, body
 _CANDIDATES = 50  # passages by bm25 that are looked at more closely, at least
 _MAX_LEMMAS = 48  # of a question; the rarest are kept
 _MATCHING = "SELECT rowid, -bm25(lemmas, ?, ?, ?) AS score FROM lemmas WHERE lemmas MATCH ?"
@@ -63,7 +63,9 @@ def ranked(
         if not weights or limit < 1:
             return {}
         most = max(_CANDIDATES, 5 * limit)
-        best = _best(connection, [*weights], most, within) if candidates is None else candidates([*weights], most)
+        best = (
+            best_by_words(connection, [*weights], most, within) if candidates is None else candidates([*weights], most)
+        )
         columns = _columns(connection, [rowid for rowid, _ in best])
         covered = [(rowid, bm25, _coverage(weights, columns[rowid])) for rowid, bm25 in best if rowid in columns]
         found = _passages(connection, [rowid for rowid, _, _ in covered])
@@ -98,16 +100,20 @@ def documents(connection: sqlite3.Connection) -> list[Entry]:
         return [Entry(Path(os.fsdecode(path)), Kind(kind), *others) for path, kind, *others in rows]
 
 
-def _best(
+def best_by_words(
     connection: sqlite3.Connection, lemmas: Sequence[str], count: int, within: Filter | None
 ) -> list[tuple[int, float]]:
+    """Return the passages ``within`` of the highest bm25 for ``lemmas``, at most ``count``, best first, and what it is.
+
+    Raises sqlite3.Error.
+    """
     asked = " OR ".join(f'"{lemma}"' for lemma in lemmas)  # no lemma holds a quote
     allowed, given = chosen(within)
     # The plus keeps SQLite from asking the full text anew for each passage that is allowed.
     only = f" AND +rowid IN ({allowed})" if allowed else ""
     return connection.execute(
         _MATCHING + only + " ORDER BY score DESC, rowid LIMIT ?",
-        (_TITLE_WEIGHT, _HEADING_WEIGHT, _BODY_WEIGHT, asked, *given, count),
+        (*COLUMN_WEIGHTS, asked, *given, count),
     ).fetchall()
 
 

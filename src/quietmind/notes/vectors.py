@@ -171,6 +171,31 @@ class Vectors:
         with translated(self._path):
             return set(self._rows_of(passages))
 
+    def stored(self) -> dict[int, bytes]:
+        """Return the passages that have a vector, with the keys of the texts that it is of."""
+        with translated(self._path):
+            rows = self._connection.execute("SELECT passage, key FROM places JOIN vectors USING (row)")
+            return {passage: bytes(key) for passage, key in rows}
+
+    def read(self, passages: Sequence[int]) -> dict[int, tuple[bytes, NDArray[np.float32]]]:
+        """Return the vectors of those of ``passages`` that have one, float32 [dimensions], each with its key."""
+        for _ in range(_TRIES):
+            with translated(self._path), self._reading():
+                rows = self._connection.execute(
+                    "SELECT passage, row, key FROM places JOIN vectors USING (row)"
+                    " WHERE passage IN (SELECT value FROM json_each(?))",
+                    (json.dumps(list(passages)),),
+                ).fetchall()
+                try:
+                    records = self._records(self._one("SELECT count(*) FROM vectors"))
+                except FileNotFoundError:  # compacted since the count was read: look at what stands there now
+                    continue
+                return {
+                    passage: (bytes(key), records[row]["numbers"].astype("float32") * records[row]["scale"])
+                    for passage, row, key in rows
+                }
+        raise self._damaged("lack their matrix")
+
     def _rows_of(self, passages: Sequence[int]) -> dict[int, int]:
         """Return the rows of ``passages``, by their numbers; those without a vector have none."""
         rows = self._connection.execute(
