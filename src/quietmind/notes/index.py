@@ -21,6 +21,7 @@ from quietmind.base.paths import shown_path
 from quietmind.base.progress import SILENT, Progress
 from quietmind.base.sqlite import transaction, translated
 from quietmind.notes.document import Document, Passage
+from quietmind.notes.facets import FACETS_VERSION, Facets, find_facets, write_facets
 from quietmind.notes.lemmas import LEMMA_VERSION, lemmas_of
 from quietmind.notes.linked import write_links
 from quietmind.notes.links import LINKS_VERSION, Links, find_links
@@ -57,6 +58,7 @@ class _Read:
     passages: tuple[Passage, ...]
     rows: tuple[tuple[str, str, str], ...]
     links: Links
+    facets: Facets
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,10 @@ class _Tally:
 
 def made_by() -> str:
     """Return the versions of all that stands between a file and its rows; documents made by others are read again."""
-    return f"reader {READER_VERSION}, cutter {CUTTER_VERSION}, lemmas {LEMMA_VERSION}, links {LINKS_VERSION}"
+    return (
+        f"reader {READER_VERSION}, cutter {CUTTER_VERSION}, lemmas {LEMMA_VERSION}, links {LINKS_VERSION}, "
+        f"facets {FACETS_VERSION}"
+    )
 
 
 class Index:
@@ -324,6 +329,7 @@ class Index:
             ((id_, *row) for id_, row in enumerate(read.rows, first)),
         )
         write_links(self._connection, inserted, read.links)
+        write_facets(self._connection, inserted, read.facets, enumerate(read.passages, first))
 
     def _delete(self, document: int) -> None:
         self._connection.execute(
@@ -394,7 +400,7 @@ def _read(path: Path, known: _Known | None) -> _Read | _Touched | Skipped:
     cut = passages(document)
     title = " ".join(lemmas_of(f"{document.title}\n{path.name}"))
     rows = tuple((title, " ".join(lemmas_of("\n".join(p.heading))), " ".join(lemmas_of(p.text))) for p in cut)
-    return _Read(document, state, settled, cut, rows, find_links(document))
+    return _Read(document, state, settled, cut, rows, find_links(document), find_facets(document, cut))
 
 
 def _count(item: _Read | _Touched, known: Mapping[str, _Known], tally: _Tally) -> None:

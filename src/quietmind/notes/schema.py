@@ -95,4 +95,31 @@ MIGRATIONS = (
             "CREATE INDEX definitions_by_name ON definitions (name)",
         ),
     ),
+    Migration(
+        "notes-3-facets",
+        (
+            # Lower case, without the #; those of parts with all of them, a/b.
+            """
+            CREATE TABLE tags (
+                tag TEXT NOT NULL,
+                document INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+                PRIMARY KEY (tag, document)
+            ) WITHOUT ROWID
+            """,
+            "CREATE INDEX tags_of_document ON tags (document)",
+            # Of each passage. languages: separated by spaces; NULL where its note was not looked at yet. day: when it
+            # was said, else what the note is of (YYYY-MM-DD); NULL: the day of documents.mtime_ns, wherever one is.
+            """
+            CREATE TABLE facets (
+                document INTEGER NOT NULL REFERENCES documents (id) ON DELETE CASCADE,
+                passage INTEGER NOT NULL,
+                languages TEXT,
+                speaker TEXT,
+                day TEXT,
+                PRIMARY KEY (document, passage)
+            ) WITHOUT ROWID
+            """,
+            "INSERT INTO facets SELECT document, id, NULL, speaker, substr(said_at, 1, 10) FROM passages",
+        ),
+    ),
 )

@@ -1,0 +1,120 @@
+"""The languages of a passage, told by the letters of its words.
+
+That is all that is looked at: Cyrillic letters are taken for Russian and Latin ones for English, unless one in fifty of
+them is a letter that the language does not have (ї, ü). Such text, and every other script, is "other".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from quietmind.notes.document import Document, Form, Kind, Passage
+
+
+class Language(StrEnum):
+    """What a passage can be searched by."""
+
+    RUSSIAN = "ru"
+    ENGLISH = "en"
+    OTHER = "other"
+
+
+MIXED = 0.25  # of the letters: a passage is in each language that has so many, so that one may be in two
+FEWEST = 20  # letters of prose by which a passage is judged; with fewer, it is taken to be in those of its document
+_STRANGE = 0.02  # of the letters of a script: names in another language have some
+
+_ENGLISH = bytes([*range(0x41, 0x5B), *range(0x61, 0x7B)])
+# In Windows-1251, which has every Cyrillic letter of Europe, one byte each.
+_RUSSIAN = bytes([*range(0xC0, 0x100), 0xA8, 0xB8])
+_CYRILLIC = bytes(
+    byte for byte in range(0x80, 0x100) if byte not in _RUSSIAN and bytes([byte]).decode("cp1251", "replace").isalpha()
+)
+_SINGLE = frozenset(bytes(byte for byte in range(0x100) if byte != 0x98).decode("cp1251"))
+_LAST_LATIN = "\u024f"
+
+# Commands, names and addresses inside of prose: whatever their letters, they are in no language.
+_NOT_WORDS = re.compile(r"`[^`\n]*`|\]\([^)\n]*\)|\b[a-z]+://\S+")
+
+
+class _Letters(NamedTuple):
+    """How many letters a text has: Russian and English ones, other Cyrillic and Latin ones, those of other scripts."""
+
+    russian: int = 0
+    english: int = 0
+    cyrillic: int = 0
+    latin: int = 0
+    foreign: int = 0
+
+    def languages(self) -> tuple[Language, ...]:
+        """Return the languages that have :data:`MIXED` of the letters, in the order of their names."""
+        shares = {
+            Language.ENGLISH: self.english,
+            Language.OTHER: self.foreign,
+            Language.RUSSIAN: self.russian,
+        }
+        for language, own, strange in (
+            (Language.RUSSIAN, self.russian, self.cyrillic),
+            (Language.ENGLISH, self.english, self.latin),
+        ):
+            if strange > _STRANGE * (own + strange):
+                shares[language] = 0
+                shares[Language.OTHER] += own + strange
+        return tuple(language for language, letters in shares.items() if letters and letters >= MIXED * sum(self))
+
+
+def languages_of(document: Document, passages: Sequence[Passage]) -> list[tuple[Language, ...]]:
+    """Return the languages of each of ``passages`` of ``document``, sorted by name; none where there are no letters.
+
+    Code does not count where there is prose.
+    """
+    letters = [_letters(text) for text in _prose(document, passages)]
+    whole = _Letters(*map(sum, zip(*letters, strict=True))) if letters else _Letters()
+    if sum(whole) < FEWEST:
+        return [_letters(passage.text).languages() for passage in passages]
+    of_document = whole.languages()
+    return [each.languages() if sum(each) >= FEWEST else of_document for each in letters]
+
+
+def _prose(document: Document, passages: Sequence[Passage]) -> Iterator[str]:
+    """Yield the text of each passage without its lines of code; all of it where the whole document is no Markdown."""
+    blocks = iter(document.blocks) if document.kind is not Kind.TEXT else iter(())
+    code = next((block for block in blocks if block.form is Form.CODE), None)
+    for passage in passages:
+        if code is None or code.first_line > passage.last_line:
+            yield passage.text
+            continue
+        lines: list[str] = passage.text.split("\n")
+        while code is not None and code.first_line <= passage.last_line:
+            for number in range(max(code.first_line, passage.first_line), min(code.last_line, passage.last_line) + 1):
+                lines[number - passage.first_line] = ""
+            if code.last_line > passage.last_line:
+                break
+            code = next((block for block in blocks if block.form is Form.CODE), None)
+        yield "\n".join(lines)
+
+
+def _letters(text: str) -> _Letters:
+    """Return the letters of ``text``, without those of commands and addresses where they would make it seem mixed."""
+    counted = _counted(text)
+    least = MIXED / 2 * sum(counted)
+    return _counted(_NOT_WORDS.sub(" ", text)) if sum(number > least for number in counted) > 1 else counted
+
+
+def _counted(text: str) -> _Letters:
+    if text.isascii():
+        return _Letters(english=_count(text.encode(), _ENGLISH))
+    single = text.encode("cp1251", "ignore")
+    latin = foreign = 0
+    if len(single) < len(text):
+        for char in set(text) - _SINGLE:
+            if char.isalpha():
+                number = text.count(char)
+                latin, foreign = (latin + number, foreign) if char <= _LAST_LATIN else (latin, foreign + number)
+    return _Letters(_count(single, _RUSSIAN), _count(single, _ENGLISH), _count(single, _CYRILLIC), latin, foreign)
+
+
+def _count(text: bytes, letters: bytes) -> int:
+    return len(text) - len(text.translate(None, letters))
