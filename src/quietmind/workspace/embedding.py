@@ -167,12 +167,10 @@ class Searcher:
 
     def search(self, connection: sqlite3.Connection, query: str, limit: int, within: Filter | None = None) -> list[Hit]:
         """Return the best passages ``within`` for ``query``, best first. Raises what searching by words does."""
-        if not self._looked:
-            self._looked = True
-            self._serving = self._served() if self._wanted != NONE else None
-        if self._serving is None or not query.strip():
+        serving = self.serving()
+        if serving is None or not query.strip():
             return search(connection, query, limit, within)
-        vectors, embedder = self._serving
+        vectors, embedder = serving
         try:
             among = passages_within(connection, within)
             nearest = vectors.nearest(embedder.query(query), max(DEPTH, limit), among)
@@ -180,6 +178,13 @@ class Searcher:
         except (EngineError, WorkspaceError, OSError) as error:
             self._without(error)
             return search(connection, query, limit, within)
+
+    def serving(self) -> tuple[Vectors, Embedder] | None:
+        """Return the vectors that searches use and what embeds a query for them; None where words alone are used."""
+        if not self._looked:
+            self._looked = True
+            self._serving = self._served() if self._wanted != NONE else None
+        return self._serving
 
     def _served(self) -> tuple[Vectors, Embedder] | None:
         """Return the vectors that serve and what embeds a query for them; None where there are none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -22,6 +22,7 @@ from quietmind.notes.report import Forgotten, Report
 from quietmind.notes.selecting import sample
 from quietmind.notes.watching import Event, follow, refused
 from quietmind.workspace.embedding import NONE, Embedded, Searcher, embed
+from quietmind.workspace.evaluation import LEGS, Evaluation, Rerank, evaluate
 from quietmind.workspace.notebooks import Notebooks
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 from quietmind.workspace.status import Status, status_of
@@ -144,6 +145,23 @@ class Workspace:
         if not self.roots():
             raise _nothing(self.folder)
         return self._searcher.search(self._connection, query, limit, within)
+
+    def evaluate(
+        self,
+        *,
+        questions: int,
+        seed: int,
+        legs: Collection[str] = LEGS,
+        rerank: Rerank | None = None,
+        progress: Progress = SILENT,
+    ) -> Evaluation:
+        """Say how well searches of the notes lead to what they say; see evaluation.evaluate. Raises NothingIndexed."""
+        if not self.roots():
+            raise _nothing(self.folder)
+        limits = {"questions": questions, "seed": seed}
+        with translated(self.folder / DATABASE):
+            serving = self._searcher.serving()
+            return evaluate(self._connection, serving, **limits, legs=legs, rerank=rerank, progress=progress)
 
     def search_with(self, searcher: Searcher) -> None:
         """Search this workspace by ``searcher`` from now on, and close it in the end."""

@@ -1,0 +1,233 @@
+"""How good search is on a person's own archive: questions made of the notes, asked in each way that there is.
+
+A *leg* is a way to rank passages: by words, by meaning, by both, and by both with the first judged by the loaded model.
+A question is asked as if its note had never said it (notes/known_items.py); right is any passage of that note. Passages
+of other notes that hold the question word for word are neither right nor wrong, and are passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from quietmind.base.progress import SILENT, Progress
+from quietmind.notes.document import Hit, Passage
+from quietmind.notes.embedding import Embedder, embedded_text
+from quietmind.notes.fusion import DEPTH as NEAREST
+from quietmind.notes.fusion import fused, key_of
+from quietmind.notes.known_items import Item, Language, Source, items_of, without
+from quietmind.notes.search import search
+from quietmind.notes.vectors import Near, Nearest, Vectors
+from quietmind.notes.withholding import Place, note_sizes, numbered, said_elsewhere, withheld
+from quietmind.workspace.scoring import DEPTH, Figures, Interval, Rank, difference, figures
+
+WORDS, MEANING, FUSED, RERANK = "words", "meaning", "fused", "rerank"
+LEGS = (WORDS, MEANING, FUSED, RERANK)
+FEW = 30  # questions, below which the numbers mean little
+
+_LARGE_NOTE = 200  # passages; almost anything leads to it
+_MOST_ELSEWHERE = 20  # passages of other notes that hold a question: more, and it leads to none of them
+_FOUND = DEPTH + _MOST_ELSEWHERE
+# Passages of the note that are embedded anew without the words: of those near the question with them, the nearest.
+# The others, and those not near even so, are taken as not found.
+_EMBEDDED_ANEW = 4
+
+Rerank = Callable[[str, Sequence[Hit]], Sequence[Hit]]
+"""Puts what was found for a question in another order."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question, and where its note stood in each leg."""
+
+    item: Item
+    ranks: Mapping[str, Rank]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The leg with the highest mean reciprocal rank, and by how much it is above each other one."""
+
+    best: str
+    above: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was asked of ``notes`` notes, with ``seed``; ``seconds`` of each leg, for all questions."""
+
+    notes: int
+    seed: int
+    legs: tuple[str, ...]
+    asked: tuple[Asked, ...]
+    seconds: Mapping[str, float]
+
+    def figures(self, leg: str, language: Language | None = None) -> Figures | None:
+        """Return the figures of a leg, of one language or of all; None where there is no question."""
+        ranks = [each.ranks[leg] for each in self.asked if language in (None, each.item.language)]
+        return figures(ranks, self.seed) if ranks else None
+
+    def comparison(self) -> Comparison | None:
+        """Return which leg is best; None where there is nothing to compare. Of equal ones, the simplest is."""
+        if not self.asked or len(self.legs) < 2:
+            return None
+        ranks = {leg: [each.ranks[leg] for each in self.asked] for leg in self.legs}
+        means = {leg: figures(ranks[leg], self.seed).mrr.value for leg in self.legs}
+        best = max(self.legs, key=lambda leg: (means[leg], -self.legs.index(leg)))
+        return Comparison(
+            best, {leg: difference(ranks[best], ranks[leg], self.seed) for leg in self.legs if leg != best}
+        )
+
+
+def evaluate(
+    connection: sqlite3.Connection,
+    serving: tuple[Vectors, Embedder] | None,
+    *,
+    questions: int,
+    seed: int,
+    legs: Collection[str] = LEGS,
+    rerank: Rerank | None = None,
+    progress: Progress = SILENT,
+) -> Evaluation:
+    """Ask at most ``questions`` questions in those of ``legs`` that there are; the same ones for the same ``seed``.
+
+    By meaning only with ``serving`` vectors, reranked only with ``rerank``, which is given what the best of the other
+    legs finds (without vectors, words). Writes nothing. Raises ArchiveLocked, EngineError, and WorkspaceError for an
+    archive that may only be read: words are withheld in transactions that are undone.
+    """
+    there = {WORDS, *((MEANING, FUSED) if serving else ()), *((RERANK,) if rerank else ())}
+    chosen = tuple(leg for leg in LEGS if leg in legs and leg in there)
+    notes = note_sizes(connection)
+    progress.begin("Choosing questions", questions)
+    items = list(_chosen(connection, notes, questions, seed, progress))
+    asking = _Asking(connection, serving if {MEANING, FUSED, RERANK} & set(chosen) else None, rerank, chosen)
+    progress.begin("Asking", len(items))
+    asked = []
+    for item, elsewhere in items:
+        asked.append(Asked(item, asking.ranks(item, elsewhere)))
+        progress.advance()
+    return Evaluation(len(notes), seed, chosen, tuple(asked), asking.seconds)
+
+
+def _chosen(
+    connection: sqlite3.Connection, notes: Mapping[Path, int], most: int, seed: int, progress: Progress
+) -> Iterator[tuple[Item, set[Place]]]:
+    """Yield at most ``most`` questions, one of a note, each with the places elsewhere that hold it word for word.
+
+    Each source has its turn as far as the notes go. Notes come in an order of chance that depends on their paths alone:
+    where some are added, most questions stay.
+    """
+    times: Counter[Source] = Counter()
+    found = 0
+    for path in sorted(notes, key=lambda path: _lot(path, seed)):
+        if found == most:
+            return
+        if not 0 < notes[path] <= _LARGE_NOTE:
+            continue
+        items = items_of([*numbered(connection, path).values()])
+        for item in sorted(items, key=lambda item: times[item.source]):
+            elsewhere = said_elsewhere(connection, item, _MOST_ELSEWHERE)
+            if elsewhere is not None:
+                times[item.source] += 1
+                found += 1
+                progress.advance()
+                yield item, elsewhere
+                break
+
+
+def _lot(path: Path, seed: int) -> bytes:
+    return hashlib.blake2b(b"%d\0%s" % (seed, os.fsencode(path)), digest_size=16).digest()
+
+
+class _Asking:
+    """Asks questions in each of ``legs``; ``seconds`` are those that searches alone took, by leg."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        serving: tuple[Vectors, Embedder] | None,
+        rerank: Rerank | None,
+        legs: Sequence[str],
+    ) -> None:
+        self.seconds = dict.fromkeys(legs, 0.0)
+        self._connection = connection
+        self._serving = serving
+        self._rerank = rerank
+
+    def ranks(self, item: Item, elsewhere: Collection[Place]) -> dict[str, Rank]:
+        """Return where the note of ``item`` stands in each leg."""
+        own = numbered(self._connection, item.path)
+        as_if = {number: without(passage, item) for number, passage in own.items()}
+        nearest = self._nearest(item, as_if) if self._serving else None
+        found: dict[str, Sequence[Hit]] = {}
+        with withheld(self._connection, item):
+            if WORDS in self.seconds or nearest is None:
+                with self._timed(WORDS, *((RERANK,) if nearest is None else ())):
+                    found[WORDS] = search(self._connection, item.query, _FOUND)
+            if nearest is not None and self._serving is not None:
+                with self._timed(FUSED, RERANK):
+                    placed = self._serving[0].placed
+                    found[FUSED] = fused(self._connection, item.query, nearest, _FOUND, placed)
+        if self._rerank is not None and RERANK in self.seconds:
+            with self._timed(RERANK):
+                found[RERANK] = self._rerank(item.query, found.get(FUSED, found.get(WORDS, ())))
+        ranks = {leg: _rank((_place(hit.passage) for hit in hits), item, elsewhere) for leg, hits in found.items()}
+        if nearest is not None:
+            ranks[MEANING] = _rank(_places(self._connection, nearest, as_if), item, elsewhere)
+        return {leg: ranks[leg] for leg in self.seconds}
+
+    def _nearest(self, item: Item, as_if: Mapping[int, Passage]) -> Nearest:
+        """Return what is near the question, as if the note had never said it: ``as_if`` are its passages then."""
+        assert self._serving is not None
+        vectors, embedder = self._serving
+        with self._timed(MEANING, FUSED, RERANK):
+            query = embedder.query(item.query)
+            nearest = vectors.nearest(query, NEAREST)
+        anew = [near.passage for near in nearest.found if near.passage in as_if][:_EMBEDDED_ANEW]
+        texts = [embedded_text(each.title, each.heading, each.text) for each in (as_if[number] for number in anew)]
+        similarities = (embedder.passages(texts) @ query).tolist() if texts else []
+        found = [near for near in nearest.found if near.passage not in as_if]
+        found += [Near(number, key_of(as_if[number]), near) for number, near in zip(anew, similarities, strict=True)]
+        return Nearest(tuple(sorted(found, key=lambda near: -near.similarity)), nearest.placed)
+
+    @contextmanager
+    def _timed(self, *legs: str) -> Iterator[None]:
+        """Count the seconds of the block for each of ``legs``: what a search of this kind would take."""
+        began = time.perf_counter()
+        yield
+        for leg in self.seconds.keys() & legs:
+            self.seconds[leg] += time.perf_counter() - began
+
+
+def _rank(places: Iterable[Place], item: Item, elsewhere: Collection[Place]) -> Rank:
+    """Return where the first passage of the item's note stands among those that are right or wrong."""
+    for rank, (path, _) in enumerate((place for place in places if place not in elsewhere), 1):
+        if rank > DEPTH:
+            break
+        if path == item.path:
+            return rank
+    return None
+
+
+def _place(passage: Passage) -> Place:
+    return passage.path, passage.first_line
+
+
+def _places(connection: sqlite3.Connection, nearest: Nearest, own: Mapping[int, Passage]) -> Iterator[Place]:
+    """Yield the places of what is nearest, of each text once: the others that share it would only repeat it."""
+    seen: set[bytes] = set()
+    for near in nearest.found:
+        row = connection.execute(
+            "SELECT path, first_line FROM passages JOIN documents ON documents.id = document WHERE passages.id = ?",
+            (near.passage,),
+        ).fetchone()
+        if row is not None and (near.key not in seen or near.passage in own):
+            seen.add(near.key)
+            yield Path(os.fsdecode(row[0])), row[1]
