@@ -30,6 +30,8 @@ LEVELS = (EXACT, NEAR, SMALL)
 # What a snapshot's note says, by its key.
 _LEVEL, _BEFORE, _FLOOR, _FLOOR_SAME = "level", "kl_before", "floor", "floor_same"
 
+_FINER, _FINEST = 0.75, 0.5  # of a step
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -184,11 +186,15 @@ def packing_for(level: str, card: ModelCard, context: int, fingerprint: Fingerpr
 
 
 def _with_basis(level: str, basis: Basis) -> tuple[Codec, ...]:
-    """Return what ``basis`` gives: its own steps as far as ``level`` goes, coarse to fine, and half the finest."""
+    """Return what ``basis`` gives: its own steps as far as ``level`` goes, coarse to fine, and finer ones of each.
+
+    A notebook that just misses a level's bound is not to pay for the whole way to the next.
+    """
     from quietmind.kvstore.codec.transform import Transform
 
     steps = [basis.steps[each] for each in ((SMALL, NEAR) if level == SMALL else (NEAR,)) if each in basis.steps]
-    return tuple(Transform(basis, step) for step in [*steps, *(step / 2 for step in steps[-1:])])
+    tried = [step * finer for step in steps for finer in (1, _FINER)] + [step * _FINEST for step in steps[-1:]]
+    return tuple(Transform(basis, step) for step in tried)
 
 
 def _without_basis(level: str, rotation: Rotation) -> tuple[Codec, ...]:
