@@ -5,18 +5,27 @@ Found when a note is read, kept in rows of their own, and looked at by :mod:`qui
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from quietmind.notes.dates import note_day
-from quietmind.notes.document import Document, Passage
+from quietmind.notes.document import Document, Kind, Passage
 from quietmind.notes.front_matter import front_matter
 from quietmind.notes.language import Language, languages_of
 from quietmind.notes.tags import find_tags
 
 # Raise it when the same document comes out with others: indexes read their files again.
 FACETS_VERSION = 1
+
+_OF_PASSAGE = (
+    "SELECT documents.kind, facets.languages, facets.day, documents.mtime_ns FROM documents"
+    " JOIN passages ON passages.document = documents.id"
+    " JOIN facets ON facets.document = documents.id AND facets.passage = passages.id"
+    " WHERE documents.path = ? AND passages.first_line = ?"
+)
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,15 @@ class Facets:
     tags: tuple[str, ...]
     languages: tuple[tuple[Language, ...], ...]
     day: str | None
+
+
+@dataclass(frozen=True)
+class PassageFacets:
+    """Those of one passage, as a filter sees them. ``languages`` is None where its note was not looked at for them."""
+
+    kind: Kind
+    languages: tuple[Language, ...] | None
+    day: date
 
 
 def find_facets(document: Document, passages: Sequence[Passage]) -> Facets:
@@ -53,6 +71,21 @@ def write_facets(
             for (number, passage), languages in zip(passages, facets.languages, strict=True)
         ],
     )
+
+
+def facets_of(connection: sqlite3.Connection, passages: Sequence[Passage]) -> list[PassageFacets | None]:
+    """Return the facets of each of ``passages``, None for one that the index does not have any more."""
+    found: list[PassageFacets | None] = []
+    for passage in passages:
+        row = connection.execute(_OF_PASSAGE, (os.fsencode(passage.path), passage.first_line)).fetchone()
+        if row is None:
+            found.append(None)
+            continue
+        kind, languages, day, mtime_ns = row
+        known = None if languages is None else tuple(map(Language, languages.split()))
+        when = date.fromisoformat(day) if day else date.fromtimestamp(mtime_ns / 1e9)
+        found.append(PassageFacets(Kind(kind), known, when))
+    return found
 
 
 def unread(connection: sqlite3.Connection) -> int:

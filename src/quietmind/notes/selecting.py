@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quietmind.notes.document import Passage
+from quietmind.notes.front_matter import front_matter
+from quietmind.notes.tags import hashed_tags, listed_tags, normal
 
 _ALL = "SELECT path, sha256, mtime_ns, size, title FROM documents ORDER BY path"
 _ONE = "SELECT path, sha256, mtime_ns, size, title FROM documents WHERE path = ?"
@@ -20,6 +21,11 @@ _BELOW = (
 _NUMBERED = (
     "SELECT path, sha256, mtime_ns, size, title FROM documents"
     " WHERE id IN (SELECT value FROM json_each(?)) ORDER BY path"
+)
+_TAGGED = "SELECT document FROM tags WHERE tag = ? OR (tag >= ? AND tag < ?)"
+_NEVER_LOOKED_THROUGH = (
+    "SELECT document, first_line, text FROM passages WHERE instr(text, '#') + (first_line = 1)"
+    " AND document IN (SELECT id FROM documents WHERE made_by NOT LIKE '%, facets %')"
 )
 
 
@@ -48,17 +54,17 @@ def notes_named(connection: sqlite3.Connection, paths: Sequence[Path]) -> list[I
 
 
 def notes_tagged(connection: sqlite3.Connection, tag: str) -> list[Indexed]:
-    """Return the notes that bear ``tag``: as #tag in their text, or in the ``tags`` of their front matter."""
-    name = tag.removeprefix("#")
-    hashed = re.compile(rf"(?<![\w#/&]){re.escape('#' + name)}(?![\w/-])", re.IGNORECASE)
-    listed = re.compile(
-        rf"\A---\s*\n(?:.*\n)*?tags:(?:.*[\[,\s]|\s*\n(?:\s*-.*\n)*?\s*-\s*)[\"']?{re.escape(name)}[\"']?\s*(?:[,\]\n]|$)",
-        re.IGNORECASE,
-    )
-    rows = connection.execute(
-        "SELECT document, first_line, text FROM passages WHERE text LIKE ? ESCAPE '\\'", (f"%{_escaped(name)}%",)
-    )
-    found = {document for document, first, text in rows if hashed.search(text) or (first == 1 and listed.match(text))}
+    """Return the notes that bear ``tag`` or a part of it (notes/tags.py), in the order of their paths.
+
+    Those that were indexed before tags were kept are looked through.
+    """
+    name = normal(tag)
+    found = {document for (document,) in connection.execute(_TAGGED, (name, f"{name}/", f"{name}0"))}
+    for document, first, text in connection.execute(_NEVER_LOOKED_THROUGH):
+        front = front_matter(text.split("\n")) if first == 1 else {}
+        borne = {*listed_tags(front), *(borne for _, borne in hashed_tags(text))}
+        if any(each == name or each.startswith(f"{name}/") for each in borne):
+            found.add(document)
     return _indexed(connection, _NUMBERED, (json.dumps(sorted(found)),))
 
 
@@ -90,7 +96,3 @@ def sample(connection: sqlite3.Connection, count: int, below: Path | None = None
 
 def _indexed(connection: sqlite3.Connection, query: str, given: tuple[object, ...]) -> list[Indexed]:
     return [Indexed(Path(os.fsdecode(path)), *others) for path, *others in connection.execute(query, given)]
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"([\\%_])", r"\\\1", text)

@@ -15,6 +15,8 @@ from quietmind.base.paths import shown_path
 from quietmind.base.progress import SILENT, Progress
 from quietmind.base.sqlite import connect, database_exists, translated
 from quietmind.kvstore.lock import try_hold
+from quietmind.notes.facets import PassageFacets, facets_of, unread
+from quietmind.notes.filtering import settled
 from quietmind.notes.index import Index
 from quietmind.notes.linking import Linking
 from quietmind.notes.outlines import Outline, outlines
@@ -140,10 +142,12 @@ class Workspace:
     def search(self, query: str, limit: int, within: Filter | None = None) -> list[Hit]:
         """Return the best passages ``within`` for ``query``, best first. Raises NothingIndexed when there are no notes.
 
-        By words; after :meth:`search_with` by meaning too, where there are vectors.
+        By words; after :meth:`search_with` by meaning too, where there are vectors. Raises UsageError for a filter that
+        leaves nothing to search in.
         """
         if not self.roots():
             raise _nothing(self.folder)
+        within = settled(self._connection, within) if within is not None else None
         return self._searcher.search(self._connection, query, limit, within)
 
     def evaluate(
@@ -162,6 +166,16 @@ class Workspace:
         with translated(self.folder / DATABASE):
             serving = self._searcher.serving()
             return evaluate(self._connection, serving, **limits, legs=legs, rerank=rerank, progress=progress)
+
+    def facets(self, passages: Sequence[Passage]) -> list[PassageFacets | None]:
+        """Return what each of ``passages`` can be filtered by; None for one that is not there any more."""
+        with translated(self.folder / DATABASE):
+            return facets_of(self._connection, passages)
+
+    def without_facets(self) -> int:
+        """Return how many notes no filter but by folder and kind can find before `quietmind index` reads them again."""
+        with translated(self.folder / DATABASE):
+            return unread(self._connection)
 
     def search_with(self, searcher: Searcher) -> None:
         """Search this workspace by ``searcher`` from now on, and close it in the end."""
