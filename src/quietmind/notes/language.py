@@ -79,21 +79,20 @@ def languages_of(document: Document, passages: Sequence[Passage]) -> list[tuple[
 
 
 def _prose(document: Document, passages: Sequence[Passage]) -> Iterator[str]:
-    """Yield the text of each passage without its lines of code; all of it where the whole document is no Markdown."""
-    blocks = iter(document.blocks) if document.kind is not Kind.TEXT else iter(())
-    code = next((block for block in blocks if block.form is Form.CODE), None)
+    """Yield the text of each passage without code, marks of an export and front matter; of plain text, all of it."""
+    blocks = document.blocks if document.kind is not Kind.TEXT else ()
+    skipped = {
+        line
+        for block in blocks
+        if block.form in (Form.CODE, Form.MARK) or (block.first_line == 1 and document.lines[0].rstrip() == "---")
+        for line in range(block.first_line, block.last_line + 1)
+    }
     for passage in passages:
-        if code is None or code.first_line > passage.last_line:
+        if skipped.isdisjoint(range(passage.first_line, passage.last_line + 1)):
             yield passage.text
-            continue
-        lines: list[str] = passage.text.split("\n")
-        while code is not None and code.first_line <= passage.last_line:
-            for number in range(max(code.first_line, passage.first_line), min(code.last_line, passage.last_line) + 1):
-                lines[number - passage.first_line] = ""
-            if code.last_line > passage.last_line:
-                break
-            code = next((block for block in blocks if block.form is Form.CODE), None)
-        yield "\n".join(lines)
+        else:
+            lines = enumerate(passage.text.split("\n"), passage.first_line)
+            yield "\n".join(line for number, line in lines if number not in skipped)
 
 
 def _letters(text: str) -> _Letters:
