@@ -51,6 +51,10 @@ class DiskFull(WorkspaceError):
     """A write found no space. What was committed before it stays."""
 
 
+class IndexAway(WorkspaceError):
+    """The server that holds a copy of the index does not answer, not as one would, or lacks the copy."""
+
+
 # Models --------------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from quietmind.notes.embedding import embedded_text, text_key
 from quietmind.notes.filtering import Filter, chosen
 from quietmind.notes.fusion import DEPTH, fused
 from quietmind.notes.search import ranked
+from quietmind.notes.sparse import document_frequency_weight
 from quietmind.notes.vectors import Nearest
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Entry:
     words: Sparse
     vector: Sequence[float] | None
     marks: Sequence[str]
-    day: int | None
+    day: int
     average: float
 
 
@@ -137,11 +138,11 @@ class Copy(Protocol):
     def remove(self, passages: Sequence[int]) -> None:
         """Hold none of ``passages`` any more; those that it does not hold are no fault."""
 
-    def by_words(self, lemmas: Sequence[str], count: int, within: Filter | None) -> Sequence[Worded]:
-        """Do what a Finder does, for the passages as they were when they were copied."""
+    def by_words(self, weights: Mapping[str, float], count: int, within: Filter | None) -> Sequence[Worded]:
+        """Do what a Finder does, for lemmas of these ``weights`` and the passages as they were when copied."""
 
     def by_meaning(self, query: NDArray[np.float32], count: int, within: Filter | None) -> Nearest:
-        """Do what a Finder does, for the passages as they were when they were copied."""
+        """Do what a Finder does, for the passages as they were when copied."""
 
     def placed(self, passages: Sequence[int]) -> set[int]:
         """Return those of ``passages`` that have a vector."""
@@ -162,7 +163,7 @@ class Copied:
 
     def by_words(self, lemmas: Sequence[str], count: int, within: Filter | None) -> list[tuple[int, float]]:
         """See Finder."""
-        found = self._copy.by_words(lemmas, count, within)
+        found = self._copy.by_words(_weights(self._connection, lemmas), count, within)
         keys = _keys(self._connection, [each.passage for each in found], within)
         return [(each.passage, each.bm25) for each in found if keys.get(each.passage) == each.key]
 
@@ -183,6 +184,15 @@ class Copied:
     def close(self) -> None:
         """See Finder."""
         self._copy.close()
+
+
+def _weights(connection: sqlite3.Connection, lemmas: Sequence[str]) -> dict[str, float]:
+    """Return the inverse document frequency of those of ``lemmas`` that a passage holds."""
+    (total,) = connection.execute("SELECT count(*) FROM passages").fetchone()
+    rows = connection.execute(
+        "SELECT term, doc FROM lemma_counts WHERE term IN (SELECT value FROM json_each(?))", (json.dumps(list(lemmas)),)
+    )
+    return {lemma: document_frequency_weight(total, holding) for lemma, holding in rows}
 
 
 def _keys(connection: sqlite3.Connection, passages: Collection[int], within: Filter | None) -> dict[int, bytes]:

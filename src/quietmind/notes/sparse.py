@@ -1,18 +1,21 @@
 """Lemmas as a sparse vector, for an index that multiplies vectors and knows nothing of words.
 
 BM25 (Robertson and Zaragoza 2009) falls into a factor for the lemma, its inverse document frequency, and one for the
-lemma in the passage. The second is the vector that is stored; the first is left to the index, which counts its own
-passages (Qdrant's ``idf`` modifier); a query is a vector of ones.
+lemma in the passage. The second is the vector that is stored. The first is the vector of a query: the archive counts
+what holds a lemma. Qdrant could (its ``idf`` modifier), but each of its shards counts only its own, deleted points stay
+counted for a while, and the formula is another: a ranking would depend on where a passage lies.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 # Those of SQLite's FTS5, which has them fixed: both indexes rank alike.
 _K1, _B = 1.2, 0.75
+_HARDLY_ANYTHING = 1e-6
 
 Sparse = dict[int, float]
 
@@ -49,6 +52,18 @@ def passage_vector(columns: Sequence[str], weights: Sequence[float], average: fl
     return vector
 
 
-def query_vector(lemmas: Iterable[str]) -> Sparse:
-    """Return the vector of a query for ``lemmas``: each counts one."""
-    return {lemma_number(lemma): 1.0 for lemma in lemmas}
+def query_vector(weights: Mapping[str, float]) -> Sparse:
+    """Return the vector of a query for lemmas of these ``weights``."""
+    vector: Sparse = {}
+    for lemma, weight in weights.items():
+        number = lemma_number(lemma)
+        vector[number] = vector.get(number, 0.0) + weight
+    return vector
+
+
+def document_frequency_weight(total: int, holding: int) -> float:
+    """Return ``ln((total - holding + 0.5) / (holding + 0.5))``: ``holding`` of ``total`` passages have the lemma.
+
+    Where more than half have it, hardly anything: as FTS5, never less than nothing.
+    """
+    return max(math.log((total - holding + 0.5) / (holding + 0.5)), _HARDLY_ANYTHING)
