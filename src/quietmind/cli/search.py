@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from quietmind.base.paths import shown_path
+from quietmind.cli.filters import filter_options, warn_of_unread
 from quietmind.cli.links import edge_as_json, shown_source
 from quietmind.cli.options import State, debug_option, json_option, pass_state, workspace_option
 from quietmind.cli.output import flat, print_json, visible
 
 if TYPE_CHECKING:
     from quietmind.notes.document import Passage
+    from quietmind.notes.facets import PassageFacets
+    from quietmind.notes.filtering import Filter
     from quietmind.notes.linking import Edge
 
 _PREVIEW = 160
@@ -25,6 +28,7 @@ _BACKLINKS = 5  # of a passage that are printed
 @click.argument("query")
 @click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="Most passages to print.")
 @click.option("--show", is_flag=True, help="Print whole passages, and what links to their notes.")
+@filter_options
 @click.option("--allow-remote", multiple=True, metavar="HOST", help="Consent that QUERY is sent to this other host.")
 @json_option
 @workspace_option
@@ -35,6 +39,7 @@ def search(
     query: str,
     limit: int,
     show: bool,
+    within: Filter | None,
     allow_remote: tuple[str, ...],
     as_json: bool,
     workspace: Path,
@@ -45,7 +50,9 @@ def search(
 
     with Workspace(workspace) as archive:
         archive.search_with(searcher(archive.folder, state.settings.embedder, allow_remote, _warn))
-        hits = archive.search(query, limit)
+        warn_of_unread(archive, within)
+        hits = archive.search(query, limit, within)
+        facets = archive.facets([hit.passage for hit in hits]) if as_json else [None] * len(hits)
         linking = archive.links() if show and hits else None
         backlinks = {path: linking.to(path) for path in {hit.passage.path for hit in hits}} if linking else {}
     if as_json:
@@ -62,8 +69,9 @@ def search(
                     "coverage": round(hit.coverage, 3),
                     "similarity": None if hit.similarity is None else round(hit.similarity, 4),
                 }
+                | _facets_as_json(of_passage)
                 | ({"backlinks": [edge_as_json(edge) for edge in backlinks[hit.passage.path]]} if show else {})
-                for hit in hits
+                for hit, of_passage in zip(hits, facets, strict=True)
             ]
         )
         return
@@ -80,6 +88,14 @@ def search(
         else:
             preview = flat(passage.text)
             click.echo(f"    {visible(preview[:_PREVIEW])}{'…' if len(preview) > _PREVIEW else ''}")
+
+
+def _facets_as_json(facets: PassageFacets | None) -> dict[str, str | list[str] | None]:
+    """Return what a passage can be filtered by; null where the index does not say."""
+    if facets is None:
+        return {"kind": None, "languages": None, "date": None}
+    languages = None if facets.languages is None else [language.value for language in facets.languages]
+    return {"kind": facets.kind.value, "languages": languages, "date": facets.day.isoformat()}
 
 
 def _warn(warning: str) -> None:

@@ -109,7 +109,8 @@ def _conditions(within: Filter) -> Iterator[_Condition]:
     if within.languages:
         has = "instr(' ' || facets.languages || ' ', ?)"
         yield _any_of(
-            f"in {' or '.join(within.languages)}", [(has, (f" {language} ",)) for language in within.languages]
+            f"in the language {' or '.join(within.languages)}",
+            [(has, (f" {language} ",)) for language in within.languages],
         )
     if within.since:
         sql = "CASE WHEN facets.day IS NULL THEN documents.mtime_ns >= ? ELSE facets.day >= ? END"

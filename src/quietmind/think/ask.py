@@ -14,6 +14,7 @@ from quietmind.base.errors import SnapshotError, UsageError
 from quietmind.base.progress import SILENT, Progress
 from quietmind.engine.port import Engine
 from quietmind.notes.document import Hit
+from quietmind.notes.filtering import Filter
 from quietmind.think.answer import Answer, AskTimings, Event, Found, Loading, Notice, TakingUp, Text
 from quietmind.think.exchange import Exchange, ms_since
 from quietmind.think.notebook_ask import chosen_sheet, named_sheet
@@ -34,7 +35,7 @@ NEAREST = 3
 RANKED_BY = 48
 
 
-def ask(
+def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
     workspace: Workspace,
     question: str,
     start_engine: Callable[[], Engine],
@@ -43,22 +44,27 @@ def ask(
     max_tokens: int,
     desk: Callable[[Engine], Desk] | None = None,
     notebook: str | None = None,
+    within: Filter | None = None,
     progress: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(SILENT),
 ) -> Generator[Event]:
     """Answer ``question`` from the notes in ``workspace``: from the notebook that holds the evidence, if one is read.
 
     Without a ``desk``, and where no notebook serves, at most ``passages`` of the notes are given to the model instead.
     ``notebook`` names the one to ask, whatever search finds; it is read now if it is not yet, which ``progress`` shows.
+    Only passages ``within`` a filter are given; no notebook is asked then, since it holds what it holds.
 
     The engine is started only when there is something to ask, and is stopped before the Answer is yielded (and when
-    the iterator is closed early). Raises UsageError for an empty question or a notebook that is none, ContextOverflow
-    for a question that leaves no room for notes, NothingIndexed, and whatever the engine and reading raise.
+    the iterator is closed early). Raises UsageError for an empty question, a notebook that is none or a filter that
+    leaves no notes, ContextOverflow for a question that leaves no room for notes, NothingIndexed, and whatever the
+    engine and reading raise.
     """
     require_question(question)
     began = time.perf_counter()
     if notebook is not None:
+        if within is not None:
+            raise UsageError("a notebook is asked as a whole; leave out the filter, or --notebook")
         workspace.notebooks.named(notebook)
-    hits = relevant(workspace.search(question, passages))
+    hits = relevant(workspace.search(question, passages, within))
     search_ms = ms_since(began)
     if not hits and notebook is None:
         yield Found(())
@@ -70,7 +76,7 @@ def ask(
     with start_engine() as engine:
         load_ms = ms_since(loading)
         sheet: Sheet | None = None
-        if desk is not None and (notebook is not None or workspace.notebooks.all()):
+        if desk is not None and within is None and (notebook is not None or workspace.notebooks.all()):
             wide = relevant(workspace.search(question, max(passages, RANKED_BY)))
             limits = {"passages": passages, "max_tokens": max_tokens}
             if notebook is not None:
