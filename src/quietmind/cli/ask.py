@@ -15,6 +15,7 @@ from quietmind.base.paths import shown_path
 from quietmind.base.progress import terminal_progress
 from quietmind.cli.answer import as_json as answer_as_json
 from quietmind.cli.answer import print_answer
+from quietmind.cli.filters import filter_options, warn_of_unread
 from quietmind.cli.options import (
     TOKENS,
     AnyPath,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from quietmind.base.settings import Settings
     from quietmind.engine.port import Engine
+    from quietmind.notes.filtering import Filter
     from quietmind.think.answer import Answer, Event
     from quietmind.workspace.choose import Desk
     from quietmind.workspace.launch import Start
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 @click.option("--key-file", type=AnyPath(dir_okay=False), help="The file with the key of a model at an address.")
 @click.option("--notebook", metavar="NAME", help="Ask this notebook; it is read now if it is not yet.")
 @click.option("--deep", is_flag=True, help="Ask every notebook that holds evidence, and join what they answer.")
+@filter_options
 @click.option(
     "--passages", type=click.IntRange(1, 1000), help="Ask no notebook: give the model at most so many passages (6)."
 )
@@ -71,6 +74,7 @@ def ask(
     key_file: Path | None,
     notebook: str | None,
     deep: bool,
+    within: Filter | None,
     passages: int | None,
     max_tokens: int | None,
     show: bool,
@@ -81,7 +85,7 @@ def ask(
     """Answer QUESTION from the notes, with citations checked against the files.
 
     Where the notebook that holds the evidence is read, it is restored and answers whole; otherwise the best passages
-    are given to the model.
+    are given to the model, and always those that a filter leaves (--in to --speaker).
     """
     from quietmind.think.ask import ask as ask_archive
     from quietmind.think.deep import ask_deep
@@ -89,20 +93,27 @@ def ask(
     from quietmind.workspace.workspace import Workspace
 
     settings = state.settings
-    if sum((notebook is not None, deep, passages is not None)) > 1:
-        raise UsageError("--notebook asks one notebook, --deep every one and --passages none; give one of them")
+    _require_one_way(notebook, within, deep=deep, passages=passages)
     if save and not os.path.isdir(save.parent):  # noqa: PTH112 - a Path raises for names that cannot be looked at
         raise UsageError(f"{shown_path(save)}: there is no such folder to save the answer in; make it first")
     with Workspace(workspace) as archive:
         archive.search_with(searcher(archive.folder, settings.embedder, allow_remote, _warn))
         answering = _Model(model or settings.model, archive, context, kv, threads, settings, allow_remote, key_file)
         limits = {"passages": passages or settings.passages, "max_tokens": max_tokens or settings.max_tokens}
+        warn_of_unread(archive, within)
         if deep:
             events = ask_deep(archive, question, answering.start, answering.desk, **limits)
         else:
             desk = None if passages is not None else answering.desk
             events = ask_archive(
-                archive, question, answering.start, **limits, desk=desk, notebook=notebook, progress=terminal_progress
+                archive,
+                question,
+                answering.start,
+                **limits,
+                desk=desk,
+                notebook=notebook,
+                within=within,
+                progress=terminal_progress,
             )
         answer = _follow(events, stream=not as_json)
     if as_json:
@@ -178,6 +189,14 @@ class _Model:
 
 def _warn(warning: str) -> None:
     click.echo(f"warning: {warning}", err=True)
+
+
+def _require_one_way(notebook: str | None, within: Filter | None, *, deep: bool, passages: int | None) -> None:
+    """Raise UsageError where the options ask in two ways at once."""
+    if sum((notebook is not None, deep, passages is not None)) > 1:
+        raise UsageError("--notebook asks one notebook, --deep every one and --passages none; give one of them")
+    if within is not None and (deep or notebook is not None):
+        raise UsageError("notebooks are asked as a whole; leave out the filter (--in to --speaker), or the notebooks")
 
 
 def _follow(events: Iterable[Event], *, stream: bool) -> Answer:
