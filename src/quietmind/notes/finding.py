@@ -10,8 +10,10 @@ import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from quietmind.base.sqlite import translated
 from quietmind.notes.embedding import embedded_text, text_key
 from quietmind.notes.filtering import Filter, chosen
 from quietmind.notes.fusion import DEPTH, fused
@@ -80,10 +82,11 @@ def find(
     def candidates(lemmas: Sequence[str], count: int) -> Sequence[tuple[int, float]]:
         return finder.by_words(lemmas, count, within)
 
-    if vector is None:
-        return list(ranked(connection, query, limit, within, candidates).values())
-    nearest = finder.by_meaning(vector, max(DEPTH, limit), within)
-    return fused(connection, query, nearest, limit, finder.placed, within, candidates)
+    with translated(Path(connection.execute("PRAGMA database_list").fetchone()[2] or "archive")):
+        if vector is None:
+            return list(ranked(connection, query, limit, within, candidates).values())
+        nearest = finder.by_meaning(vector, max(DEPTH, limit), within)
+        return fused(connection, query, nearest, limit, finder.placed, within, candidates)
 
 
 @dataclass(frozen=True)

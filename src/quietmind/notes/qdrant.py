@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from quietmind.base.errors import IndexAway, UsageError
+from quietmind.base.errors import IndexAway
 from quietmind.notes.filtering import Filter
 from quietmind.notes.finding import Counts, Entry, Held, Worded
 from quietmind.notes.marks import asked
@@ -35,7 +35,7 @@ _SAID = 200  # characters of a server's own words that are passed on
 def connect(address: str, key: str = "", seconds: float = 60.0) -> QdrantClient:
     """Return a client of the server at ``address``, which nothing is asked yet.
 
-    ``seconds`` is the longest that a call may take. No proxy is used, whatever the environment says. Raises UsageError
+    ``seconds`` is the longest that a call may take. No proxy is used, whatever the environment says. Raises IndexAway
     where the client is not installed.
     """
     import warnings
@@ -43,9 +43,7 @@ def connect(address: str, key: str = "", seconds: float = 60.0) -> QdrantClient:
     try:
         from qdrant_client import QdrantClient
     except ImportError as error:
-        raise UsageError(
-            "the client of Qdrant is not installed; pip install 'quietmind[qdrant]', or set index = \"embedded\""
-        ) from error
+        raise IndexAway("the client of Qdrant is not installed; pip install 'quietmind[qdrant]'") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a key without TLS: whoever consented to that has said so
         return QdrantClient(
@@ -102,6 +100,14 @@ class Qdrant:
         """Remove the collection; one that is not there is no fault."""
         with self._translated():
             self._client.delete_collection(self._name)
+
+    def drop_others(self, prefix: str) -> None:
+        """Remove every other collection whose name begins with ``prefix``."""
+        with self._translated():
+            names = [each.name for each in self._client.get_collections().collections]
+            for name in names:
+                if name.startswith(prefix) and name != self._name:
+                    self._client.delete_collection(name)
 
     def held(self) -> dict[int, Held]:
         """See Copy."""

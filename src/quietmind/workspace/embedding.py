@@ -11,20 +11,25 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quietmind.base.errors import EngineError, UsageError, WorkspaceError
+from quietmind.base.errors import EngineError, IndexAway, UsageError, WorkspaceError
 from quietmind.base.progress import SILENT, Progress
+from quietmind.notes.embedded import Embedded as OwnIndex
 from quietmind.notes.embedding import Embedder, embedded_text, text_key
-from quietmind.notes.filtering import Filter, passages_within
-from quietmind.notes.fusion import DEPTH, fused
-from quietmind.notes.search import search
+from quietmind.notes.filtering import Filter
+from quietmind.notes.finding import find
 from quietmind.notes.vectors import TABLE, Identity, Vectors, folder_name
+from quietmind.workspace.elsewhere import Elsewhere
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from quietmind.notes.document import Hit
 
 FOLDER = "vectors"
@@ -131,7 +136,13 @@ def embed(
     return Embedded(embedder.name, done, len(lacking) - done, rows, removed, took)
 
 
-def searcher(folder: Path, setting: str | None, allow_remote: Sequence[str], warn: _Says) -> Searcher:
+def searcher(
+    folder: Path,
+    setting: str | None,
+    allow_remote: Sequence[str],
+    warn: _Says,
+    elsewhere: Elsewhere | None = None,
+) -> Searcher:
     """Return what searches the workspace in ``folder`` as the person's settings say; see :class:`Searcher`.
 
     A key that an embedder at an address needs comes from the environment.
@@ -140,18 +151,27 @@ def searcher(folder: Path, setting: str | None, allow_remote: Sequence[str], war
     def opened(name: str) -> Embedder:
         return open_embedder(name, allow_remote=allow_remote, key=key_of_embedder(None), announce=warn)
 
-    return Searcher(folder, chosen(setting), opened, warn)
+    return Searcher(folder, chosen(setting), opened, warn, elsewhere)
 
 
 class Searcher:
     """Search by words, and by meaning too where vectors serve. ``wanted`` is the embedder that the person chose.
 
     ``warn`` is told once, in a line, why vectors that are there do not serve. Nothing that is wrong with them or their
-    embedder keeps words from being found.
+    embedder keeps words from being found. Passages are looked for ``elsewhere`` where that is given, and where it
+    cannot be asked, which ``warn`` is told, in the archive's own index.
     """
 
-    def __init__(self, folder: Path, wanted: str, open_: Open = open_embedder, warn: _Says = lambda _: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        wanted: str,
+        open_: Open = open_embedder,
+        warn: _Says = lambda _: None,
+        elsewhere: Elsewhere | None = None,
+    ) -> None:
         self._folder = folder / FOLDER
+        self._elsewhere = elsewhere
         self._wanted = wanted
         self._open = open_
         self._warn = warn
@@ -169,15 +189,32 @@ class Searcher:
         """Return the best passages ``within`` for ``query``, best first. Raises what searching by words does."""
         serving = self.serving()
         if serving is None or not query.strip():
-            return search(connection, query, limit, within)
+            return self._found(connection, query, limit, within)
         vectors, embedder = serving
         try:
-            among = passages_within(connection, within)
-            nearest = vectors.nearest(embedder.query(query), max(DEPTH, limit), among)
-            return fused(connection, query, nearest, limit, vectors.placed, within)
+            return self._found(connection, query, limit, within, vectors, embedder.query(query))
         except (EngineError, WorkspaceError, OSError) as error:
             self._without(error)
-            return search(connection, query, limit, within)
+            return self._found(connection, query, limit, within)
+
+    def _found(
+        self,
+        connection: sqlite3.Connection,
+        query: str,
+        limit: int,
+        within: Filter | None,
+        vectors: Vectors | None = None,
+        vector: NDArray[np.float32] | None = None,
+    ) -> list[Hit]:
+        """Return what is found elsewhere, or here; by ``vector`` too, of ``query`` among ``vectors``."""
+        if self._elsewhere is not None:
+            try:
+                with closing(self._elsewhere.finder(connection, vectors)) as finder:
+                    return find(connection, finder, query, limit, vector=vector, within=within)
+            except IndexAway as error:
+                self._warn(f"found in the archive's own index: {error}")
+                self._elsewhere = None
+        return find(connection, OwnIndex(connection, vectors), query, limit, vector=vector, within=within)
 
     def serving(self) -> tuple[Vectors, Embedder] | None:
         """Return the vectors that searches use and what embeds a query for them; None where words alone are used."""
