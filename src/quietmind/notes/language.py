@@ -1,8 +1,8 @@
 """The languages of a passage, told by the letters of its words.
 
-That is all that is looked at: Cyrillic letters are taken for Russian and Latin ones for English, unless one in fifty of
-them is a letter that the language does not have (ї, ü). Such text, and every other script, is "other".
-"""
+That is all that is looked at: Cyrillic letters are taken for Russian and Latin ones for English, unless more than one
+in thirty of them is a letter that the language does not have (ї, ü). Such text, and every other script, is "other". A
+language that has few letters of its own (Dutch, much German) is taken for English.
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Language(StrEnum):
 
 MIXED = 0.25  # of the letters: a passage is in each language that has so many, so that one may be in two
 FEWEST = 20  # letters of prose by which a passage is judged; with fewer, it is taken to be in those of its document
-_STRANGE = 0.02  # of the letters of a script: names in another language have some
+_STRANGE = 1 / 30  # of the letters of a script: names in another language have some
 
 _ENGLISH = bytes([*range(0x41, 0x5B), *range(0x61, 0x7B)])
 # In Windows-1251, which has every Cyrillic letter of Europe, one byte each.
