@@ -3,6 +3,7 @@
 That is all that is looked at: Cyrillic letters are taken for Russian and Latin ones for English, unless more than one
 in thirty of them is a letter that the language does not have (ї, ü). Such text, and every other script, is "other". A
 language that has few letters of its own (Dutch, much German) is taken for English.
+"""
 
 from __future__ import annotations
 
@@ -79,8 +80,10 @@ def languages_of(document: Document, passages: Sequence[Passage]) -> list[tuple[
 
 
 def _prose(document: Document, passages: Sequence[Passage]) -> Iterator[str]:
-    """Yield the text of each passage without code, marks of an export and front matter; of plain text, all of it."""
-    blocks = document.blocks if document.kind is not Kind.TEXT else ()
+    """Yield the text of each passage without code, marks of an export and front matter; of plain text and of
+    code, whose comments are what people wrote, all of it.
+    """
+    blocks = document.blocks if document.kind not in (Kind.TEXT, Kind.CODE) else ()
     skipped = {
         line
         for block in blocks
