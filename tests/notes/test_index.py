@@ -17,8 +17,7 @@ import pytest
 
 from quietmind.base.errors import ArchiveLocked, DiskFull, NotesError, QuietmindError
 from quietmind.base.sqlite import connect
-from quietmind.notes import index as index_module
-from quietmind.notes import reading
+from quietmind.notes import intake, reading
 from quietmind.notes.index import Index
 from quietmind.notes.schema import MIGRATIONS
 from quietmind.notes.search import documents, search
@@ -106,13 +105,13 @@ def test_a_change_of_the_same_size_right_after_indexing_is_seen(archive: Archive
 
 def test_an_old_file_with_the_same_state_is_not_read_again(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     archive.write("a.md", "текст")
-    monkeypatch.setattr(index_module, "SETTLED_AFTER_NS", -1)
+    monkeypatch.setattr(intake, "SETTLED_AFTER_NS", -1)
     archive.index.update(archive.root)
 
     def unexpected(path: Path) -> None:
         raise AssertionError(f"{path} was read")
 
-    monkeypatch.setattr(index_module, "read_bytes", unexpected)
+    monkeypatch.setattr(intake, "read_bytes", unexpected)
     assert counts(archive) == (0, 0, 0, 1)
 
 
@@ -192,7 +191,7 @@ def test_a_file_that_cannot_be_read_now_stays_as_it_was(archive: Archive, monkey
             raise NotesError(f"{path}: cannot be read (Permission denied)")
         return real(path)
 
-    monkeypatch.setattr(index_module, "read_bytes", refusing)
+    monkeypatch.setattr(intake, "read_bytes", refusing)
     report = archive.index.update(archive.root)
     assert (report.removed, [skip.path.name for skip in report.skipped]) == (0, ["a.md"])
     assert archive.found("слово") == ["a.md"]
@@ -252,7 +251,7 @@ def test_a_newer_reader_cutter_or_lemmatizer_reads_everything_again(
 ) -> None:
     archive.write("a.md", "x")
     archive.index.update(archive.root)
-    monkeypatch.setattr(index_module, constant, 99)
+    monkeypatch.setattr(intake, constant, 99)
     assert counts(archive) == (0, 1, 0, 0)
     assert counts(archive) == (0, 0, 0, 1)
 
@@ -301,7 +300,7 @@ def test_two_updates_at_once_do_not_duplicate(archive: Archive, tmp_path: Path) 
         return real(path)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_module, "read_bytes", meanwhile)
+        patch.setattr(intake, "read_bytes", meanwhile)
         archive.index.update(archive.root)
     second.close()
     assert archive.names() == ["notes/a.md"]

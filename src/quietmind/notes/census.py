@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quietmind.base.errors import NotesError
 from quietmind.base.paths import shown_path
-from quietmind.notes.index import made_by
+from quietmind.notes.intake import made_by
 from quietmind.notes.reading import read_document
 from quietmind.notes.scan import Scan, Skipped, scan
 

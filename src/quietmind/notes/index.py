@@ -6,87 +6,67 @@ database holds whole documents only, and the next update does what is missing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from quietmind.base.errors import NotesError
 from quietmind.base.paths import shown_path
 from quietmind.base.progress import SILENT, Progress
 from quietmind.base.sqlite import transaction, translated
-from quietmind.notes.document import Document, Passage
-from quietmind.notes.facets import FACETS_VERSION, Facets, find_facets, write_facets
-from quietmind.notes.lemmas import LEMMA_VERSION, lemmas_of
+from quietmind.notes.document import Passage
+from quietmind.notes.facets import write_facets
+from quietmind.notes.intake import Same, Taken, Wanted, made_by
 from quietmind.notes.linked import write_links
-from quietmind.notes.links import LINKS_VERSION, Links, find_links
-from quietmind.notes.passages import CUTTER_VERSION, passages
-from quietmind.notes.reading import READER_VERSION, FileState, parse, read_bytes
+from quietmind.notes.readers import read_all, readers_for
+from quietmind.notes.reading import FileState
 from quietmind.notes.report import Forgotten, OtherEncoding, RepairedFile, Report
 from quietmind.notes.scan import Found, Scan, Skipped, look, scan
 
 BATCH_SECONDS = 0.7  # of reading per transaction: what a kill costs, against what a commit costs
-# FAT counts time in steps of 2 s: a file touched later than that before it was read may change and look the same.
-SETTLED_AFTER_NS = 2_000_000_000
 _REMOVED_AT_ONCE = 500
 _REFRESHED_AT_MOST = 1000  # paths: a walk of everything costs less than looking for more of them one by one
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What the database says of a document."""
+class _Known(NamedTuple):
+    """What the database says of a document. ``current``: it was made by these versions of reader, cutter, ..."""
 
     id: int
     state: FileState
     settled: bool
-    sha256: str
-    made_by: str
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A file that was read, ready to be written. ``rows`` has the lemmas of each passage, by column."""
-
-    document: Document
-    state: FileState
-    settled: bool
-    passages: tuple[Passage, ...]
-    rows: tuple[tuple[str, str, str], ...]
-    links: Links
-    facets: Facets
-
-
-@dataclass(frozen=True)
-class _Touched:
-    """A file that looked changed and is not."""
-
-    id: int
-    state: FileState
-    settled: bool
+    current: bool
 
 
 @dataclass
 class _Tally:
-    """The counts of the report in the making."""
+    """The report in the making."""
 
     added: int = 0
     changed: int = 0
-    removed: int = 0
     unchanged: int = 0
     passages: int = 0
+    repaired: list[RepairedFile] = field(default_factory=list)
+    other_encodings: list[OtherEncoding] = field(default_factory=list)
+
+    def count(self, taken: Taken, *, known: bool) -> None:
+        """Count a file that was read and written."""
+        document = taken.document
+        self.passages += len(taken.passages)
+        self.added += not known
+        self.changed += known
+        if document.repairs:
+            self.repaired.append(RepairedFile(document.path, len(document.repairs), document.repairs[0].codec))
+        if document.encoding != "utf-8":
+            self.other_encodings.append(OtherEncoding(document.path, document.encoding))
 
 
-def made_by() -> str:
-    """Return the versions of all that stands between a file and its rows; documents made by others are read again."""
-    return (
-        f"reader {READER_VERSION}, cutter {CUTTER_VERSION}, lemmas {LEMMA_VERSION}, links {LINKS_VERSION}, "
-        f"facets {FACETS_VERSION}"
-    )
+_Written = tuple[Found, Taken | Same]
 
 
 class Index:
@@ -146,23 +126,26 @@ class Index:
         """Have the index hold what was ``seen``, and of what was ``known`` only that."""
         tally = _Tally()
         skipped = [*seen.skipped, *self._unmounted(seen)]
-        written: list[Document] = []
         stale = [found for found in seen.found if not _is_current(known.get(found.path), found.state)]
         tally.unchanged = len(seen.found) - len(stale)
         for batch in self._batches(stale, known, skipped, progress):
             self._write(batch)
-            for item in batch:
-                _count(item, known, tally)
-                if isinstance(item, _Read):
-                    written.append(replace(item.document, lines=(), blocks=(), sections=(), links=()))
+            for found, item in batch:
+                if isinstance(item, Taken):
+                    tally.count(item, known=found.path in known)
+                else:
+                    tally.unchanged += 1
         gone = self._gone(seen, skipped, known)
         self._remove(gone)
-        tally.removed = len(gone)
         return Report(
             root=seen.root,
-            **vars(tally),
-            repaired=tuple(RepairedFile(d.path, len(d.repairs), d.repairs[0].codec) for d in written if d.repairs),
-            other_encodings=tuple(OtherEncoding(d.path, d.encoding) for d in written if d.encoding != "utf-8"),
+            added=tally.added,
+            changed=tally.changed,
+            removed=len(gone),
+            unchanged=tally.unchanged,
+            passages=tally.passages,
+            repaired=tuple(tally.repaired),
+            other_encodings=tuple(tally.other_encodings),
             skipped=tuple(skipped),
             seconds=time.monotonic() - began,
         )
@@ -264,72 +247,87 @@ class Index:
     def _known(self, first: bytes, end: bytes) -> dict[str, _Known]:
         """Return what the database holds of the paths from ``first`` up to but not ``end``, by path."""
         rows = self._connection.execute(
-            "SELECT path, id, size, mtime_ns, ctime_ns, inode, settled, sha256, made_by FROM documents"
+            "SELECT path, id, size, mtime_ns, ctime_ns, inode, settled, made_by = ? FROM documents"
             " WHERE path >= ? AND path < ?",
-            (first, end),
+            (made_by(), first, end),
         )
         return {
-            os.fsdecode(path): _Known(id_, FileState(size, mtime, ctime, inode), bool(settled), sha256, maker)
-            for path, id_, size, mtime, ctime, inode, settled, sha256, maker in rows
+            os.fsdecode(path): _Known(id_, FileState(size, mtime, ctime, inode), bool(settled), bool(current))
+            for path, id_, size, mtime, ctime, inode, settled, current in rows
         }
 
     def _batches(
         self, stale: Sequence[Found], known: Mapping[str, _Known], skipped: list[Skipped], progress: Progress
-    ) -> Iterator[list[_Read | _Touched]]:
+    ) -> Iterator[list[_Written]]:
         """Yield what reading ``stale`` gives, as much at a time as takes ``batch_seconds``; add to ``skipped``."""
         progress.begin("Reading notes", len(stale))
-        batch: list[_Read | _Touched] = []
+        hashes = self._hashes([known[found.path].id for found in stale if found.path in known])
+        wanted = [
+            (Wanted(found.path, hashes.get(known[found.path].id) if found.path in known else None), found.state.size)
+            for found in stale
+        ]
+        size = sum(found.state.size for found in stale)
+        batch: list[_Written] = []
         began = time.monotonic()
-        for found in stale:
-            item = _read(Path(found.path), known.get(found.path))
-            if isinstance(item, Skipped):
-                skipped.append(item)
-            else:
-                batch.append(item)
-            progress.advance()
-            if batch and time.monotonic() - began >= self._batch_seconds:
-                yield batch
-                batch = []
-                began = time.monotonic()
+        with closing(read_all(wanted, readers_for(size))) as items:
+            for found, item in zip(stale, items, strict=True):
+                if isinstance(item, Skipped):
+                    skipped.append(item)
+                else:
+                    batch.append((found, item))
+                progress.advance()
+                if batch and time.monotonic() - began >= self._batch_seconds:
+                    yield batch
+                    batch = []
+                    began = time.monotonic()
         if batch:
             yield batch
 
-    def _write(self, batch: Iterable[_Read | _Touched]) -> None:
+    def _hashes(self, documents: Sequence[int]) -> dict[int, str]:
+        """Return the hashes of those of ``documents`` that need not be read anew if they still hold these bytes."""
+        return dict(
+            self._connection.execute(
+                "SELECT id, sha256 FROM documents WHERE made_by = ? AND id IN (SELECT value FROM json_each(?))",
+                (made_by(), json.dumps(documents)),
+            )
+        )
+
+    def _write(self, batch: Iterable[_Written]) -> None:
         with transaction(self._connection):
-            for item in batch:
-                if isinstance(item, _Touched):
+            for found, item in batch:
+                if isinstance(item, Taken):
+                    self._replace(item)
+                else:
                     self._connection.execute(
                         "UPDATE documents SET size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, settled = ?"
-                        " WHERE id = ?",
-                        (*_columns(item.state), item.settled, item.id),
+                        " WHERE path = ? AND sha256 = ?",
+                        (*_columns(item.state), item.settled, os.fsencode(found.path), item.sha256),
                     )
-                else:
-                    self._replace(item)
 
-    def _replace(self, read: _Read) -> None:
-        document = read.document
+    def _replace(self, taken: Taken) -> None:
+        document = taken.document
         path = os.fsencode(document.path)
         # By path and not by what was known: another process may have written the same file meanwhile.
         for (id_,) in self._connection.execute("SELECT id FROM documents WHERE path = ?", (path,)).fetchall():
             self._delete(id_)
-        about = (path, document.kind, document.title, document.encoding, len(document.lines), len(document.repairs))
+        about = (path, document.kind, document.title, document.encoding, taken.lines, len(document.repairs))
         inserted = self._connection.execute(
             "INSERT INTO documents (path, kind, title, encoding, lines, repaired_lines,"
             " size, mtime_ns, ctime_ns, inode, settled, sha256, made_by) VALUES (?, ?, ?, ?, ?, ?,"
             " ?, ?, ?, ?, ?, ?, ?)",
-            (*about, *_columns(read.state), read.settled, document.sha256, made_by()),
+            (*about, *_columns(taken.state), taken.settled, document.sha256, made_by()),
         ).lastrowid
         first = self._connection.execute("SELECT coalesce(max(id), 0) + 1 FROM passages").fetchone()[0]
         self._connection.executemany(
             "INSERT INTO passages VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            ((id_, inserted, *_passage_columns(passage)) for id_, passage in enumerate(read.passages, first)),
+            ((id_, inserted, *_passage_columns(passage)) for id_, passage in enumerate(taken.passages, first)),
         )
         self._connection.executemany(
             "INSERT INTO lemmas (rowid, title, heading, body) VALUES (?, ?, ?, ?)",
-            ((id_, *row) for id_, row in enumerate(read.rows, first)),
+            ((id_, *row) for id_, row in enumerate(taken.lemmas, first)),
         )
-        write_links(self._connection, inserted, read.links)
-        write_facets(self._connection, inserted, read.facets, enumerate(read.passages, first))
+        write_links(self._connection, inserted, taken.links)
+        write_facets(self._connection, inserted, taken.facets, enumerate(taken.passages, first))
 
     def _delete(self, document: int) -> None:
         self._connection.execute(
@@ -380,42 +378,7 @@ def _reaches(root: Path, path: str) -> bool:
 
 
 def _is_current(known: _Known | None, state: FileState) -> bool:
-    return known is not None and known.settled and known.state == state and known.made_by == made_by()
-
-
-def _read(path: Path, known: _Known | None) -> _Read | _Touched | Skipped:
-    """Read the file at ``path`` and take it apart; touches no database."""
-    opened_ns = time.time_ns()
-    try:
-        data, state = read_bytes(path)
-    except NotesError as error:
-        return Skipped(path, _reason(error, path), transient=True)
-    settled = opened_ns - max(state.mtime_ns, state.ctime_ns) > SETTLED_AFTER_NS
-    if known and known.made_by == made_by() and known.sha256 == hashlib.sha256(data).hexdigest():
-        return _Touched(known.id, state, settled)
-    try:
-        document = parse(path, data)
-    except NotesError as error:
-        return Skipped(path, _reason(error, path))
-    cut = passages(document)
-    title = " ".join(lemmas_of(f"{document.title}\n{path.name}"))
-    rows = tuple((title, " ".join(lemmas_of("\n".join(p.heading))), " ".join(lemmas_of(p.text))) for p in cut)
-    return _Read(document, state, settled, cut, rows, find_links(document), find_facets(document, cut))
-
-
-def _count(item: _Read | _Touched, known: Mapping[str, _Known], tally: _Tally) -> None:
-    if isinstance(item, _Touched):
-        tally.unchanged += 1
-        return
-    tally.passages += len(item.passages)
-    if str(item.document.path) in known:
-        tally.changed += 1
-    else:
-        tally.added += 1
-
-
-def _reason(error: NotesError, path: Path) -> str:
-    return str(error).removeprefix(f"{shown_path(path)}: ")
+    return known is not None and known.current and known.settled and known.state == state
 
 
 def _columns(state: FileState) -> tuple[int, int, int, int]:

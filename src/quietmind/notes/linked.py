@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,33 @@ _OF = " WHERE document = ?"
 _ORDER = " ORDER BY document, number"
 
 
-def write_links(connection: sqlite3.Connection, document: int | None, links: Links) -> None:
-    """Write the rows of ``links`` as those of ``document``, inside the caller's transaction."""
-    connection.executemany(
-        "INSERT INTO links VALUES (?, ?, ?, ?, ?, ?, ?)",
+@dataclass(frozen=True)
+class LinkRows:
+    """The rows of a document's links and definitions, in the order of the columns, without the document's number."""
+
+    links: list[tuple[int, int, str, str, str, str]]
+    definitions: list[tuple[int, int, str, str, int]]
+
+
+def link_rows(links: Links) -> LinkRows:
+    """Return the rows of ``links``: plain values, which cost little to hand to another process."""
+    return LinkRows(
         [
-            (document, number, link.line, link.via, link.target, link.anchor, link.name)
+            (number, link.line, link.via.value, link.target, link.anchor, link.name)
             for number, link in enumerate(links.references)
         ],
-    )
-    connection.executemany(
-        "INSERT INTO definitions VALUES (?, ?, ?, ?, ?, ?)",
         [
-            (document, number, definition.line, definition.via, definition.name, definition.rank)
+            (number, definition.line, definition.via.value, definition.name, definition.rank)
             for number, definition in enumerate(links.definitions)
         ],
+    )
+
+
+def write_links(connection: sqlite3.Connection, document: int | None, rows: LinkRows) -> None:
+    """Write ``rows`` as those of ``document``, inside the caller's transaction."""
+    connection.executemany("INSERT INTO links VALUES (?, ?, ?, ?, ?, ?, ?)", [(document, *row) for row in rows.links])
+    connection.executemany(
+        "INSERT INTO definitions VALUES (?, ?, ?, ?, ?, ?)", [(document, *row) for row in rows.definitions]
     )
 
 
