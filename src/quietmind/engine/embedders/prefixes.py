@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,3 +27,13 @@ _KNOWN = (
 def prefixes_for(model: str) -> Prefixes:
     """Return what the model of this name wants; nothing for models that are not known."""
     return next((prefixes for pattern, prefixes in _KNOWN if pattern.search(model)), Prefixes())
+
+
+def prefixes_said(configuration: Any, model: str) -> Prefixes:
+    """Return what the prompts of a config_sentence_transformers.json say; without any, what the model's name tells."""
+    prompts = configuration.get("prompts") if isinstance(configuration, dict) else None
+    if not isinstance(prompts, dict):
+        return prefixes_for(model)
+    passage = next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), "")
+    said = Prefixes(str(prompts.get("query") or ""), str(passage))
+    return said if said != Prefixes() else prefixes_for(model)
