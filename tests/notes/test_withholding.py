@@ -14,7 +14,7 @@ from quietmind.notes.index import Index
 from quietmind.notes.known_items import Item, Source, items_of
 from quietmind.notes.schema import MIGRATIONS
 from quietmind.notes.search import search
-from quietmind.notes.withholding import note_sizes, numbered, said_elsewhere, withheld
+from quietmind.notes.withholding import notes_in_index, numbered, said_elsewhere, withheld
 
 REST = "Other lines go on about oil and rust for long enough, so that something is left to find the note by.\n" * 3
 NOTES = {
@@ -36,7 +36,7 @@ def archive(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def an_item(connection: sqlite3.Connection, source: Source) -> Item:
-    (path,) = [path for path in note_sizes(connection) if path.name == "valve.md"]
+    (path,) = [note.path for note in notes_in_index(connection) if note.below_root == b"/valve.md"]
     (item,) = [item for item in items_of([*numbered(connection, path).values()]) if item.source is source]
     return item
 

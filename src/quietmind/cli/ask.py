@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from quietmind.base.paths import shown_path
 from quietmind.base.progress import terminal_progress
 from quietmind.cli.answer import as_json as answer_as_json
 from quietmind.cli.answer import print_answer
+from quietmind.cli.asked_model import AskedModel, warn
 from quietmind.cli.filters import filter_options, warn_of_unread
 from quietmind.cli.options import (
     TOKENS,
@@ -26,22 +26,15 @@ from quietmind.cli.options import (
     pass_state,
     workspace_option,
 )
-from quietmind.cli.output import counted, print_json, tell_place, visible, write_json
+from quietmind.cli.output import counted, print_json, visible, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rich.status import Status
 
-    from quietmind.base.settings import Settings
-    from quietmind.engine.port import Engine
     from quietmind.notes.filtering import Filter
     from quietmind.think.answer import Answer, Event
-    from quietmind.workspace.choose import Desk
-    from quietmind.workspace.launch import Start
-    from quietmind.workspace.lending import Lent
-    from quietmind.workspace.running import Running
-    from quietmind.workspace.workspace import Workspace
 
 
 @click.command()
@@ -97,8 +90,8 @@ def ask(
     if save and not os.path.isdir(save.parent):  # noqa: PTH112 - a Path raises for names that cannot be looked at
         raise UsageError(f"{shown_path(save)}: there is no such folder to save the answer in; make it first")
     with Workspace(workspace) as archive:
-        archive.search_with(searcher(archive.folder, settings.embedder, allow_remote, _warn))
-        answering = _Model(model or settings.model, archive, context, kv, threads, settings, allow_remote, key_file)
+        archive.search_with(searcher(archive.folder, settings.embedder, allow_remote, warn))
+        answering = AskedModel(model or settings.model, archive, context, kv, threads, settings, allow_remote, key_file)
         limits = {"passages": passages or settings.passages, "max_tokens": max_tokens or settings.max_tokens}
         warn_of_unread(archive, within)
         if deep:
@@ -122,73 +115,6 @@ def ask(
         print_answer(answer, show=show)
     if save:
         write_json(save, answer_as_json(answer, show=show))
-
-
-@dataclass
-class _Model:
-    """The model that answers, started when it is needed, and what notebooks need to know of its run."""
-
-    name: str
-    archive: Workspace
-    context: int | None
-    kv: str
-    threads: int | None
-    settings: Settings
-    allow_remote: tuple[str, ...]
-    key_file: Path | None
-    planned: Start | None = None
-    lent: Lent | None = None
-
-    def start(self) -> Engine:
-        """Start it, or borrow it where `quietmind up` runs it. Raises what starting, borrowing and connecting raise."""
-        from quietmind.model.locate import locate
-        from quietmind.plan.plan import Ask
-        from quietmind.workspace.address import KEY_VARIABLE, connect_to, is_address
-        from quietmind.workspace.launch import prepare, started
-        from quietmind.workspace.running import serves, serving
-
-        if is_address(self.name):
-            key = self.key_file or (KEY_VARIABLE if KEY_VARIABLE in os.environ else None)
-            return connect_to(self.name, context=self.context, allow_remote=self.allow_remote, key=key, warn=_warn)
-        asked = Ask(self.context, self.kv, threads=self.threads)
-        weights = locate(self.name)
-        running = serving(self.archive.folder, weights)
-        if running is not None and serves(running, weights, asked):
-            return self._borrowed(running, weights)
-        planned = prepare(self.name, asked, self.archive.folder, _warn)
-        if running is not None and planned.plan.verdict != "fits":
-            _warn(f"{weights.stem} does not fit a second time; asked as `quietmind up` runs it")
-            return self._borrowed(running, weights)
-        self.planned = planned
-        return started(planned, self.archive.logs, self.archive.folder, _warn)
-
-    def _borrowed(self, running: Running, weights: Path) -> Engine:
-        from quietmind.base.errors import EngineRefused
-        from quietmind.workspace.address import connect_to
-        from quietmind.workspace.lending import Lent
-
-        try:
-            self.lent = Lent.by(running, weights, tell_place)
-        except EngineRefused as error:
-            _warn(f"no notebook is used: {error}")
-            key = Path(running.key_file) if running.key_file else None
-            return connect_to(f"{running.url}#{weights.stem}", key=key)
-        return self.lent.engine
-
-    def desk(self, engine: Engine) -> Desk:
-        """Return where notebooks are taken up by the engine that was started."""
-        from quietmind.workspace.choose import Desk
-
-        if self.lent is not None:
-            return self.lent.desk(self.archive, self.settings.snapshot_gib)
-        if self.planned is None:
-            return Desk(self.archive.notebooks, engine, None)
-        kept = self.settings.snapshot_gib, self.settings.snapshot_level
-        return Desk.of(self.archive, self.planned, engine, *kept)
-
-
-def _warn(warning: str) -> None:
-    click.echo(f"warning: {warning}", err=True)
 
 
 def _require_one_way(notebook: str | None, within: Filter | None, *, deep: bool, passages: int | None) -> None:

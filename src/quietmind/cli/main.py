@@ -26,6 +26,7 @@ _COMMANDS = {
     "embed": ("quietmind.cli.embed", "Let notes be found by meaning: make vectors, in the background."),
     "status": ("quietmind.cli.status", "Say what is indexed, how current that is, and what is skipped and why."),
     "search": ("quietmind.cli.search", "Find passages in the indexed notes."),
+    "eval": ("quietmind.cli.eval", "Measure how well notes are found, by questions made of them."),
     "links": ("quietmind.cli.links", "Show what notes lead to, what leads to them, and what leads nowhere."),
     "ask": ("quietmind.cli.ask", "Answer a question from the notes, with checked citations."),
     "notebook": (

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from quietmind.base.sqlite import transaction
@@ -20,6 +21,15 @@ from quietmind.notes.lemmas import lemmas_of
 
 Place = tuple[Path, int]
 """The path of a passage and its first line."""
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A note of the index: where it is, that as bytes below its root, and how many passages it has."""
+
+    path: Path
+    below_root: bytes
+    passages: int
 
 
 class _Undo(Exception):
@@ -91,9 +101,11 @@ def _replace(connection: sqlite3.Connection, number: int, before: Passage, after
         )
 
 
-def note_sizes(connection: sqlite3.Connection) -> Mapping[Path, int]:
-    """Return how many passages each note has."""
+def notes_in_index(connection: sqlite3.Connection) -> list[Noted]:
+    """Return all notes of the index, in the order of their paths."""
     rows = connection.execute(
-        "SELECT path, (SELECT count(*) FROM passages WHERE document = documents.id) FROM documents ORDER BY path"
+        "SELECT path, (SELECT max(length(roots.path)) FROM roots"
+        " WHERE substr(documents.path, 1, length(roots.path)) = roots.path),"
+        " (SELECT count(*) FROM passages WHERE document = documents.id) FROM documents ORDER BY path"
     )
-    return {Path(os.fsdecode(path)): count for path, count in rows}
+    return [Noted(Path(os.fsdecode(path)), path[root or 0 :], count) for path, root, count in rows]

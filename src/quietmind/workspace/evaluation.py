@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from quietmind.base.errors import UsageError
 from quietmind.base.progress import SILENT, Progress
 from quietmind.notes.document import Hit, Passage
 from quietmind.notes.embedding import Embedder, embedded_text
@@ -25,12 +26,12 @@ from quietmind.notes.fusion import fused, key_of
 from quietmind.notes.known_items import Item, Language, Source, items_of, without
 from quietmind.notes.search import search
 from quietmind.notes.vectors import Near, Nearest, Vectors
-from quietmind.notes.withholding import Place, note_sizes, numbered, said_elsewhere, withheld
+from quietmind.notes.withholding import Noted, Place, notes_in_index, numbered, said_elsewhere, withheld
 from quietmind.workspace.scoring import DEPTH, Figures, Interval, Rank, difference, figures
 
 WORDS, MEANING, FUSED, RERANK = "words", "meaning", "fused", "rerank"
 LEGS = (WORDS, MEANING, FUSED, RERANK)
-FEW = 30  # questions, below which the numbers mean little
+FEW = 30  # questions; with fewer, the numbers mean little
 
 _LARGE_NOTE = 200  # passages; almost anything leads to it
 _MOST_ELSEWHERE = 20  # passages of other notes that hold a question: more, and it leads to none of them
@@ -92,19 +93,23 @@ def evaluate(
     *,
     questions: int,
     seed: int,
-    legs: Collection[str] = LEGS,
+    legs: Collection[str] | None = None,
     rerank: Rerank | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Ask at most ``questions`` questions in those of ``legs`` that there are; the same ones for the same ``seed``.
+    """Ask at most ``questions`` questions in ``legs``, or in all that there are; the same ones for the same ``seed``.
 
-    By meaning only with ``serving`` vectors, reranked only with ``rerank``, which is given what the best of the other
-    legs finds (without vectors, words). Writes nothing. Raises ArchiveLocked, EngineError, and WorkspaceError for an
-    archive that may only be read: words are withheld in transactions that are undone.
+    By meaning only with ``serving`` vectors, reranked only with ``rerank``, which is given what is found by words and
+    meaning, without vectors by words. Writes nothing. Raises UsageError for a leg that there is not, ArchiveLocked,
+    EngineError, and WorkspaceError for an archive that may only be read: words are withheld in transactions that are
+    undone.
     """
     there = {WORDS, *((MEANING, FUSED) if serving else ()), *((RERANK,) if rerank else ())}
-    chosen = tuple(leg for leg in LEGS if leg in legs and leg in there)
-    notes = note_sizes(connection)
+    for leg in legs or ():
+        if leg not in there:
+            raise UsageError(f"{leg}: there are no vectors to search by; make some with `quietmind embed`")
+    chosen = tuple(leg for leg in LEGS if leg in (legs or there))
+    notes = notes_in_index(connection)
     progress.begin("Choosing questions", questions)
     items = list(_chosen(connection, notes, questions, seed, progress))
     asking = _Asking(connection, serving if {MEANING, FUSED, RERANK} & set(chosen) else None, rerank, chosen)
@@ -117,21 +122,21 @@ def evaluate(
 
 
 def _chosen(
-    connection: sqlite3.Connection, notes: Mapping[Path, int], most: int, seed: int, progress: Progress
+    connection: sqlite3.Connection, notes: Sequence[Noted], most: int, seed: int, progress: Progress
 ) -> Iterator[tuple[Item, set[Place]]]:
     """Yield at most ``most`` questions, one of a note, each with the places elsewhere that hold it word for word.
 
-    Each source has its turn as far as the notes go. Notes come in an order of chance that depends on their paths alone:
-    where some are added, most questions stay.
+    Each source has its turn as far as the notes go. Notes come in an order of chance that depends on their names alone,
+    below the folder that was indexed: where some are added, most questions stay.
     """
     times: Counter[Source] = Counter()
     found = 0
-    for path in sorted(notes, key=lambda path: _lot(path, seed)):
+    for note in sorted(notes, key=lambda note: _lot(note, seed)):
         if found == most:
             return
-        if not 0 < notes[path] <= _LARGE_NOTE:
+        if not 0 < note.passages <= _LARGE_NOTE:
             continue
-        items = items_of([*numbered(connection, path).values()])
+        items = items_of([*numbered(connection, note.path).values()])
         for item in sorted(items, key=lambda item: times[item.source]):
             elsewhere = said_elsewhere(connection, item, _MOST_ELSEWHERE)
             if elsewhere is not None:
@@ -142,8 +147,8 @@ def _chosen(
                 break
 
 
-def _lot(path: Path, seed: int) -> bytes:
-    return hashlib.blake2b(b"%d\0%s" % (seed, os.fsencode(path)), digest_size=16).digest()
+def _lot(note: Noted, seed: int) -> bytes:
+    return hashlib.blake2b(b"%d\0%s" % (seed, note.below_root), digest_size=16).digest()
 
 
 class _Asking:
