@@ -13,6 +13,18 @@ class Kind(StrEnum):
     MARKDOWN = "markdown"
     CHAT = "chat"
     TEXT = "text"
+    PDF = "pdf"
+    DOCX = "docx"
+    EPUB = "epub"
+    HTML = "html"
+    IPYNB = "ipynb"
+    ORG = "org"
+    CODE = "code"
+
+    @property
+    def plain(self) -> bool:
+        """Whether the lines are no Markdown, and what would be a mark there is one of the text's own."""
+        return self in (Kind.TEXT, Kind.PDF, Kind.ORG, Kind.CODE)
 
 
 @dataclass(frozen=True)
@@ -41,8 +53,9 @@ class Section:
     """A stretch of a document under one heading, or such a stretch of one turn of a chat.
 
     ``heading`` is the path from the outermost heading down; ``speaker`` ("user", "assistant" or what the export calls
-    it), ``when`` (ISO, to the minute) and ``uid`` only for turns. The sections of a document follow each other
-    without gaps from its first line to its last.
+    it) and ``when`` (ISO, to the minute) only for turns. ``uid`` sets a turn, or a page, apart from its neighbours: no
+    passage reaches over both. The sections of a document follow each other without gaps from its first line to its
+    last.
     """
 
     first_line: int
@@ -83,8 +96,10 @@ class Document:
     """A file of notes as the index sees it.
 
     ``lines`` has one entry for every line of the file, in order, decoded, repaired and freed of the quote marks
-    that wrap a chat export: ``lines[n - 1]`` is what line ``n`` says. ``blocks`` hold every line that is not blank,
-    in order, and none reaches across the end of a section. ``sha256`` is of the file's bytes.
+    that wrap a chat export: ``lines[n - 1]`` is what line ``n`` says. Of a file that is no text itself (PDF, DOCX,
+    EPUB, HTML, ipynb) they are those of its text as we write it down, always the same for the same bytes. ``blocks``
+    hold every line that is not blank, in order, and none reaches across the end of a section. ``sha256`` is of the
+    file's bytes.
     """
 
     path: Path

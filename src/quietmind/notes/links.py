@@ -16,7 +16,7 @@ from enum import StrEnum
 from functools import cached_property
 from urllib.parse import unquote
 
-from quietmind.notes.document import Document, Form, Kind
+from quietmind.notes.document import Document, Form
 
 # Raise it when the same document comes out with other references or definitions: indexes read their files again.
 LINKS_VERSION = 1
@@ -146,7 +146,7 @@ class Text:
     def __init__(self, document: Document) -> None:
         self.lines = document.lines
         self.whole = "\n".join(document.lines)
-        self.plain = document.kind is Kind.TEXT
+        self.plain = document.kind.plain
         self._document = document
 
     @cached_property

@@ -11,17 +11,17 @@ from pathlib import Path
 from quietmind.base.errors import NotesError
 from quietmind.base.paths import shown_path
 from quietmind.base.units import MIB, format_bytes
-from quietmind.notes import chat, encoding, markdown, mojibake, plaintext
+from quietmind.notes import chat, encoding, formats, markdown, mojibake, plaintext
 from quietmind.notes.document import Document, Kind
 
 # Raise it when the same bytes come out as another document: indexes read their files again.
 READER_VERSION = 1
 
-MAX_FILE_BYTES = 20 * MIB
+MAX_FILE_BYTES = formats.LARGEST_TEXT
 MAX_LINES = 1_000_000  # a file of nothing but newlines must not take gigabytes either
 MARKDOWN_ENDINGS = frozenset({".md", ".markdown"})
 TEXT_ENDINGS = frozenset({".pseudo", ".idea", ".txt"})
-ENDINGS = MARKDOWN_ENDINGS | TEXT_ENDINGS
+ENDINGS = MARKDOWN_ENDINGS | TEXT_ENDINGS | formats.ENDINGS
 
 _ATTEMPTS = 3
 _MAX_INODE = (1 << 63) - 1  # what an INTEGER column holds; some file systems use all 64 bits
@@ -43,16 +43,17 @@ class FileState:
 
 
 def read_document(path: Path) -> Document:
-    """Read the note at ``path``. Raises NotesError when it cannot be read, is too large or is no text."""
+    """Read the note at ``path``. Raises NotesError when it cannot be read, is too large or is no such file."""
     data, _ = read_bytes(path)
     return parse(path, data)
 
 
 def read_bytes(path: Path) -> tuple[bytes, FileState]:
-    """Return the bytes of a regular file of at most MAX_FILE_BYTES, and its state while it held exactly these.
+    """Return the bytes of a regular file that is not too large, and its state while it held exactly these.
 
     Raises NotesError when it is none, cannot be read, or is being written to faster than it can be read.
     """
+    most = largest(path.name)
     try:
         # O_NONBLOCK: opening a pipe that took the file's place must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -61,10 +62,10 @@ def read_bytes(path: Path) -> tuple[bytes, FileState]:
                 before = os.fstat(descriptor)
                 if not stat.S_ISREG(before.st_mode):
                     raise NotesError(f"{shown_path(path)}: is not a regular file")
-                if before.st_size > MAX_FILE_BYTES:
-                    raise NotesError(f"{shown_path(path)}: {too_large(before.st_size)}")
+                if before.st_size > most:
+                    raise NotesError(f"{shown_path(path)}: {too_large(before.st_size, path.name)}")
                 os.lseek(descriptor, 0, os.SEEK_SET)
-                data = _read_at_most(descriptor, MAX_FILE_BYTES + 1)
+                data = _read_at_most(descriptor, most + 1)
                 state = FileState.of(os.fstat(descriptor))
                 if state == FileState.of(before) and len(data) == state.size:
                     return data, state
@@ -77,13 +78,25 @@ def read_bytes(path: Path) -> tuple[bytes, FileState]:
     raise NotesError(f"{shown_path(path)}: keeps changing while it is read; try again when nothing writes to it")
 
 
-def too_large(size: int) -> str:
-    """Return why a file of ``size`` bytes is not read."""
-    return f"{format_bytes(size)} is more than the {format_bytes(MAX_FILE_BYTES)} that a note may have; split it"
+def largest(name: str) -> int:
+    """Return how many bytes a file called ``name`` may have."""
+    form = formats.format_of(name)
+    return MAX_FILE_BYTES if form is None else form.largest
+
+
+def too_large(size: int, name: str = "") -> str:
+    """Return why a file of ``size`` bytes, called ``name``, is not read."""
+    return f"{format_bytes(size)} is more than the {format_bytes(largest(name))} that a note may have; split it"
 
 
 def parse(path: Path, data: bytes) -> Document:
-    """Return the document that ``data``, the content of ``path``, holds. Raises NotesError when it is no text."""
+    """Return the document that ``data``, the content of ``path``, holds.
+
+    Raises NotesError when it is no text or, of a file in another format, damaged, protected, or of a format whose
+    reader is not installed.
+    """
+    if form := formats.format_of(path.name):
+        return _in_format(form, path, data)
     try:
         text, encoded = encoding.decode(data)
     except NotesError as error:
@@ -94,7 +107,7 @@ def parse(path: Path, data: bytes) -> Document:
             f"{shown_path(path)}: {len(lines):,} lines are more than the {MAX_LINES:,} that a note may have; split it"
         )
     lines, repairs = mojibake.repair(lines)
-    title = os.fsencode(path.stem).decode("utf-8", "replace")  # a name need not be UTF-8, a title is text
+    title = _stem(path)
     if turns := chat.find_turns(lines):
         kind = Kind.CHAT
         found = chat.parse(lines, turns)
@@ -124,6 +137,32 @@ def parse(path: Path, data: bytes) -> Document:
         repairs=repairs,
         sha256=hashlib.sha256(data).hexdigest(),
     )
+
+
+def _in_format(form: formats.Format, path: Path, data: bytes) -> Document:
+    """Return the document in a file that is no plain text. Raises NotesError."""
+    try:
+        rendered = formats.render(form, data, formats.ending_of(path.name))
+        if len(rendered.lines) > MAX_LINES:
+            raise NotesError(f"{len(rendered.lines):,} lines are more than the {MAX_LINES:,} that a note may have")
+    except NotesError as error:
+        raise NotesError(f"{shown_path(path)}: {error}; it is left out") from error
+    return Document(
+        path=path.absolute(),
+        kind=form.kind,
+        title=rendered.title or _stem(path),
+        encoding=rendered.encoding,
+        lines=rendered.lines,
+        sections=rendered.sections,
+        blocks=rendered.blocks,
+        links=rendered.links,
+        repairs=rendered.repairs,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _stem(path: Path) -> str:
+    return os.fsencode(path.stem).decode("utf-8", "replace")  # a name need not be UTF-8, a title is text
 
 
 def _read_at_most(descriptor: int, count: int) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quietmind.base.errors import NotesError
 from quietmind.base.paths import shown_path
-from quietmind.notes.reading import ENDINGS, MAX_FILE_BYTES, FileState, too_large
+from quietmind.notes.reading import ENDINGS, FileState, largest, too_large
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,8 @@ def _looked_at(entries: Iterable[os.DirEntry[str]], skipped: list[Skipped]) -> t
             continue
         if not stat.S_ISREG(status.st_mode):
             continue  # a pipe, a socket, a folder behind a link
-        if status.st_size > MAX_FILE_BYTES:
-            skipped.append(Skipped(Path(entry.path), too_large(status.st_size)))
+        if status.st_size > largest(entry.name):
+            skipped.append(Skipped(Path(entry.path), too_large(status.st_size, entry.name)))
             continue
         (links if entry.is_symlink() else files).append(Found(entry.path, FileState.of(status)))
     return files, links
