@@ -12,10 +12,12 @@ import click
 from quietmind.base.errors import NotesError, UsageError
 from quietmind.base.paths import shown_path
 from quietmind.base.progress import terminal_progress
-from quietmind.cli.options import AnyPath, debug_option, json_option, workspace_option
+from quietmind.cli.elsewhere import CopyKept
+from quietmind.cli.options import AnyPath, State, debug_option, json_option, workspace_option
 from quietmind.cli.output import counted, print_json
 
 if TYPE_CHECKING:
+    from quietmind.base.settings import Settings
     from quietmind.notes.report import Report
 
 _LISTED = 10  # files of each sort that are printed
@@ -24,23 +26,44 @@ _LISTED = 10  # files of each sort that are printed
 @click.command()
 @click.argument("folder", required=False, type=AnyPath())
 @click.option("--forget", is_flag=True, help="Take the notes of FOLDER out of the index; the files stay.")
+@click.option("--allow-remote", multiple=True, metavar="HOST", help="Consent that a copy of the index is kept there.")
 @json_option
 @workspace_option
 @debug_option
 @click.pass_context
-def index(ctx: click.Context, folder: Path | None, forget: bool, as_json: bool, workspace: Path) -> None:
+def index(
+    ctx: click.Context,
+    folder: Path | None,
+    forget: bool,
+    allow_remote: tuple[str, ...],
+    as_json: bool,
+    workspace: Path,
+) -> None:
     """Bring the index of FOLDER up to date; without FOLDER, of every folder that was indexed before.
 
     Only what changed is read again. The notes themselves are never written to.
     """
     if forget:
         _forget(folder, workspace, as_json=as_json)
-        return
-    failures = _update_one(folder, workspace, as_json) if folder else _update_all(workspace, as_json)
+        failures: list[str] = []
+    else:
+        failures = _update_one(folder, workspace, as_json) if folder else _update_all(workspace, as_json)
+    failures += _copy(workspace, ctx.ensure_object(State).settings, allow_remote, as_json)
     for failure in failures:
         click.echo(f"quietmind: {failure}", err=True)
     if failures:
         ctx.exit(1)
+
+
+def _copy(workspace: Path, settings: Settings, allow_remote: tuple[str, ...], as_json: bool) -> list[str]:
+    """Bring the copy of the index up to date, if there is to be one; return what was wrong with it."""
+    from quietmind.workspace.workspace import Workspace
+
+    with Workspace(workspace) as archive, terminal_progress() as progress:
+        said, failure = CopyKept(archive, settings, allow_remote).bring_up_to_date(progress)
+    if said and not as_json:
+        click.echo(said)
+    return [failure] if failure else []
 
 
 def _forget(folder: Path | None, workspace: Path, *, as_json: bool) -> None:

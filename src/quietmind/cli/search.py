@@ -45,11 +45,13 @@ def search(
     workspace: Path,
 ) -> None:
     """Find passages in the indexed notes: by words, and by meaning where `quietmind embed` has been."""
+    from quietmind.workspace.elsewhere import searched_elsewhere
     from quietmind.workspace.embedding import searcher
     from quietmind.workspace.workspace import Workspace
 
     with Workspace(workspace) as archive:
-        archive.search_with(searcher(archive.folder, state.settings.embedder, allow_remote, _warn))
+        elsewhere = searched_elsewhere(archive.folder, state.settings, allow_remote, _warn)
+        archive.search_with(searcher(archive.folder, state.settings.embedder, allow_remote, _warn, elsewhere))
         warn_of_unread(archive, within)
         hits = archive.search(query, limit, within)
         facets = archive.facets([hit.passage for hit in hits]) if as_json else [None] * len(hits)

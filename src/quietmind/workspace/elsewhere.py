@@ -184,3 +184,18 @@ class Elsewhere:
             raise WorkspaceError(f"{shown_path(self._folder)}: cannot be written to ({error.strerror})") from error
         with lock:
             yield try_hold(lock.fileno())
+
+
+def searched_elsewhere(
+    folder: Path, settings: Settings, allow_remote: Sequence[str], warn: Callable[[str], None]
+) -> Elsewhere | None:
+    """Return the copy that searches of the workspace in ``folder`` use; None where the settings want none.
+
+    Where they want one that may not be asked, ``warn`` is told why, and the archive's own index answers.
+    """
+    try:
+        place = place_of(settings, allow_remote, warn)
+    except UsageError as error:
+        warn(f"found in the archive's own index: {error}")
+        return None
+    return Elsewhere(folder, place) if place is not None else None

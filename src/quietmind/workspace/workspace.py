@@ -16,23 +16,25 @@ from quietmind.base.progress import SILENT, Progress
 from quietmind.base.sqlite import connect, database_exists, translated
 from quietmind.kvstore.lock import try_hold
 from quietmind.notes.facets import PassageFacets, facets_of, unread
-from quietmind.notes.filtering import settled
+from quietmind.notes.filtering import count_within, settled
 from quietmind.notes.index import Index
 from quietmind.notes.linking import Linking
 from quietmind.notes.outlines import Outline, outlines
 from quietmind.notes.report import Forgotten, Report
 from quietmind.notes.selecting import sample
 from quietmind.notes.watching import Event, follow, refused
-from quietmind.workspace.embedding import NONE, Embedded, Searcher, embed
-from quietmind.workspace.evaluation import Evaluation, Rerank, evaluate
+from quietmind.workspace.embedding import NONE, Embedded, Searcher, chosen, embed, served_vectors
+from quietmind.workspace.evaluation import LEGS, Evaluation, Rerank, evaluate
 from quietmind.workspace.notebooks import Notebooks
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 from quietmind.workspace.status import Status, status_of
 
 if TYPE_CHECKING:
+    from quietmind.notes.copying import Brought
     from quietmind.notes.document import Hit, Passage
     from quietmind.notes.embedding import Embedder
     from quietmind.notes.filtering import Filter
+    from quietmind.workspace.elsewhere import Elsewhere
 
 
 class Workspace:
@@ -155,7 +157,7 @@ class Workspace:
         *,
         questions: int,
         seed: int,
-        legs: Collection[str] | None = None,
+        legs: Collection[str] = LEGS,
         rerank: Rerank | None = None,
         progress: Progress = SILENT,
     ) -> Evaluation:
@@ -188,6 +190,19 @@ class Workspace:
             raise _nothing(self.folder)
         with translated(self.folder / DATABASE):
             return embed(self._connection, self.folder, embedder, seconds=seconds, progress=progress)
+
+    def bring_copy(self, elsewhere: Elsewhere, embedder: str | None, progress: Progress = SILENT) -> Brought | None:
+        """Have the copy of the index ``elsewhere`` hold what is here, with the vectors that ``embedder`` would serve.
+
+        None: another process is at it. Raises IndexAway, and WorkspaceError as the rest does.
+        """
+        with translated(self.folder / DATABASE), served_vectors(self.folder, chosen(embedder)) as vectors:
+            return elsewhere.bring_up_to_date(self._connection, vectors, progress)
+
+    def count_passages(self) -> int:
+        """Return how many passages are indexed here."""
+        with translated(self.folder / DATABASE):
+            return count_within(self._connection, None)
 
 
 def _nothing(folder: Path) -> NothingIndexed:
