@@ -42,6 +42,8 @@ _EMBEDDED_ANEW = 4
 
 Rerank = Callable[[str, Sequence[Hit]], Sequence[Hit]]
 """Puts what was found for a question in another order."""
+ByWords = Callable[[sqlite3.Connection, str, int], Sequence[Hit]]
+"""Finds the best passages for a query, at most so many, best first."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +97,15 @@ def evaluate(
     seed: int,
     legs: Collection[str] | None = None,
     rerank: Rerank | None = None,
+    by_words: ByWords = search,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Ask at most ``questions`` questions in ``legs``, or in all that there are; the same ones for the same ``seed``.
 
     By meaning only with ``serving`` vectors, reranked only with ``rerank``, which is given what is found by words and
-    meaning, without vectors by words. Writes nothing. Raises UsageError for a leg that there is not, ArchiveLocked,
-    EngineError, and WorkspaceError for an archive that may only be read: words are withheld in transactions that are
-    undone.
+    meaning, without vectors by words. ``by_words`` is what the leg of words is measured for. Writes nothing. Raises
+    UsageError for a leg that there is not, ArchiveLocked, EngineError, and WorkspaceError for an archive that may only
+    be read: words are withheld in transactions that are undone.
     """
     there = {WORDS, *((MEANING, FUSED) if serving else ()), *((RERANK,) if rerank else ())}
     for leg in legs or ():
@@ -112,7 +115,8 @@ def evaluate(
     notes = notes_in_index(connection)
     progress.begin("Choosing questions", questions)
     items = list(_chosen(connection, notes, questions, seed, progress))
-    asking = _Asking(connection, serving if {MEANING, FUSED, RERANK} & set(chosen) else None, rerank, chosen)
+    used = serving if {MEANING, FUSED, RERANK} & set(chosen) else None
+    asking = _Asking(connection, used, rerank, by_words, chosen)
     progress.begin("Asking", len(items))
     asked = []
     for item, elsewhere in items:
@@ -159,12 +163,14 @@ class _Asking:
         connection: sqlite3.Connection,
         serving: tuple[Vectors, Embedder] | None,
         rerank: Rerank | None,
+        by_words: ByWords,
         legs: Sequence[str],
     ) -> None:
         self.seconds = dict.fromkeys(legs, 0.0)
         self._connection = connection
         self._serving = serving
         self._rerank = rerank
+        self._by_words = by_words
 
     def ranks(self, item: Item, elsewhere: Collection[Place]) -> dict[str, Rank]:
         """Return where the note of ``item`` stands in each leg."""
@@ -175,7 +181,7 @@ class _Asking:
         with withheld(self._connection, item):
             if WORDS in self.seconds or nearest is None:
                 with self._timed(WORDS, *((RERANK,) if nearest is None else ())):
-                    found[WORDS] = search(self._connection, item.query, _FOUND)
+                    found[WORDS] = self._by_words(self._connection, item.query, _FOUND)
             if nearest is not None and self._serving is not None:
                 with self._timed(FUSED, RERANK):
                     placed = self._serving[0].placed
