@@ -1,6 +1,6 @@
 """What must hold of every index that passages are found by: the archive's own, and a copy of it in Qdrant.
 
-The copy is kept by the client's local mode, and by the server that $QUIETMIND_TEST_QDRANT names, where it does.
+The copy is kept by the client's local mode, and by a server (tests/conftest.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from quietmind.notes.vectors import Identity, Vectors
 if TYPE_CHECKING:
     from quietmind.notes.qdrant import Qdrant
 
-SERVER = "QUIETMIND_TEST_QDRANT"
 NOTES = {
     "pumps/one.md": "# Насос\n\nНасос включает реле.\n",
     "pumps/two.md": "# Реле\n\nРеле греется, насос молчит, насос не виноват.\n",
@@ -125,7 +124,7 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 
 @pytest.fixture(params=["local", "server"])
 def copy(request: pytest.FixtureRequest) -> Iterator[Qdrant]:
-    yield from opened_copy(request.param)
+    yield from opened_copy(request)
 
 
 @pytest.fixture(params=["embedded", "local", "server"])
@@ -133,24 +132,24 @@ def found(request: pytest.FixtureRequest, archive: Archive) -> Iterator[Found]:
     if request.param == "embedded":
         yield Found(archive, Embedded(archive.connection, archive.vectors), None)
         return
-    for copy in opened_copy(request.param):
+    for copy in opened_copy(request):
         found = Found(archive, Copied(archive.connection, copy), copy)
         found.update()
         yield found
 
 
-def opened_copy(where: str) -> Iterator[Qdrant]:
+def opened_copy(request: pytest.FixtureRequest) -> Iterator[Qdrant]:
     pytest.importorskip("qdrant_client", reason="the client of Qdrant is not installed (extra `qdrant`)")
     from qdrant_client import QdrantClient
 
     from quietmind.notes import qdrant
 
-    if where == "local":
+    if request.param == "local":
         copy = qdrant.Qdrant(QdrantClient(":memory:"), "notes", "Qdrant in this process")
-    elif address := os.environ.get(SERVER):
-        copy = qdrant.Qdrant(qdrant.connect(address), f"quietmind-test-{uuid.uuid4().hex}", address)
     else:
-        pytest.skip(f"${SERVER} names no Qdrant server")
+        server = request.getfixturevalue("qdrant_here")
+        client = qdrant.connect(server.address, server.key)
+        copy = qdrant.Qdrant(client, f"quietmind-test-{uuid.uuid4().hex}", server.address)
     copy.make(EMBEDDER.dimensions)
     yield copy
     copy.drop()
