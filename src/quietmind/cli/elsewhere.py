@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from quietmind.base.errors import IndexAway
+from quietmind.base.errors import IndexAway, UsageError
 from quietmind.base.progress import SILENT, Progress
 from quietmind.cli.output import counted
 
@@ -45,12 +45,43 @@ class CopyKept:
             "",
         )
 
-    def follow(self) -> None:
+    def follow(self, progress: Progress = SILENT) -> None:
         """Bring it up to date; say only, and once for the same failure, what is wrong."""
-        _, failure = self.bring_up_to_date()
+        _, failure = self.bring_up_to_date(progress)
         if failure and failure != self._failed:
             _warn(failure)
         self._failed = failure
+
+
+def standing(archive: Workspace, settings: Settings, allow_remote: Sequence[str]) -> dict[str, object] | None:
+    """Return what the copy holds, as a document: the setting, and counts or what is ``wrong``.
+
+    None: the settings want no copy. The counts are None where nothing was copied yet.
+    """
+    from quietmind.workspace.elsewhere import Elsewhere, place_of
+
+    try:
+        place = place_of(settings, allow_remote)
+        if place is None:
+            return None
+        counts = Elsewhere(archive.folder, place).counts()
+    except (IndexAway, UsageError) as error:
+        return {"index": settings.index, "wrong": str(error)}
+    return {
+        "index": settings.index,
+        "passages": counts.passages if counts is not None else None,
+        "with_vector": counts.with_vector if counts is not None else None,
+        "of": archive.count_passages(),
+    }
+
+
+def shown_standing(told: Mapping[str, object]) -> str:
+    """Return in a line what :func:`standing` returns."""
+    if "wrong" in told:
+        return f"not there: {told['wrong']}"
+    if told["passages"] is None:
+        return f"{told['index']}: not made yet; run `quietmind index`"
+    return f"{told['index']}: {told['passages']:,} of {told['of']:,} passages, {told['with_vector']:,} with a vector"
 
 
 def _warn(line: str) -> None:

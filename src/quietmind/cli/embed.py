@@ -11,6 +11,7 @@ import click
 from quietmind.base.errors import UsageError
 from quietmind.base.progress import terminal_progress
 from quietmind.cli.amounts import CLOCK, LENGTH, shown_time
+from quietmind.cli.elsewhere import CopyKept
 from quietmind.cli.options import AnyPath, State, debug_option, json_option, pass_state, workspace_option
 from quietmind.cli.output import counted, print_json
 
@@ -66,6 +67,7 @@ def embed(
             done = archive.embed(opened, seconds=seconds, progress=progress)
         finally:
             opened.close()
+        CopyKept(archive, settings, allow_remote).follow(progress)
     if as_json:
         print_json(_as_json(done))
     else:

@@ -13,7 +13,8 @@ import click
 from quietmind.base.paths import shown_path
 from quietmind.base.units import format_bytes
 from quietmind.cli.amounts import shown_time
-from quietmind.cli.options import debug_option, json_option, workspace_option
+from quietmind.cli.elsewhere import shown_standing, standing
+from quietmind.cli.options import State, debug_option, json_option, pass_state, workspace_option
 from quietmind.cli.output import counted, print_json
 
 if TYPE_CHECKING:
@@ -24,21 +25,26 @@ _LISTED = 10  # skipped files of a folder that are printed
 
 
 @click.command()
+@click.option("--allow-remote", multiple=True, metavar="HOST", help="Consent that a copy of the index is asked there.")
 @json_option
 @workspace_option
 @debug_option
-def status(as_json: bool, workspace: Path) -> None:
+@pass_state
+def status(state: State, allow_remote: tuple[str, ...], as_json: bool, workspace: Path) -> None:
     """Say what is indexed of each folder, what is skipped and why, and how current that is. Writes nothing."""
     from quietmind.workspace.workspace import Workspace
 
     with Workspace(workspace) as archive:
         found = archive.status()
+        copy = standing(archive, state.settings, allow_remote)
     if as_json:
-        print_json(_as_json(found))
+        print_json(_as_json(found) | ({"copy": copy} if copy is not None else {}))
         return
     for each in found.roots:
         _print(each)
     click.echo(f"notebooks: {found.notebooks_read:,} read, {found.notebooks_unread:,} never read")
+    if copy is not None:
+        click.echo(f"copy of the index: {shown_standing(copy)}")
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in found.bytes.items() if size)
     click.echo(f"on disk: {parts} in {shown_path(found.folder)}")
 

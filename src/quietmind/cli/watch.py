@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quietmind.base.paths import shown_path
-from quietmind.cli.options import AnyPath, debug_option, workspace_option
+from quietmind.cli.elsewhere import CopyKept
+from quietmind.cli.options import AnyPath, State, debug_option, pass_state, workspace_option
 from quietmind.cli.output import counted
 
 if TYPE_CHECKING:
@@ -34,9 +35,18 @@ _LISTED = 3  # skipped files of a batch that are printed
     help="Walk the folders this often and wait for no notifications: for network folders.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document a line instead of text.")
+@click.option("--allow-remote", multiple=True, metavar="HOST", help="Consent that a copy of the index is kept there.")
 @workspace_option
 @debug_option
-def watch(folders: tuple[Path, ...], poll: float | None, as_json: bool, workspace: Path) -> None:
+@pass_state
+def watch(
+    state: State,
+    folders: tuple[Path, ...],
+    poll: float | None,
+    as_json: bool,
+    allow_remote: tuple[str, ...],
+    workspace: Path,
+) -> None:
     """Follow the indexed folders, or those named, and keep the index in step until stopped with Ctrl-C.
 
     A change can be found within a second. What changed while nothing watched is caught up with first.
@@ -44,9 +54,11 @@ def watch(folders: tuple[Path, ...], poll: float | None, as_json: bool, workspac
     from quietmind.workspace.workspace import Workspace
 
     with _ended_by_signal(), Workspace(workspace) as archive, archive.watch(folders, poll) as events:
+        copy = CopyKept(archive, state.settings, allow_remote)
         for event in events:
             click.echo(_json_line(event) if as_json else _line(event))
             sys.stdout.flush()
+            copy.follow()
 
 
 @contextmanager
