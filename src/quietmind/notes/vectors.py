@@ -5,9 +5,7 @@ database beside it. Rows are written and flushed before the transaction that nam
 killed leaves at most bytes behind the last named row, which the next writer cuts off. One process writes at a time;
 any number read.
 
-A search is exact: it multiplies every row. int8 with a scale for each row takes half the memory of float16 and a third
-of its time. Over 680 queries to passages of multilingual-e5-small (384 numbers) it moved similarities by 0.0013 at
-most, kept 98 of 100 of the ten nearest, and changed the mean reciprocal rank by 0.002 (float16: 0.0001, 99.9 and 0).
+A search is exact: it multiplies every row (notes/nearest.py).
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from quietmind.base.errors import ArchiveDamaged, DiskFull, WorkspaceError
 from quietmind.base.paths import shown_path
 from quietmind.base.sqlite import Migration, connect, transaction, translated
 from quietmind.notes.embedding import TEXT_VERSION
+from quietmind.notes.nearest import best_first, packed, record, similarities
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 TABLE = "rows.db"
 _LOCK = "lock"
-_BLOCK_ROWS = 2048  # 3 MiB of float32 at 384 numbers stay in a processor's cache: 1.6 times as fast as 8192
+_COPIED_ROWS = 2048  # at once
 _COMPACT_SHARE = 0.25  # of rows that no passage has any more
 _COMPACT_ROWS = 1000  # below it the room is not worth the work
+_FEW = 0.2  # of the rows: finding those of more passages, one by one, takes longer than multiplying all
 _TRIES = 3  # of a search whose matrix is compacted away before it is opened
 
 _MIGRATIONS = (
@@ -138,33 +139,65 @@ class Vectors:
         """Return the passages of the ``count`` rows nearest to ``query`` (float32 [dimensions], of length 1).
 
         Where ``among`` is given, of these passages only. Passages with the same text share a row, and all of them are
-        returned. Takes time in proportion to the rows that are looked at: 20 ms for 100,000 of 384 numbers on one core
-        (AVX-512) and 0.2 s for a million, which is where it should end: for ten million, 4 GB to read for each query,
-        an approximate index is the better way.
+        returned. Takes time in proportion to the rows that are looked at; see notes/nearest.py for how long.
         """
         if query.shape != (self.identity.dimensions,):
             raise self._damaged(f"hold {self.identity.dimensions} numbers each, the query {query.shape}")
         for _ in range(_TRIES):
             with translated(self._path), self._reading():
                 rows = self._one("SELECT count(*) FROM vectors")
-                allowed = self._rows_of(among) if among is not None else None
-                placed = self._one("SELECT count(*) FROM places") if allowed is None else len(allowed)
-                only = sorted(set(allowed.values())) if allowed is not None else None
+                few = among is not None and len(among) < _FEW * rows
                 try:
-                    best = _nearest_rows(self._records(rows), query, count, only)
+                    records = self._records(rows, whole=not few)
                 except FileNotFoundError:  # compacted since the count was read: look at what stands there now
                     continue
-                found = [
-                    Near(passage, key, similarity)
-                    for row, similarity in best
-                    for passage, key in self._connection.execute(
-                        "SELECT passage, key FROM places JOIN vectors USING (row) WHERE row = ? ORDER BY passage",
-                        (row,),
-                    )
-                    if allowed is None or passage in allowed
-                ]
-                return Nearest(tuple(found), placed)
+                if among is None:
+                    found = similarities(records, query)
+                    best = best_first(found, count)
+                    return Nearest(tuple(self._near(best, found[best])), self._one("SELECT count(*) FROM places"))
+                nearest = self._nearest_of_few if few else self._nearest_of_many
+                return nearest(records, query, count, among)
         raise self._damaged("lack their matrix")
+
+    def _nearest_of_few(
+        self, records: NDArray[Any], query: NDArray[np.float32], count: int, among: Sequence[int]
+    ) -> Nearest:
+        """Multiply the rows of ``among`` alone."""
+        import numpy as np
+
+        allowed = self._rows_of(among)
+        only = np.unique(np.fromiter(allowed.values(), np.int64, len(allowed)))
+        found = similarities(records, query, only)
+        best = best_first(found, count)
+        near = self._near(only[best], found[best])
+        return Nearest(tuple(each for each in near if each.passage in allowed), len(allowed))
+
+    def _nearest_of_many(
+        self, records: NDArray[Any], query: NDArray[np.float32], count: int, among: Sequence[int]
+    ) -> Nearest:
+        """Multiply all rows, and go down the ranking until ``count`` of them have a passage of ``among``."""
+        allowed, found = set(among), similarities(records, query)
+        near: list[Near] = []
+        looked, deep = 0, count * 3 // 2 * max(1, len(records) // max(1, len(among)))  # as many as it should take
+        while looked < len(records) and len({each.key for each in near}) < count:
+            best = best_first(found, deep)[looked:]
+            near += [each for each in self._near(best, found[best]) if each.passage in allowed]
+            looked, deep = deep, 4 * deep
+        first = set(list(dict.fromkeys(each.key for each in near))[:count])
+        (placed,) = self._connection.execute(
+            "SELECT count(*) FROM json_each(?) CROSS JOIN places ON passage = value", (json.dumps(list(among)),)
+        ).fetchone()
+        return Nearest(tuple(each for each in near if each.key in first), placed)
+
+    def _near(self, rows: NDArray[np.int64], found: NDArray[np.float32]) -> list[Near]:
+        """Return the passages of ``rows``, whose similarities are ``found``, in their order."""
+        there = self._connection.execute(
+            "SELECT given.key, passage, vectors.key FROM json_each(?) AS given"
+            " CROSS JOIN places ON places.row = given.value JOIN vectors ON vectors.row = given.value"
+            " ORDER BY given.key, passage",
+            (json.dumps(rows.tolist()),),
+        )
+        return [Near(passage, bytes(key), float(found[at])) for at, passage, key in there]
 
     def placed(self, passages: Sequence[int]) -> set[int]:
         """Return those of ``passages`` that have a vector."""
@@ -241,7 +274,7 @@ class Vectors:
         self, keys: Sequence[bytes], vectors: NDArray[np.float32], passages: Iterable[tuple[int, bytes]]
     ) -> None:
         """Add a row for each of ``keys`` (which must be new) and place ``passages``: pairs of passage and key."""
-        records = _packed(vectors, self.identity.dimensions)
+        records = packed(vectors, self.identity.dimensions)
         with translated(self._path), self._full_disk():
             first = self._one("SELECT count(*) FROM vectors")
             descriptor = os.open(self._matrix(), os.O_WRONLY | os.O_CREAT, 0o600)
@@ -273,8 +306,8 @@ class Vectors:
                 return 0
             old, generation = self._records(total), int(self._fact("generation") or 0) + 1
             with self._matrix(generation).open("wb") as matrix:
-                for start in range(0, len(kept), _BLOCK_ROWS):
-                    matrix.write(old[[row for row, _ in kept[start : start + _BLOCK_ROWS]]].tobytes())
+                for start in range(0, len(kept), _COPIED_ROWS):
+                    matrix.write(old[[row for row, _ in kept[start : start + _COPIED_ROWS]]].tobytes())
                 matrix.flush()
                 os.fsync(matrix.fileno())
             number = {row: new for new, (row, _) in enumerate(kept)}
@@ -296,24 +329,31 @@ class Vectors:
         for other in self.folder.glob("matrix-*"):
             if other != matrix:
                 other.unlink(missing_ok=True)
-        there = matrix.stat().st_size // _record(self.identity.dimensions).itemsize if matrix.exists() else 0
+        there = matrix.stat().st_size // record(self.identity.dimensions).itemsize if matrix.exists() else 0
         # Only a disk that has lost what was flushed gets here with too few.
         if there < self._one("SELECT count(*) FROM vectors"):
             with transaction(self._connection):
                 self._connection.execute("DELETE FROM places WHERE row >= ?", (there,))
                 self._connection.execute("DELETE FROM vectors WHERE row >= ?", (there,))
 
-    def _records(self, rows: int) -> NDArray[Any]:
-        """Return the first ``rows`` records of the matrix, mapped. Raises FileNotFoundError, ArchiveDamaged."""
+    def _records(self, rows: int, *, whole: bool = False) -> NDArray[Any]:
+        """Return the first ``rows`` records of the matrix, mapped; ``whole``: all will be read.
+
+        Raises FileNotFoundError, ArchiveDamaged.
+        """
         import numpy as np
 
-        record = _record(self.identity.dimensions)
+        kind = record(self.identity.dimensions)
         if rows == 0:
-            return np.empty(0, record)
-        matrix = self._matrix()
-        if matrix.stat().st_size < rows * record.itemsize:
-            raise self._damaged("are cut short")
-        return np.memmap(matrix, record, "r", shape=(rows,))
+            return np.empty(0, kind)
+        with self._matrix().open("rb") as file:
+            size = rows * kind.itemsize
+            if os.fstat(file.fileno()).st_size < size:
+                raise self._damaged("are cut short")
+            mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        if whole and hasattr(mmap, "MADV_WILLNEED"):
+            mapped.madvise(mmap.MADV_WILLNEED)  # from a cold disk in long reads, not page by page
+        return np.frombuffer(mapped, kind)
 
     def _matrix(self, generation: int | None = None) -> Path:
         return self.folder / f"matrix-{self._fact('generation') if generation is None else generation}"
@@ -374,44 +414,3 @@ def _make(folder: Path) -> None:
         raise WorkspaceError(
             f"{shown_path(folder)}: cannot be made ({error.strerror}); check its permissions"
         ) from error
-
-
-def _record(dimensions: int) -> np.dtype[Any]:
-    import numpy as np
-
-    return np.dtype([("scale", "<f4"), ("numbers", "i1", (dimensions,))])
-
-
-def _packed(vectors: NDArray[np.float32], dimensions: int) -> NDArray[Any]:
-    """Return vectors [n, dimensions] as records: the largest number of each row becomes 127 or -127."""
-    import numpy as np
-
-    assert vectors.shape[1:] == (dimensions,), "an embedder gives what it says"
-    records = np.empty(len(vectors), _record(dimensions))
-    scale = np.abs(vectors).max(axis=1) / 127
-    records["scale"] = scale
-    records["numbers"] = np.rint(vectors / np.where(scale > 0, scale, 1)[:, None])
-    return records
-
-
-def _nearest_rows(
-    records: NDArray[Any], query: NDArray[np.float32], count: int, only: Sequence[int] | None = None
-) -> list[tuple[int, float]]:
-    """Return the ``count`` rows with the largest dot products, best first; equal ones in the order of rows.
-
-    Of the rows ``only``, in rising order, where they are given.
-    """
-    import numpy as np
-
-    rows = np.arange(len(records)) if only is None else np.asarray(only, np.int64)
-    similarities = np.empty(len(rows), np.float32)
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        some = slice(start, start + _BLOCK_ROWS)
-        block = records[some] if only is None else records[rows[some]]
-        similarities[some] = block["numbers"].astype(np.float32) @ query * block["scale"]
-    count = min(count, len(rows))
-    if count < 1:
-        return []
-    best = np.argpartition(-similarities, count - 1)[:count]
-    best = best[np.lexsort((best, -similarities[best]))]
-    return [(int(rows[at]), float(similarities[at])) for at in best]
