@@ -65,7 +65,8 @@ def narrow(values: Floats, kind: str, out: Bytes) -> None:
         rounded &= 1
         rounded += bits
         rounded += 0x7FFF
-        np.copyto(out.view("<u2").reshape(values.shape), rounded.view(np.uint16)[..., 1::2])
+        rounded >>= 16
+        np.copyto(out.view("<u2").reshape(values.shape), rounded, casting="unsafe")
     else:
         _narrow_q8_0(np.ascontiguousarray(values).reshape(-1, 32), out.view(_BLOCK_Q8_0))
 

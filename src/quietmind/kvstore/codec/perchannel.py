@@ -39,7 +39,11 @@ from quietmind.kvstore.slots import Plane, SlotLayout, put_cells, read_cells, ro
 GROUP = 128  # tokens that share their offsets
 
 _BLOCK_VALUES = 1 << 20
-_UNIT_VALUES = 1 << 16  # what is worked on at once: as 32-bit floats a quarter MiB, which stays in a core's cache
+
+# What is worked on at once stays in a core's second cache: of symbols a quarter MiB in each of four arrays, and of
+# numbers, in 32 bits, the same in two.
+_SYMBOLS_AT_ONCE = 1 << 18
+_NUMBERS_AT_ONCE = 1 << 16
 
 # A number is coded as a whole number of steps from 0 to 255. What is average has the middle of an upper half of 4 bits,
 # so that those near it have the same upper half; _REACH to either side, and one for rounding, are within the 256.
@@ -181,18 +185,20 @@ class _Coding:
             return
         groups = (piece.last - piece.first) // GROUP
         step, offsets, symbols = _opened(block, groups, plane.width)
-        unit = max(1, _UNIT_VALUES // (GROUP * plane.width))
-        small = np.empty((unit, GROUP, plane.width), np.uint8)
+        some, unit = (max(1, values // (GROUP * plane.width)) for values in (_SYMBOLS_AT_ONCE, _NUMBERS_AT_ONCE))
+        small = np.empty((some, GROUP, plane.width), np.uint8)
         large = np.empty((unit, GROUP, plane.width), np.float32)
-        for at in range(0, groups, unit):
-            count = min(unit, groups - at)
-            symbols.take(at, small[:count])
-            numbers = large[:count]
-            np.copyto(numbers, small[:count])
-            numbers += offsets[at : at + count]
-            self.straight.put(
-                target, plane, piece.first + at * GROUP, numbers.reshape(count * GROUP, plane.width), float(step)
-            )
+        for start in range(0, groups, some):
+            end = min(start + some, groups)
+            symbols.take(start, small[: end - start])
+            for at in range(start, end, unit):
+                count = min(unit, end - at)
+                numbers = large[:count]
+                np.copyto(numbers, small[at - start : at - start + count])
+                numbers += offsets[at : at + count]
+                self.straight.put(
+                    target, plane, piece.first + at * GROUP, numbers.reshape(count * GROUP, plane.width), float(step)
+                )
 
 
 def _packed(numbers: Floats, fineness: float) -> bytes:

@@ -59,33 +59,53 @@ class Straight:
         ``numbers`` is overwritten. What comes out must be smaller than the largest 16-bit float.
         """
         half_floats = plane.type == "f16" and not plane.hadamard and not plane.transposed
-        factor = np.float32(scale) / HALF_SCALE if half_floats else np.float32(scale)
         rotation = self.rotation if plane.part == "k" else None
         if rotation is None or self.phases is None:
-            numbers *= factor
+            numbers *= np.float32(scale) / HALF_SCALE if half_floats else np.float32(scale)
             heads = numbers[:, None]
         else:
             heads = numbers.reshape(len(numbers), -1, rotation.head_length)
-            # The factor is multiplied in here, since the numbers have to be gone through for their phases anyway.
-            phases = self.phases[first : first + len(numbers)] * factor
-            heads[..., : rotation.dimensions].view(np.complex64)[...] *= phases[:, None]
+            # The scale is multiplied in here, since the numbers have to be gone through for their phases anyway; that
+            # of 16-bit floats is not: sines near 0 would get so small that processors take 100 times longer over them.
+            phases = self.phases[first : first + len(numbers)] * np.float32(scale)
+            pairs = heads[..., : rotation.dimensions].view(np.complex64)
+            pairs *= phases[:, None]
             if rotation.dimensions < rotation.head_length:
-                heads[..., rotation.dimensions :] *= factor
+                heads[..., rotation.dimensions :] *= np.float32(scale)
+            if half_floats:
+                numbers *= 1 / HALF_SCALE
         if half_floats:
             out = np.frombuffer(target, "<u2", numbers.size, plane.offset + first * plane.row_bytes)
-            _copy_in_order(rotation, half_bits(heads), out.reshape(heads.shape))
+            _put_halves(rotation, half_bits(heads), out.reshape(heads.shape))
         else:
             ordered = np.empty_like(heads)
             _copy_in_order(rotation, heads, ordered)
             put_rows(target, plane, first, ordered.reshape(numbers.shape))
 
 
-def _copy_in_order(rotation: Rotation | None, heads: NDArray[Any], out: NDArray[Any]) -> None:
-    """Copy ``heads`` [cells, heads, head length], with pairs side by side, to ``out`` as the model has them."""
+def _put_halves(rotation: Rotation | None, bits: NDArray[np.uint32], out: NDArray[np.uint16]) -> None:
+    """Copy the lower halves of ``bits`` [cells, heads, head length] as :func:`_copy_in_order` does; they are lost.
+
+    Two numbers that turn together are taken as one of 64 bits, of which NumPy cuts the lowest 16 by the vector; to
+    pick every second number it goes one by one.
+    """
     if rotation is None or rotation.pairs is Pairs.NEIGHBOURS:
-        np.copyto(out, heads, casting="unsafe")
+        np.copyto(out, bits, casting="unsafe")
         return
     half = rotation.dimensions // 2
-    np.copyto(out[..., :half], heads[..., 0 : 2 * half : 2], casting="unsafe")
-    np.copyto(out[..., half : 2 * half], heads[..., 1 : 2 * half : 2], casting="unsafe")
-    np.copyto(out[..., 2 * half :], heads[..., 2 * half :], casting="unsafe")
+    pairs = bits[..., : 2 * half].view(np.uint64)
+    np.copyto(out[..., :half], pairs, casting="unsafe")
+    pairs >>= np.uint64(32)
+    np.copyto(out[..., half : 2 * half], pairs, casting="unsafe")
+    np.copyto(out[..., 2 * half :], bits[..., 2 * half :], casting="unsafe")
+
+
+def _copy_in_order(rotation: Rotation | None, heads: Floats, out: Floats) -> None:
+    """Copy ``heads`` [cells, heads, head length], with pairs side by side, to ``out`` as the model has them."""
+    if rotation is None or rotation.pairs is Pairs.NEIGHBOURS:
+        np.copyto(out, heads)
+        return
+    half = rotation.dimensions // 2
+    np.copyto(out[..., :half], heads[..., 0 : 2 * half : 2])
+    np.copyto(out[..., half : 2 * half], heads[..., 1 : 2 * half : 2])
+    np.copyto(out[..., 2 * half :], heads[..., 2 * half :])

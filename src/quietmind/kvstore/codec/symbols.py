@@ -54,7 +54,7 @@ def packed(symbols: Numbers, spread: NDArray[np.float32]) -> list[NDArray[Any]]:
 
 
 class Symbols:
-    """Numbers [groups, n, channels] that were ``packed``; a few groups at a time are made whole again."""
+    """Numbers [groups, n, channels] that were ``packed``; some groups at a time are made whole again."""
 
     def __init__(self, parts: Sequence[bytes | memoryview], groups: int, n: int, channels: int) -> None:
         """Take the parts, whose :meth:`sizes` were checked. Raises ValueError where they do not make sense."""
@@ -62,13 +62,11 @@ class Symbols:
         self._places = np.argsort(order)
         if not np.array_equal(order[self._places], np.arange(len(order))):
             raise ValueError("an order of channels that is none")
-        self._halves: list[NDArray[Any]] = []  # of neighbouring channels together, sorted
-        cuts = _cuts(channels)
-        for start in (1, 1 + len(cuts)):
-            half = np.empty((groups, n // 2, channels), np.uint8)
-            for (first, last), part in zip(cuts, parts[start : start + len(cuts)], strict=True):
-                half[..., first:last] = np.frombuffer(part, np.uint8).reshape(groups, n // 2, last - first)
-            self._halves.append(half.view(np.uint16) if _together(channels) == _NEIGHBOURS else half)
+        self._cuts = _cuts(channels)
+        shapes = 2 * [(groups, n // 2, last - first) for first, last in self._cuts]
+        self._classes = [
+            np.frombuffer(part, np.uint8).reshape(shape) for part, shape in zip(parts[1:], shapes, strict=True)
+        ]
 
     @staticmethod
     def sizes(groups: int, n: int, channels: int) -> list[int]:
@@ -79,15 +77,36 @@ class Symbols:
         ]
 
     def take(self, at: int, out: Numbers) -> None:
-        """Write the groups from ``at`` on to ``out`` [some groups, n, channels]."""
-        count, n = out.shape[:2]
-        low, high = (np.take(half[at : at + count], self._places, axis=2).view(np.uint8) for half in self._halves)
-        first, second = out[:, : n // 2], out[:, n // 2 :]
-        np.left_shift(high, 4, out=first)
-        first |= low & np.uint8(15)
-        np.right_shift(low, 4, out=low)
-        np.bitwise_and(high, 0xF0, out=second)
-        second |= low
+        """Write the groups from ``at`` on to ``out`` [some groups, n, channels], which is contiguous."""
+        count, n, channels = out.shape
+        halves = np.empty((2, count, n // 2, channels), np.uint8)
+        for place, (first, last) in enumerate(self._cuts):
+            for half, of_class in zip(halves, self._classes[place :: len(self._cuts)], strict=True):
+                half[..., first:last] = of_class[at : at + count]
+        whole = np.empty((count, 2, n // 2, channels), np.uint8)
+        _unpair(halves, whole)
+        kind = np.uint16 if _together(channels) == _NEIGHBOURS else np.uint8
+        some = whole.reshape(out.shape).view(kind)
+        np.take(some, self._places, axis=2, out=out.view(kind), mode="clip")  # all are within; "raise" would copy
+
+
+def _unpair(halves: Numbers, whole: Numbers) -> None:
+    """Write the numbers whose lower and upper ``halves`` [2, groups, n / 2, channels] share bytes two by two.
+
+    To ``whole`` [groups, 2, n / 2, channels]. Eight bytes are one number here where they can be: NumPy moves the bits
+    of those by the vector, and of bytes one by one.
+    """
+    kind = np.dtype(np.uint64 if halves.shape[3] % 8 == 0 else np.uint8)
+    lower_bits, upper_bits = (np.frombuffer(bytes([bits]) * kind.itemsize, kind)[0] for bits in (0x0F, 0xF0))
+    four = kind.type(4)
+    low, high = halves.view(kind)
+    first, second = whole.view(kind).swapaxes(0, 1)
+    np.left_shift(high, four, out=first)
+    first &= upper_bits
+    first |= low & lower_bits
+    np.right_shift(low, four, out=second)
+    second &= lower_bits
+    second |= high & upper_bits
 
 
 def framed(parts: Sequence[bytes | NDArray[Any]]) -> bytes:
