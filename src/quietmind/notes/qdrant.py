@@ -176,7 +176,8 @@ class Qdrant:
             points = self._client.query_points(
                 self._name, query, using=using, query_filter=_filter(within), limit=count, with_payload=["key"]
             ).points
-            return [(int(point.id), bytes.fromhex((point.payload or {})["key"]), point.score) for point in points]
+            found = [(int(point.id), bytes.fromhex((point.payload or {})["key"]), point.score) for point in points]
+        return sorted(found, key=lambda each: (-each[2], each[0]))  # what is as good comes as the archive has it
 
     def _count(self, which: types.Filter | None) -> int:
         with self._translated():
@@ -193,7 +194,7 @@ class Qdrant:
             raise IndexAway(f"{self._who} {_refusal(error)}") from error
         except ResponseHandlingException as error:
             raise IndexAway(f"{self._who} does not answer as Qdrant does ({_reason(error.source)})") from error
-        except (ApiException, ValueError, LookupError, TypeError) as error:
+        except (ApiException, AssertionError, ValueError, LookupError, TypeError) as error:  # asserts: of the client
             raise IndexAway(f"{self._who} gives an answer that makes no sense ({_reason(error)})") from error
 
 

@@ -158,11 +158,9 @@ class Elsewhere:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise WorkspaceError(
-                f"{shown_path(file)}: cannot be read ({error.strerror}); check its permissions"
-            ) from error
+            raise IndexAway(f"{shown_path(file)}: cannot be read ({error.strerror}); check its permissions") from error
         except (ValueError, TypeError) as error:
-            raise WorkspaceError(
+            raise IndexAway(
                 f"{shown_path(file)}: does not say where the copy of the index is ({error}); remove it, and run "
                 "`quietmind index` to make a copy anew"
             ) from error
