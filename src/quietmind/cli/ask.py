@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 @click.option(
     "--passages", type=click.IntRange(1, 1000), help="Ask no notebook: give the model at most so many passages (6)."
 )
+@click.option(
+    "--rerank/--no-rerank", default=None, help="Have the model judge first which passages it is given (default: no)."
+)
 @click.option("--max-tokens", type=TOKENS, help="Longest answer in tokens (default: 512).")
 @click.option("--show", is_flag=True, help="Print the passages that the model was given.")
 @click.option("--save", type=AnyPath(dir_okay=False), help="Also write the answer to FILE as JSON.")
@@ -69,6 +72,7 @@ def ask(
     deep: bool,
     within: Filter | None,
     passages: int | None,
+    rerank: bool | None,
     max_tokens: int | None,
     show: bool,
     save: Path | None,
@@ -82,6 +86,7 @@ def ask(
     """
     from quietmind.think.ask import ask as ask_archive
     from quietmind.think.deep import ask_deep
+    from quietmind.workspace.elsewhere import searched_elsewhere
     from quietmind.workspace.embedding import searcher
     from quietmind.workspace.workspace import Workspace
 
@@ -90,7 +95,8 @@ def ask(
     if save and not os.path.isdir(save.parent):  # noqa: PTH112 - a Path raises for names that cannot be looked at
         raise UsageError(f"{shown_path(save)}: there is no such folder to save the answer in; make it first")
     with Workspace(workspace) as archive:
-        archive.search_with(searcher(archive.folder, settings.embedder, allow_remote, warn))
+        elsewhere = searched_elsewhere(archive.folder, settings, allow_remote, warn)
+        archive.search_with(searcher(archive.folder, settings.embedder, allow_remote, warn, elsewhere))
         answering = AskedModel(model or settings.model, archive, context, kv, threads, settings, allow_remote, key_file)
         limits = {"passages": passages or settings.passages, "max_tokens": max_tokens or settings.max_tokens}
         warn_of_unread(archive, within)
@@ -105,6 +111,7 @@ def ask(
                 **limits,
                 desk=desk,
                 notebook=notebook,
+                rerank=settings.rerank if rerank is None else rerank,
                 within=within,
                 progress=terminal_progress,
             )

@@ -36,6 +36,14 @@ class AskedModel:
     planned: Start | None = None
     lent: Lent | None = None
 
+    @classmethod
+    def to_judge(
+        cls, model: str | None, archive: Workspace, settings: Settings, allow_remote: tuple[str, ...]
+    ) -> AskedModel:
+        """Return ``model``, or that of the settings, as the settings start it."""
+        name = model or settings.model
+        return cls(name, archive, settings.context, settings.kv, settings.threads, settings, allow_remote, None)
+
     def start(self) -> Engine:
         """Start it, or borrow it where `quietmind up` runs it. Raises what starting, borrowing and connecting raise."""
         from quietmind.model.locate import locate

@@ -78,17 +78,7 @@ def eval(
         archive.search_with(searcher(archive.folder, settings.embedder, allow_remote, warn))
         rerank = None
         if "rerank" in legs:
-            asked = AskedModel(
-                model or settings.model,
-                archive,
-                settings.context,
-                settings.kv,
-                settings.threads,
-                settings,
-                allow_remote,
-                None,
-            )
-            rerank = _reranker(asked, stack)
+            rerank = _reranker(AskedModel.to_judge(model, archive, settings, allow_remote), stack)
         progress = stack.enter_context(terminal_progress())
         found = archive.evaluate(questions=questions, seed=seed, legs=legs or None, rerank=rerank, progress=progress)
     seconds = time.perf_counter() - began

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quietmind.base.paths import shown_path
+from quietmind.cli.asked_model import AskedModel
 from quietmind.cli.filters import filter_options, warn_of_unread
 from quietmind.cli.links import edge_as_json, shown_source
 from quietmind.cli.options import State, debug_option, json_option, pass_state, workspace_option
@@ -29,6 +30,8 @@ _BACKLINKS = 5  # of a passage that are printed
 @click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="Most passages to print.")
 @click.option("--show", is_flag=True, help="Print whole passages, and what links to their notes.")
 @filter_options
+@click.option("--rerank", is_flag=True, help="Have the model judge the first passages and put those that answer first.")
+@click.option("--model", help="The model that reranks, as for `quietmind ask` (default: tiny).")
 @click.option("--allow-remote", multiple=True, metavar="HOST", help="Consent that QUERY is sent to this other host.")
 @json_option
 @workspace_option
@@ -40,6 +43,8 @@ def search(
     limit: int,
     show: bool,
     within: Filter | None,
+    rerank: bool,
+    model: str | None,
     allow_remote: tuple[str, ...],
     as_json: bool,
     workspace: Path,
@@ -47,13 +52,17 @@ def search(
     """Find passages in the indexed notes: by words, and by meaning where `quietmind embed` has been."""
     from quietmind.workspace.elsewhere import searched_elsewhere
     from quietmind.workspace.embedding import searcher
+    from quietmind.workspace.reranking import FIRST, reranked
     from quietmind.workspace.workspace import Workspace
 
     with Workspace(workspace) as archive:
         elsewhere = searched_elsewhere(archive.folder, state.settings, allow_remote, _warn)
         archive.search_with(searcher(archive.folder, state.settings.embedder, allow_remote, _warn, elsewhere))
         warn_of_unread(archive, within)
-        hits = archive.search(query, limit, within)
+        hits = archive.search(query, max(limit, FIRST) if rerank else limit, within)
+        if rerank and len(hits) > 1:
+            with AskedModel.to_judge(model, archive, state.settings, allow_remote).start() as engine:
+                hits = reranked(engine, query, hits)[:limit]
         facets = archive.facets([hit.passage for hit in hits]) if as_json else [None] * len(hits)
         linking = archive.links() if show and hits else None
         backlinks = {path: linking.to(path) for path in {hit.passage.path for hit in hits}} if linking else {}

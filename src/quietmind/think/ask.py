@@ -20,6 +20,8 @@ from quietmind.think.exchange import Exchange, ms_since
 from quietmind.think.notebook_ask import chosen_sheet, named_sheet
 from quietmind.think.sheet import Sheet, passages_sheet
 from quietmind.workspace.choose import Desk
+from quietmind.workspace.reranking import FIRST as JUDGED
+from quietmind.workspace.reranking import reranked
 from quietmind.workspace.workspace import Workspace
 
 # A passage that holds less of the question's weight than this is not about it. Low on purpose: to refuse a question
@@ -45,13 +47,15 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
     desk: Callable[[Engine], Desk] | None = None,
     notebook: str | None = None,
     within: Filter | None = None,
+    rerank: bool = False,
     progress: Callable[[], AbstractContextManager[Progress]] = lambda: nullcontext(SILENT),
 ) -> Generator[Event]:
     """Answer ``question`` from the notes in ``workspace``: from the notebook that holds the evidence, if one is read.
 
     Without a ``desk``, and where no notebook serves, at most ``passages`` of the notes are given to the model instead.
     ``notebook`` names the one to ask, whatever search finds; it is read now if it is not yet, which ``progress`` shows.
-    Only passages ``within`` a filter are given; no notebook is asked then, since it holds what it holds.
+    Only passages ``within`` a filter are given; no notebook is asked then, since it holds what it holds. With
+    ``rerank`` the model first judges which of the passages found answer, and is given the best of them.
 
     The engine is started only when there is something to ask, and is stopped before the Answer is yielded (and when
     the iterator is closed early). Raises UsageError for an empty question, a notebook that is none or a filter that
@@ -64,7 +68,7 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
         if within is not None:
             raise UsageError("a notebook is asked as a whole; leave out the filter, or --notebook")
         workspace.notebooks.named(notebook)
-    hits = relevant(workspace.search(question, passages, within))
+    hits = relevant(workspace.search(question, max(passages, JUDGED) if rerank else passages, within))
     search_ms = ms_since(began)
     if not hits and notebook is None:
         yield Found(())
@@ -83,7 +87,9 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
                 sheet = yield from named_sheet(desk(engine), notebook, question, wide, **limits, progress=progress)
             else:
                 sheet = yield from _chosen(lambda: desk(engine), question, wide, max_tokens)
-        sheet = sheet or passages_sheet(engine, question, hits, max_tokens)
+        if sheet is None:
+            given = reranked(engine, question, hits) if rerank else hits
+            sheet = passages_sheet(engine, question, given[:passages], max_tokens)
         yield Found(sheet.given, sheet.unread)
         exchange = Exchange(engine, question, sheet)
         yield from map(Text, exchange.texts())
