@@ -11,7 +11,7 @@ from quietmind.base.errors import NotesError
 from quietmind.base.paths import shown_path
 from quietmind.notes.document import Document, Passage
 from quietmind.notes.facets import FACETS_VERSION, Facets, find_facets
-from quietmind.notes.lemmas import LEMMA_VERSION, lemmas_of
+from quietmind.notes.lemmas import LEMMA_VERSION, lemma_text
 from quietmind.notes.linked import LinkRows, link_rows
 from quietmind.notes.links import LINKS_VERSION, find_links
 from quietmind.notes.passages import CUTTER_VERSION, passages
@@ -81,14 +81,14 @@ def take(wanted: Wanted) -> Taken | Same | Skipped:
     except NotesError as error:
         return Skipped(path, _reason(error, path))
     cut = passages(document)
-    title = " ".join(lemmas_of(f"{document.title}\n{path.name}"))
+    title = lemma_text(f"{document.title}\n{path.name}")
     return Taken(
         document=replace(document, lines=(), blocks=(), sections=(), links=()),
         lines=len(document.lines),
         state=state,
         settled=settled,
         passages=cut,
-        lemmas=tuple((title, " ".join(lemmas_of("\n".join(p.heading))), " ".join(lemmas_of(p.text))) for p in cut),
+        lemmas=tuple((title, lemma_text("\n".join(p.heading)), lemma_text(p.text)) for p in cut),
         links=link_rows(find_links(document)),
         facets=find_facets(document, cut),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ LEMMA_VERSION = 1
 
 MAX_LEMMA_CHARS = 64  # longer runs without a space are data (base64, hashes joined), not words
 _MAX_TOKEN_CHARS = 1000  # beyond it nothing is taken apart either
-_CACHE_WORDS = 300_000  # about 80 MB
+_CACHE_WORDS = 300_000  # about 70 MB
+_CACHE_SPANS = 10_000
 
 # Letters and digits, joined by single marks; combining marks (stress, й written as two characters) do not part a word.
 # The tail of don't, it's, we'll is no word. Repetitions are bounded: each round of one takes memory.
@@ -34,6 +35,7 @@ _ATOM = re.compile(r"\d+(?:\.\d+)+|[^\W\d_]+(?=\d+\.\d)|[^\W_]+(?:[\u0300-\u036f
 _HUMP = re.compile(  # of readDocument, HTTPServer, qwen3
     "[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[А-ЯЁ]+(?![а-яё])|[А-ЯЁ]?[а-яё]+"
 )
+_PLAIN = re.compile("[A-Z]?[a-z]+|[А-ЯЁ]?[а-яё]+")  # a word that is one hump: nothing to take apart
 _MARKS = re.compile(r"[\u0300-\u036f]+")
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]+")
 
@@ -42,8 +44,12 @@ Span = tuple[str, int, int]
 
 def lemmas_of(text: str) -> list[str]:
     """Return the lemmas of ``text`` in order; a compound gives itself first, then its parts."""
-    words = _WORDS
-    return [lemma for token in _TOKEN.findall(text) for lemma, _, _ in words[token]]
+    return lemma_text(text).split()
+
+
+def lemma_text(text: str) -> str:
+    """Return the lemmas of ``text`` in order, separated by single spaces; see :func:`lemmas_of`."""
+    return " ".join(filter(None, map(_WORDS.__getitem__, _TOKEN.findall(text))))
 
 
 def lemma_spans(text: str) -> list[Span]:
@@ -51,11 +57,10 @@ def lemma_spans(text: str) -> list[Span]:
 
     The parts of a compound lie inside the span of the whole. Otherwise as :func:`lemmas_of`.
     """
-    words = _WORDS
     return [
         (lemma, match.start() + start, match.start() + end)
         for match in _TOKEN.finditer(text)
-        for lemma, start, end in words[match[0]]
+        for lemma, start, end in _spans(match[0])
     ]
 
 
@@ -69,22 +74,30 @@ def content_lemmas(text: str) -> list[str]:
     return [lemma for lemma in dict.fromkeys(lemmas_of(text)) if lemma not in _stop_lemmas()]
 
 
-class _Words(dict[str, tuple[Span, ...]]):
-    """The lemmas of each token that has been met, as spans within the token. Starts over when it grows too large."""
+class _Words(dict[str, str]):
+    """The lemmas of each token that has been met, separated by spaces. Starts over when it grows too large."""
 
-    def __missing__(self, token: str) -> tuple[Span, ...]:
+    def __missing__(self, token: str) -> str:
         if len(token) > _MAX_TOKEN_CHARS:
-            return ()
+            return ""
         if len(self) >= _CACHE_WORDS:
             self.clear()
-        spans = self[token] = tuple(_take_apart(token))
-        return spans
+        if len(token) <= MAX_LEMMA_CHARS and _PLAIN.fullmatch(token):
+            lemmas = _lemma(token)
+        else:
+            lemmas = " ".join(lemma for lemma, _, _ in _take_apart(token))
+        self[token] = lemmas = token if lemmas == token else lemmas  # most are their own lemma: one string, not two
+        return lemmas
 
 
 _WORDS = _Words()
 
 
-def _take_apart(token: str) -> list[Span]:
+def _spans(token: str) -> tuple[Span, ...]:
+    return _cached_spans(token) if len(token) <= _MAX_TOKEN_CHARS else ()
+
+
+def _take_apart(token: str) -> tuple[Span, ...]:
     word = _TAIL.sub("", token)
     parts: list[Span] = []
     for atom in _ATOM.finditer(word):
@@ -100,7 +113,10 @@ def _take_apart(token: str) -> list[Span]:
         parts.insert(0, (_HYPHENS.sub("-", _folded(word)), 0, len(word)))
     else:
         parts = parts[:1] + [part for part in parts[1:] if part[2] - part[1] > 1]
-    return [part for part in parts if 0 < len(part[0]) <= MAX_LEMMA_CHARS]
+    return tuple(part for part in parts if 0 < len(part[0]) <= MAX_LEMMA_CHARS)
+
+
+_cached_spans = lru_cache(_CACHE_SPANS)(_take_apart)
 
 
 def _lemma(word: str) -> str:

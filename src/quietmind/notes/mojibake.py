@@ -49,7 +49,9 @@ def repair(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[Repair, ...]]
     text = "\n".join(lines)
     if text.isascii():
         return lines, ()
-    suspects = [codec for codec in CODECS if _first_pair(codec).search(text)]
+    # Each word once: most documents have nothing to repair, and this is all that they are looked at for.
+    words = " ".join(set(_HIGH_RUN.findall(text)))
+    suspects = [codec for codec in CODECS if _first_pair(codec).search(words)]
     if not suspects:
         return lines, ()
     damages = [_Damage.of(codec, lines) for codec in suspects]
