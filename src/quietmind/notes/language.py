@@ -27,13 +27,20 @@ MIXED = 0.25  # of the letters: a passage is in each language that has so many, 
 FEWEST = 20  # letters of prose by which a passage is judged; with fewer, it is taken to be in those of its document
 _STRANGE = 1 / 30  # of the letters of a script: names in another language have some
 
-_ENGLISH = bytes([*range(0x41, 0x5B), *range(0x61, 0x7B)])
-# In Windows-1251, which has every Cyrillic letter of Europe, one byte each.
-_RUSSIAN = bytes([*range(0xC0, 0x100), 0xA8, 0xB8])
-_CYRILLIC = bytes(
-    byte for byte in range(0x80, 0x100) if byte not in _RUSSIAN and bytes([byte]).decode("cp1251", "replace").isalpha()
-)
-_SINGLE = frozenset(bytes(byte for byte in range(0x100) if byte != 0x98).decode("cp1251"))
+# The characters of Windows-1251, which has the Cyrillic letters of Europe, one byte each; 0x98 is none.
+_SINGLE = [bytes([byte]).decode("cp1251", "replace") for byte in range(0x100)]
+_RUSSIAN, _ENGLISH, _CYRILLIC, _NONE = b"rec "
+
+
+def _sort(char: str) -> int:
+    if char.isascii():
+        return _ENGLISH if char.isalpha() else _NONE
+    if "\u0400" <= char <= "\u04ff":
+        return _RUSSIAN if "А" <= char <= "я" or char in "Ёё" else _CYRILLIC
+    return _NONE
+
+
+_SORTS = bytes(map(_sort, _SINGLE))
 _LAST_LATIN = "\u024f"
 
 # Commands, names and addresses inside of prose: whatever their letters, they are in no language.
@@ -51,11 +58,10 @@ class _Letters(NamedTuple):
 
     def languages(self) -> tuple[Language, ...]:
         """Return the languages that have :data:`MIXED` of the letters, in the order of their names."""
-        shares = {
-            Language.ENGLISH: self.english,
-            Language.OTHER: self.foreign,
-            Language.RUSSIAN: self.russian,
-        }
+        total = sum(self)
+        if total == self.english:
+            return (Language.ENGLISH,) if total else ()
+        shares = {Language.ENGLISH: self.english, Language.OTHER: self.foreign, Language.RUSSIAN: self.russian}
         for language, own, strange in (
             (Language.RUSSIAN, self.russian, self.cyrillic),
             (Language.ENGLISH, self.english, self.latin),
@@ -63,7 +69,7 @@ class _Letters(NamedTuple):
             if strange > _STRANGE * (own + strange):
                 shares[language] = 0
                 shares[Language.OTHER] += own + strange
-        return tuple(language for language, letters in shares.items() if letters and letters >= MIXED * sum(self))
+        return tuple(language for language, letters in shares.items() if letters and letters >= MIXED * total)
 
 
 def languages_of(document: Document, passages: Sequence[Passage]) -> list[tuple[Language, ...]]:
@@ -71,6 +77,9 @@ def languages_of(document: Document, passages: Sequence[Passage]) -> list[tuple[
 
     Code does not count where there is prose.
     """
+    if all(passage.text.isascii() for passage in passages):
+        any_letter = any(passage.text.lower() != passage.text.upper() for passage in passages)
+        return [(Language.ENGLISH,) if any_letter else ()] * len(passages)
     letters = [_letters(text) for text in _prose(document, passages)]
     whole = _Letters(*map(sum, zip(*letters, strict=True))) if letters else _Letters()
     if sum(whole) < FEWEST:
@@ -101,22 +110,16 @@ def _prose(document: Document, passages: Sequence[Passage]) -> Iterator[str]:
 def _letters(text: str) -> _Letters:
     """Return the letters of ``text``, without those of commands and addresses where they would make it seem mixed."""
     counted = _counted(text)
-    least = MIXED / 2 * sum(counted)
-    return _counted(_NOT_WORDS.sub(" ", text)) if sum(number > least for number in counted) > 1 else counted
+    mixed = max(counted) < (1 - MIXED / 2) * sum(counted)
+    return _counted(_NOT_WORDS.sub(" ", text)) if mixed else counted
 
 
 def _counted(text: str) -> _Letters:
-    if text.isascii():
-        return _Letters(english=_count(text.encode(), _ENGLISH))
-    single = text.encode("cp1251", "ignore")
+    sorts = text.encode("cp1251", "ignore").translate(_SORTS)
     latin = foreign = 0
-    if len(single) < len(text):
-        for char in set(text) - _SINGLE:
+    if len(sorts) < len(text):
+        for char in set(text).difference(_SINGLE):
             if char.isalpha():
                 number = text.count(char)
                 latin, foreign = (latin + number, foreign) if char <= _LAST_LATIN else (latin, foreign + number)
-    return _Letters(_count(single, _RUSSIAN), _count(single, _ENGLISH), _count(single, _CYRILLIC), latin, foreign)
-
-
-def _count(text: bytes, letters: bytes) -> int:
-    return len(text) - len(text.translate(None, letters))
+    return _Letters(sorts.count(_RUSSIAN), sorts.count(_ENGLISH), sorts.count(_CYRILLIC), latin, foreign)
