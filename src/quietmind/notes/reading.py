@@ -13,12 +13,12 @@ from quietmind.base.paths import shown_path
 from quietmind.base.units import MIB, format_bytes
 from quietmind.notes import chat, encoding, formats, markdown, mojibake, plaintext
 from quietmind.notes.document import Document, Kind
+from quietmind.notes.formats.rendered import MAX_LINES
 
 # Raise it when the same bytes come out as another document: indexes read their files again.
 READER_VERSION = 1
 
 MAX_FILE_BYTES = formats.LARGEST_TEXT
-MAX_LINES = 1_000_000  # a file of nothing but newlines must not take gigabytes either
 MARKDOWN_ENDINGS = frozenset({".md", ".markdown"})
 TEXT_ENDINGS = frozenset({".pseudo", ".idea", ".txt"})
 ENDINGS = MARKDOWN_ENDINGS | TEXT_ENDINGS | formats.ENDINGS

@@ -71,7 +71,15 @@ _TREE_SITTER = {
     name: name.replace("_", "-") for name in ("tree_sitter", *sorted({module for module, _ in GRAMMARS.values()}))
 }
 
-FORMATS = (Format("PDF", Kind.PDF, frozenset({".pdf"}), "pdf", {"pypdfium2": "pypdfium2"}, largest=_LARGEST_BOOK),)
+FORMATS = (
+    Format("PDF", Kind.PDF, frozenset({".pdf"}), "pdf", {"pypdfium2": "pypdfium2"}, largest=_LARGEST_BOOK),
+    Format("Word", Kind.DOCX, frozenset({".docx"}), "docx", _LXML, largest=_LARGEST_BOOK),
+    Format("EPUB", Kind.EPUB, frozenset({".epub"}), "epub", _LXML, largest=_LARGEST_BOOK),
+    Format("HTML", Kind.HTML, frozenset({".html", ".htm", ".xhtml"}), "html", _LXML),
+    Format("Jupyter", Kind.IPYNB, frozenset({".ipynb"}), "ipynb", {}),
+    Format("Org", Kind.ORG, frozenset({".org"}), "org", {}, apart=False),
+    Format("source code", Kind.CODE, frozenset(GRAMMARS), "code", _TREE_SITTER),
+)
 _BY_ENDING = {ending: form for form in FORMATS for ending in form.endings}
 ENDINGS = frozenset(_BY_ENDING)
 

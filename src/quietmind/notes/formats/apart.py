@@ -19,7 +19,7 @@ from quietmind.notes.formats import child, wire
 from quietmind.notes.formats.rendered import Rendered
 
 # A processor that others use as well may give a file its share late; past this the process waits for nothing good.
-PATIENCE_SECONDS = 10 * child.SECONDS
+PATIENCE_SECONDS = 20 * child.SECONDS
 _LARGEST_ANSWER = 256 * MIB
 _LONGEST_REASON = 300  # characters
 

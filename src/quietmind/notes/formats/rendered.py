@@ -6,8 +6,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from quietmind.base.errors import NotesError
 from quietmind.notes import encoding, markdown, mojibake
 from quietmind.notes.document import Block, Link, Repair, Section
+
+MAX_LINES = 1_000_000  # a file of nothing but newlines must not take gigabytes
 
 # Control characters but tab and newline, and halves of surrogate pairs: none is text, and no database takes the latter.
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
@@ -45,7 +48,10 @@ def from_markdown(lines: Sequence[str], title: str | None = None) -> Rendered:
 def own_lines(data: bytes) -> tuple[tuple[str, ...], str, tuple[Repair, ...]]:
     """Return the lines of a file that is text itself, its encoding and what was repaired. Raises NotesError."""
     text, name = encoding.decode(data)
-    lines, repairs = mojibake.repair(encoding.split_lines(text))
+    lines = encoding.split_lines(text)
+    if len(lines) > MAX_LINES:
+        raise NotesError(f"{len(lines):,} lines are more than the {MAX_LINES:,} that a note may have; split it")
+    lines, repairs = mojibake.repair(lines)
     return lines, name, repairs
 
 

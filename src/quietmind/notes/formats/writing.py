@@ -47,6 +47,14 @@ class Writer:
             self.lines.append(f"{indent}{mark} {first}")
             self.lines += [f"{indent}{' ' * (len(mark) + 1)}{_escaped(line)}" for line in rest]
 
+    def further(self, depth: int, text: str) -> None:
+        """Write another paragraph of the item at ``depth``."""
+        if words := flat(text):
+            indent = "    " * min(depth, self._depth)
+            if self.lines and self.lines[-1]:
+                self.lines.append("")
+            self.lines += [f"{indent}{_escaped(line)}" for line in broken(words)]
+
     def table(self, rows: Sequence[Sequence[str]]) -> None:
         """Write a table; its first row stands over the others."""
         filled = [[flat(cell).replace("|", "\\|") for cell in row] for row in rows]
@@ -101,4 +109,8 @@ def broken(text: str) -> list[str]:
 
 
 def _escaped(line: str) -> str:
-    return f"\\{line}" if _MARK.match(line) else line
+    mark = _MARK.match(line)
+    if mark is None:
+        return line
+    digits = len(line) - len(line.lstrip("0123456789"))
+    return f"{line[:digits]}\\{line[digits:]}"
