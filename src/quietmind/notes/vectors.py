@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TABLE = "rows.db"
-_LOCK = "lock"
+LOCK = "lock"
 _COPIED_ROWS = 2048  # at once
 _COMPACT_SHARE = 0.25  # of rows that no passage has any more
 _COMPACT_ROWS = 1000  # below it the room is not worth the work
@@ -240,7 +240,7 @@ class Vectors:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the one process that writes. Raises WorkspaceError when another is; DiskFull from what is done inside."""
-        with self._full_disk(), (self.folder / _LOCK).open("ab") as lock:
+        with self._full_disk(), (self.folder / LOCK).open("ab") as lock:
             try:
                 fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -293,6 +293,37 @@ class Vectors:
     def complete(self, when: int) -> None:
         """Say that every passage has a vector, at ``when`` (seconds of Unix time): these vectors may serve."""
         self._say(completed=when)
+
+    def say_pace(self, per_second: float, when: int) -> None:
+        """Say how fast texts are embedded, as of ``when`` (seconds of Unix time)."""
+        self._say(pace=per_second, paced=when)
+
+    @property
+    def pace(self) -> float | None:
+        """Texts a second, as the last batch showed; None: nothing was embedded yet."""
+        said = self._fact("pace")
+        return float(said) if said is not None else None
+
+    def being_written(self) -> bool:
+        """Say whether a process is making vectors now."""
+        try:
+            with (self.folder / LOCK).open("rb") as lock:
+                fcntl.flock(lock.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # never written, or not ours to look at
+            return False
+        return False
+
+    def current(self, keys: Mapping[int, bytes]) -> set[int]:
+        """Return those of the passages in ``keys`` whose text, by its key, is the one that their vector is of."""
+        with translated(self._path):
+            rows = self._connection.execute(
+                "SELECT passage, vectors.key FROM json_each(?) CROSS JOIN places ON passage = value"
+                " JOIN vectors USING (row)",
+                (json.dumps(list(keys)),),
+            )
+            return {passage for passage, key in rows if bytes(key) == keys[passage]}
 
     def compact(self) -> int:
         """Write the matrix anew without rows that no passage has, where those are many; return how many went."""

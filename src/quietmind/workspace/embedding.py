@@ -38,6 +38,8 @@ NONE = "none"
 # Texts that are embedded at once: a kill costs no more than they take, and an engine with many processors wants many.
 _FIRST_BATCH, _LARGEST_BATCH = 8, 256
 _SHORT_SECONDS, _LONG_SECONDS = 1.0, 4.0
+# A list of what lacks a vector is made anew, when notes have changed, after so long and so many times what it took.
+_LISTED_SECONDS, _LISTED_TIMES = 2.0, 20
 
 Open = Callable[[str], Embedder]
 _Says = Callable[[str], None]
@@ -119,33 +121,64 @@ def embed(
 ) -> Embedded:
     """Give a vector to every passage of the archive that lacks one, those of the notes changed last first.
 
-    ``folder`` is the workspace. Ends early after ``seconds``; killed at any moment, what was embedded stays. Raises
-    WorkspaceError when another process does the same, DiskFull, ArchiveLocked, EngineError.
+    What changes meanwhile comes first from then on. ``folder`` is the workspace. Ends early after ``seconds``; killed
+    at any moment, what was embedded stays. Raises WorkspaceError when another process does the same, DiskFull,
+    ArchiveLocked, EngineError.
     """
     identity = Identity(embedder.name, embedder.digest, embedder.dimensions)
-    began = time.monotonic()
+    until = None if seconds is None else time.monotonic() + seconds
     with Vectors(folder / FOLDER / folder_name(identity), identity) as vectors, vectors.writing():
-        keys = dict(_keys(connection))
-        lacking = vectors.place(keys)
-        progress.begin("Embedding", len(lacking))
-        sharing: dict[bytes, list[int]] = {keys[passage]: [] for passage in lacking}
-        for passage, key in keys.items():
-            if key in sharing:
-                sharing[key].append(passage)
-        starting, done = time.monotonic(), 0
-        for texts in _batches(connection, lacking, keys):
-            if seconds is not None and time.monotonic() - began >= seconds:
+        done, took = 0, 0.0
+        while True:
+            listed = _Lacking(connection, vectors)
+            waiting = len(listed.passages)
+            progress.begin("Embedding", waiting)
+            for texts in _batches(connection, listed.passages, listed.keys):
+                if (until is not None and time.monotonic() >= until) or listed.outdated():
+                    break
+                starting = time.monotonic()
+                made = embedder.passages(list(texts.values()))
+                vectors.append(list(texts), made, ((passage, key) for key in texts for passage in listed.sharing[key]))
+                spent = time.monotonic() - starting
+                vectors.say_pace(len(texts) / spent, int(time.time()))
+                done, took, waiting = done + len(texts), took + spent, waiting - len(texts)
+                progress.advance(len(texts))
+            if not waiting:
+                vectors.complete(int(time.time()))
+            if (until is not None and time.monotonic() >= until) or (not waiting and not listed.changed()):
                 break
-            made = embedder.passages(list(texts.values()))
-            vectors.append(list(texts), made, ((passage, key) for key in texts for passage in sharing[key]))
-            done += len(texts)
-            progress.advance(len(texts))
-        else:
-            vectors.complete(int(time.time()))
-        took = time.monotonic() - starting
         removed = vectors.compact()
         rows, _ = vectors.counts()
-    return Embedded(embedder.name, done, len(lacking) - done, rows, removed, took)
+    return Embedded(embedder.name, done, waiting, rows, removed, took)
+
+
+class _Lacking:
+    """The passages without a vector as they are now, and which share a text."""
+
+    def __init__(self, connection: sqlite3.Connection, vectors: Vectors) -> None:
+        self._connection = connection
+        self._version = self._now()
+        began = time.monotonic()
+        self.keys = dict(_keys(connection))
+        self.passages = vectors.place(self.keys)
+        self.sharing: dict[bytes, list[int]] = {self.keys[passage]: [] for passage in self.passages}
+        for passage, key in self.keys.items():
+            if key in self.sharing:
+                self.sharing[key].append(passage)
+        ended = time.monotonic()
+        self._lasts_until = ended + max(_LISTED_SECONDS, _LISTED_TIMES * (ended - began))
+
+    def outdated(self) -> bool:
+        """Say whether another process has changed the archive since, and it is time to look what that was."""
+        return time.monotonic() >= self._lasts_until and self.changed()
+
+    def changed(self) -> bool:
+        """Say whether another process has changed the archive since."""
+        return self._now() != self._version
+
+    def _now(self) -> int:
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(version)
 
 
 def searcher(
@@ -271,18 +304,18 @@ class Searcher:
     def vectors(self) -> list[Vectors]:
         """Return the vectors that may serve, those that should first."""
         serving: list[Vectors] = []
-        for vectors in self._there():
-            if vectors.completed or self._is_wanted(vectors):
+        for vectors in self.all_vectors():
+            if vectors.completed or self.wants(vectors):
                 serving.append(vectors)
             else:
                 vectors.close()
         return serving
 
-    def _there(self) -> list[Vectors]:
-        """Return what holds vectors, those that should serve first."""
+    def all_vectors(self) -> list[Vectors]:
+        """Return all that holds vectors, those that should serve first. Close them."""
         found: list[Vectors] = []
         try:
-            for table in sorted(self._folder.glob(f"*/{TABLE}")):
+            for table in sorted(self._folder.glob(f"[!.]*/{TABLE}")):
                 try:
                     vectors = Vectors(table.parent)
                     if vectors.counts()[0]:
@@ -293,9 +326,10 @@ class Searcher:
                     self._warn(f"vectors that do not serve: {error}")
         except OSError as error:
             self._warn(f"found by words alone: the vectors cannot be listed ({error.strerror})")
-        return sorted(found, key=lambda each: (bool(each.completed), self._is_wanted(each), each.completed or 0))[::-1]
+        return sorted(found, key=lambda each: (bool(each.completed), self.wants(each), each.completed or 0))[::-1]
 
-    def _is_wanted(self, vectors: Vectors) -> bool:
+    def wants(self, vectors: Vectors) -> bool:
+        """Say whether ``vectors`` are of the embedder that the person chose."""
         return _is(vectors.identity.name, self._wanted)
 
     def _without(self, error: Exception) -> None:
