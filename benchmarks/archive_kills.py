@@ -309,7 +309,7 @@ def _checked_vectors(
     connection: sqlite3.Connection, folder: Path, name: str, killing: Killing, *, complete: bool
 ) -> int:
     """Return how many passages have a vector of ``name``; each must be what its text gives."""
-    (found,) = [*(folder / FOLDER).glob(f"{name}-*")] or [None]
+    found = next((folder / FOLDER).glob(f"{name}-*"), None)
     rows = connection.execute(
         "SELECT passages.id, title, heading, text FROM passages JOIN documents ON documents.id = document"
     ).fetchall()

@@ -13,7 +13,7 @@ from quietmind.base.paths import shown_path
 from quietmind.notes.reading import ENDINGS, FileState, largest, too_large
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """A file that may be a note. ``path`` is absolute; a name that is not UTF-8 carries its bytes as surrogates.
 
