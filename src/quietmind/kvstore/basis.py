@@ -14,7 +14,10 @@ division into groups costs: 2 to 18 % of the bits, the more the smaller the grou
 
 What it takes, for a group of width w, rank r and an expectation through p = w / ``NARROWING`` directions:
 2 w (r + 2 p) bytes, and as many operations a token to read it. Qwen3-30B (48 layers of 2 x 4 x 128) has 24 groups of
-w = 2,048; at r = 0.7 w they take 275 MB, and 0.28 GFLOP a token, that is 36 TFLOP for 131,072 tokens.
+w = 2,048; at r = 0.7 w they take 275 MB, and 0.28 GFLOP a token, that is 36 TFLOP for 131,072 tokens. A core with
+AVX-512 makes 0.15 TFLOP a second of them, as many as its multipliers can: 38 ns a number of K and V, and 40 MB of
+16-bit floats a second, of which entropy coding and rotation take a fifth. So cores are added up, or an accelerator
+multiplies (codec/products.py).
 """
 
 from __future__ import annotations

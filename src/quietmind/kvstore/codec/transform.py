@@ -9,8 +9,9 @@ The first tokens, which all others attend to, stay exact; the newest need no suc
 The blocks: one that holds a description in JSON, all that lies between the planes and the exact tokens; then, for each
 ``BLOCK_TOKENS`` tokens, one of each group of layers: which distribution each component has, and the symbols.
 
-Memory: all matrices in 32 bits, and for each thread a few times BLOCK_TOKENS x width numbers of 4 bytes (8 MiB). How
-many operations it takes stands in kvstore/basis.py; writing takes about twice as many as reading.
+Memory: all matrices in 32 bits, and for each thread a few times BLOCK_TOKENS x width numbers of 4 bytes (8 MiB); the
+matrices, and half of the rest, on an accelerator where one multiplies (codec/products.py). How many operations it takes
+stands in kvstore/basis.py; writing takes half as many again as reading.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.arrays import layout_of, layout_of_headers
 from quietmind.kvstore.basis import Basis, load
 from quietmind.kvstore.codec import rans
+from quietmind.kvstore.codec.products import Home, Processor, Products, Written, home_for
 from quietmind.kvstore.codec.side_by_side import side_by_side
 from quietmind.kvstore.codec.straight import LARGEST, Straight
 from quietmind.kvstore.codec.symbols import UNPACKING, framed, unframed
@@ -40,6 +42,8 @@ from quietmind.kvstore.gathering import SINKS, planes_of, vectors
 from quietmind.kvstore.slots import SlotLayout, put_cells, read_cells
 
 BLOCK_TOKENS = 1024
+
+Made = TypeVar("Made")
 
 _LARGEST_SYMBOL = 1 << 23
 
@@ -59,9 +63,11 @@ class Transform:
 
     name = "transform-1"
 
-    def __init__(self, basis: Basis, step: float) -> None:
+    def __init__(self, basis: Basis, step: float, home: Home | None = None) -> None:
+        """Choose where to multiply by what there is to do, where no ``home`` is given."""
         self._basis = basis
         self._step = step
+        self._home = home
 
     def encode(self, source: BinaryIO, size: int) -> Iterator[bytes]:
         """Yield the packed blocks of the engine's file, or of a file of arrays. ``source`` can seek.
@@ -71,14 +77,14 @@ class Transform:
         start = source.tell()
         layout = layout_of(source, size)
         self._basis.require_fits(layout)
-        coding = _Coding(layout, self._basis, self._step)
+        coding = _Coding(layout, self._basis, self._step, self._home)
         yield coding.head(source, start)
         for blocks in side_by_side(lambda piece: coding.packed(source, start, piece), coding.pieces()):
             yield from blocks
 
     def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
         """Fill ``target`` with the engine's file as far as it was kept. Raises SnapshotDamaged."""
-        _decode(blocks, target, lambda digest: _require_named(self._basis, digest))
+        _decode(blocks, target, lambda digest: _require_named(self._basis, digest), self._home)
 
 
 class TransformReader:
@@ -102,34 +108,16 @@ class _Piece:
     last: int
 
 
-class _Matrices:
-    """What the vectors of each group are multiplied by, in 32 bits; made when first asked for."""
-
-    def __init__(self, basis: Basis) -> None:
-        self._groups = basis.groups
-        self._made: dict[int, tuple[Floats, Floats, Floats]] = {}
-        self._lock = threading.Lock()
-
-    def of(self, number: int) -> tuple[Floats, Floats, Floats]:
-        """Return a group's matrix, float32 [width, rank], and the two that its expectation goes through."""
-        with self._lock:
-            if number not in self._made:
-                group = self._groups[number]
-                narrow, widen, matrix = (each.astype(np.float32) for each in (group.narrow, group.widen, group.matrix))
-                self._made[number] = (matrix, narrow, widen)
-            return self._made[number]
-
-
 class _Coding:
     """A file, and how it is coded; everything that both directions have to agree on."""
 
-    def __init__(self, layout: SlotLayout, basis: Basis, step: float) -> None:
+    def __init__(self, layout: SlotLayout, basis: Basis, step: float, home: Home | None) -> None:
         if not (math.isfinite(step) and step > 0):
             raise ValueError(f"a step of {step}")
         self.layout, self.basis, self.step = layout, basis, step
         self.sinks = min(SINKS, layout.cells)
         self._straight = Straight.at(basis.rotation, layout.positions)
-        self._matrices = _Matrices(basis)
+        self._products = Products(basis, step, home_for(basis, layout.cells) if home is None else home)
         self._reading = threading.Lock()
 
     def pieces(self) -> Iterator[_Piece]:
@@ -146,36 +134,46 @@ class _Coding:
 
     def packed(self, source: BinaryIO, start: int, piece: _Piece) -> list[bytes]:
         """Return the blocks of a piece. Raises SnapshotNotUnderstood, EOFError."""
+        return self._multiplied(lambda products: self._packed(products, source, start, piece))
+
+    def unpack(self, piece: _Piece, blocks: Sequence[bytes], target: memoryview) -> None:
+        """Write the cells of a piece to ``target``. Raises ValueError and its like for anything but its blocks."""
+        self._multiplied(lambda products: self._unpack(products, piece, blocks, target))
+
+    def _multiplied(self, work: Callable[[Products], Made]) -> Made:
+        """Return what ``work`` makes of a piece. Where its place fails, the processor does it, and all that follows.
+
+        Another program may take an accelerator's memory at any time.
+        """
+        products = self._products
+        try:
+            return work(products)
+        except products.failures:
+            self._products = Products(self.basis, self.step, Processor())
+            return work(self._products)
+
+    def _packed(self, products: Products, source: BinaryIO, start: int, piece: _Piece) -> list[bytes]:
         blocks = []
-        kept = np.empty((piece.last - piece.first, 0), np.float32)
+        kept = products.nothing(piece.last - piece.first)
         for number, group in enumerate(self.basis.groups):
             with self._reading:  # threads share the file
                 layers = (group.first, group.last)
                 found = vectors(source, start, self.layout, self.basis.rotation, layers, piece.first, piece.last)
             if max(float(found.max()), -float(found.min())) >= LARGEST:
                 raise SnapshotNotUnderstood(f"the saved cache holds numbers near {LARGEST:,.0f}; it is kept losslessly")
-            matrix, narrow, widen = self._matrices.of(number)
-            expected: Floats = np.matmul(np.matmul(kept, narrow), widen)
-            found -= group.mean
-            found *= group.scale
-            found -= expected
-            components = found @ matrix
-            components /= np.float32(self.step)
-            block, written = _block(components)
+            expected = products.expected(number, kept)
+            block, written = _block(products.components(number, found, expected))
             blocks.append(block)
-            kept = self._kept(written, expected, matrix)
+            kept = products.kept(number, written, expected)
         return blocks
 
-    def unpack(self, piece: _Piece, blocks: Sequence[bytes], target: memoryview) -> None:
-        """Write the cells of a piece to ``target``. Raises ValueError and its like for anything but its blocks."""
+    def _unpack(self, products: Products, piece: _Piece, blocks: Sequence[bytes], target: memoryview) -> None:
         cells = piece.last - piece.first
-        kept = np.empty((cells, 0), np.float32)
+        kept = products.nothing(cells)
         for number, (group, block) in enumerate(zip(self.basis.groups, blocks, strict=True)):
-            matrix, narrow, widen = self._matrices.of(number)
-            expected: Floats = np.matmul(np.matmul(kept, narrow), widen)
-            kept = self._kept(_written(block, cells, group.rank), expected, matrix)
-            numbers = kept / group.scale
-            numbers += group.mean
+            written = _written(block, cells, group.rank)
+            kept = products.kept(number, written, products.expected(number, kept))
+            numbers = products.vectors(number, kept)
             if not max(float(numbers.max()), -float(numbers.min())) < 2 * LARGEST:
                 raise ValueError("numbers that no cache holds")
             at = 0
@@ -183,20 +181,8 @@ class _Coding:
                 self._straight.put(target, plane, piece.first, np.ascontiguousarray(numbers[:, at : at + plane.width]))
                 at += plane.width
 
-    def _kept(self, written: _Written, expected: Floats, matrix: Floats) -> Floats:
-        """Return the weighted vectors that come back, float32 [cells, width]; ``expected`` is overwritten."""
-        used, steps = written
-        some = matrix if len(used) == matrix.shape[1] else matrix[:, used]
-        steps *= np.float32(self.step)
-        expected += steps @ some.T
-        return expected
 
-
-# What is written of a group's components: which are not 0 throughout, and these in steps, float32 [cells, these].
-_Written = tuple[NDArray[np.intp], Floats]
-
-
-def _block(components: Floats) -> tuple[bytes, _Written]:
+def _block(components: Floats) -> tuple[bytes, Written]:
     """Return the block of ``components`` [cells, rank] in steps, and what comes back of it.
 
     A stretch of text has averages of its own: they are written, and what is around them is coded. Raises
@@ -213,7 +199,7 @@ def _block(components: Floats) -> tuple[bytes, _Written]:
     return block, _in_steps(symbols, classes, averages)
 
 
-def _written(block: bytes, cells: int, rank: int) -> _Written:
+def _written(block: bytes, cells: int, rank: int) -> Written:
     """Return what comes back of what :func:`_block` has made. Raises ValueError and its like."""
     (length,) = _LENGTH.unpack_from(block)
     if length > _MOST_BYTES_A_SYMBOL * (rank + 1) * (cells + _WARMING):
@@ -225,17 +211,19 @@ def _written(block: bytes, cells: int, rank: int) -> _Written:
     return _in_steps(symbols, classes, averages)
 
 
-def _in_steps(symbols: NDArray[np.int32], classes: NDArray[np.uint8], averages: NDArray[np.int8]) -> _Written:
+def _in_steps(symbols: NDArray[np.int32], classes: NDArray[np.uint8], averages: NDArray[np.int8]) -> Written:
     used = np.flatnonzero((classes != 0) | (averages != 0))
     steps = (symbols if len(used) == len(classes) else symbols[:, used]).astype(np.float32)
     steps += averages[used] / np.float32(_PARTS_OF_A_STEP)
     return used, steps
 
 
-def _decode(blocks: Iterable[bytes], target: memoryview, find: Callable[[str], Basis]) -> None:
+def _decode(
+    blocks: Iterable[bytes], target: memoryview, find: Callable[[str], Basis], home: Home | None = None
+) -> None:
     rest = iter(blocks)
     try:
-        coding = _opened(next(rest, b""), target, find)
+        coding = _opened(next(rest, b""), target, find, home)
         matched = _matched(coding, rest)
         for _ in side_by_side(lambda given: coding.unpack(*given, target), matched):
             pass
@@ -245,7 +233,7 @@ def _decode(blocks: Iterable[bytes], target: memoryview, find: Callable[[str], B
         ) from error
 
 
-def _opened(block: bytes, target: memoryview, find: Callable[[str], Basis]) -> _Coding:
+def _opened(block: bytes, target: memoryview, find: Callable[[str], Basis], home: Home | None) -> _Coding:
     """Return what the first block says, and write what it holds. Raises ValueError and its like, SnapshotDamaged."""
     content_bytes, header_bytes, exact_bytes = _HEAD.unpack_from(block)
     if content_bytes > _LARGEST_HEAD or header_bytes + exact_bytes > len(target):
@@ -258,7 +246,7 @@ def _opened(block: bytes, target: memoryview, find: Callable[[str], Basis]) -> _
     layout = layout_of_headers(bytes(headers), len(target))
     basis = find(given["basis"])
     basis.require_fits(layout)
-    coding = _Coding(layout, basis, float(given["step"]))
+    coding = _Coding(layout, basis, float(given["step"]), home)
     for at, gap in layout.gaps():
         target[at : at + len(gap)] = gap
     at = 0
