@@ -115,6 +115,10 @@ def _letters(text: str) -> _Letters:
 
 
 def _counted(text: str) -> _Letters:
+    ascii_ = text.encode("ascii", "ignore").translate(_SORTS)
+    english = ascii_.count(_ENGLISH)
+    if len(text) - len(ascii_) <= _STRANGE * english:  # quotes and dashes, or a name: too little to change anything
+        return _Letters(english=english)
     sorts = text.encode("cp1251", "ignore").translate(_SORTS)
     latin = foreign = 0
     if len(sorts) < len(text):
@@ -122,4 +126,4 @@ def _counted(text: str) -> _Letters:
             if char.isalpha():
                 number = text.count(char)
                 latin, foreign = (latin + number, foreign) if char <= _LAST_LATIN else (latin, foreign + number)
-    return _Letters(sorts.count(_RUSSIAN), sorts.count(_ENGLISH), sorts.count(_CYRILLIC), latin, foreign)
+    return _Letters(sorts.count(_RUSSIAN), english, sorts.count(_CYRILLIC), latin, foreign)
