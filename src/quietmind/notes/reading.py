@@ -27,7 +27,7 @@ _ATTEMPTS = 3
 _MAX_INODE = (1 << 63) - 1  # what an INTEGER column holds; some file systems use all 64 bits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileState:
     """What tells, without reading it, that a file is still the one that was read. Times in nanoseconds."""
 
