@@ -97,6 +97,35 @@ def test_what_cannot_embed_is_refused_in_one_line(quietmind: Quietmind, argument
     assert len(refused.stderr.splitlines()) == 1
 
 
+@pytest.mark.usefixtures("notes")
+def test_status_tells_what_serves_and_earlier_vectors_go_when_one_asks(
+    quietmind: Quietmind, server: str, tmp_path: Path
+) -> None:
+    first, second = server, server.replace("some-model", "other-model")
+    settings = tmp_path / "settings.toml"
+    settings.write_text(f'embedder = "{second}"\n', encoding="utf-8")
+    assert quietmind("embed", "--embedder", first).returncode == 0
+    waiting = quietmind("embed", "--budget", "1s", "--forget-old", "--embedder", "http://127.0.0.1:9#gone")
+    assert waiting.returncode != 0
+    (tmp_path / "notes" / "c.md").write_text("новая заметка\n", encoding="utf-8")
+    quietmind("index", "notes")
+    lines = quietmind("status").stdout.splitlines()
+    assert "  with a vector: 2 of 3 passages" in lines
+    (line,) = [line for line in lines if line.startswith("vectors: ")]
+    assert line.startswith(f"vectors: {first} serves, 2 of 3 passages, about ")
+    assert line.endswith(" a second: quietmind embed")
+    done = quietmind("embed")
+    assert f"the vectors of {first} serve no more, " in done.stdout
+    lines = quietmind("status").stdout.splitlines()
+    assert f"vectors: {second} serves, 3 of 3 passages" in lines
+    (line,) = [line for line in lines if first in line]
+    assert line.endswith("`quietmind embed --forget-old` removes it")
+    assert f"the vectors of {first} removed, " in quietmind("embed", "--forget-old").stdout
+    (told,) = json.loads(quietmind("status", "--json").stdout)["vectors"]
+    assert (told["embedder"], told["embedded"], told["serves"], told["growing"]) == (second, 3, True, False)
+    assert told["below"] == {str(tmp_path / "notes"): 3}
+
+
 def _rename(table: Path, name: str) -> None:
     import sqlite3
     from contextlib import closing

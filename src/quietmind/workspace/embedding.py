@@ -23,6 +23,7 @@ from quietmind.notes.embedded import Embedded as OwnIndex
 from quietmind.notes.embedding import Embedder, embedded_text, text_key
 from quietmind.notes.filtering import Filter
 from quietmind.notes.finding import find
+from quietmind.notes.nearest import record
 from quietmind.notes.vectors import TABLE, Identity, Vectors, folder_name
 from quietmind.workspace.elsewhere import Elsewhere
 
@@ -49,7 +50,8 @@ _Says = Callable[[str], None]
 class Embedded:
     """What making vectors did. ``embedded`` texts were, ``waiting`` still have no vector, ``removed`` rows were freed.
 
-    ``vectors`` of distinct texts there are now. ``seconds`` are those of embedding alone.
+    ``vectors`` of distinct texts there are now. ``seconds`` are those of embedding alone, ``read`` the bytes of vectors
+    that each search reads.
     """
 
     embedder: str
@@ -58,6 +60,7 @@ class Embedded:
     vectors: int
     removed: int
     seconds: float
+    read: int = 0
 
 
 def chosen(setting: str | None) -> str:
@@ -149,7 +152,8 @@ def embed(
                 break
         removed = vectors.compact()
         rows, _ = vectors.counts()
-    return Embedded(embedder.name, done, waiting, rows, removed, took)
+    read = rows * record(embedder.dimensions).itemsize
+    return Embedded(embedder.name, done, waiting, rows, removed, took, read)
 
 
 class _Lacking:

@@ -97,11 +97,10 @@ def vector_sets(
             vectors.close()
 
 
-def forget_old(folder: Path, wanted: str) -> list[tuple[str, int]]:
-    """Remove the vectors of other embedders than ``wanted``; return whose they were, each with its bytes on the disk.
+def old_sets(folder: Path, wanted: str) -> list[tuple[str, Path, int]]:
+    """Return the vectors of other embedders than ``wanted``: whose they are, where, and their bytes on the disk.
 
-    Also what an earlier removal left that was killed. Raises UsageError while those of ``wanted`` are not complete, and
-    WorkspaceError where some are being written.
+    Raises UsageError while those of ``wanted`` are not complete.
     """
     searcher = Searcher(folder, wanted)
     there = searcher.all_vectors()
@@ -111,13 +110,21 @@ def forget_old(folder: Path, wanted: str) -> list[tuple[str, int]]:
             raise UsageError(
                 f"the vectors of {wanted} are not complete, so others still serve; run `quietmind embed` first"
             )
-        old = [(each.identity.name, each.folder) for each in there if each.folder != kept.folder]
+        others = [each for each in there if each.folder != kept.folder]
+        return [(each.identity.name, each.folder, _bytes(each.folder)) for each in others]
     finally:
         for each in there:
             each.close()
+
+
+def forget_old(folder: Path, wanted: str) -> list[tuple[str, int]]:
+    """Remove the vectors of other embedders than ``wanted``; return whose they were, each with its bytes on the disk.
+
+    Also what an earlier removal left that was killed. Raises UsageError while those of ``wanted`` are not complete, and
+    WorkspaceError where some are being written.
+    """
     gone = []
-    for name, at in old:
-        size = _bytes(at)
+    for name, at, size in old_sets(folder, wanted):
         _remove(at)
         gone.append((name, size))
     for left in (folder / FOLDER).glob(f"{_REMOVED}*"):

@@ -132,10 +132,13 @@ class Workspace:
                 )
             yield follow(self._index, list(dict.fromkeys(chosen)), poll_seconds=poll_seconds)
 
-    def status(self) -> Status:
-        """Return what the workspace holds and how current it is. Raises WorkspaceError."""
+    def status(self, embedder: str | None = None) -> Status:
+        """Return what the workspace holds and how current it is; ``embedder`` is what the settings say.
+
+        Raises WorkspaceError.
+        """
         with translated(self.folder / DATABASE):
-            return status_of(self.folder, self._connection)
+            return status_of(self.folder, self._connection, chosen(embedder))
 
     def forget(self, root: Path) -> Forgotten:
         """Take the notes under ``root`` out of the index. Raises NotesError, DiskFull, ArchiveLocked."""
