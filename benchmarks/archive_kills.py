@@ -32,7 +32,7 @@ from quietmind.notes.index import Index
 from quietmind.notes.passages import passages
 from quietmind.notes.reading import read_document
 from quietmind.notes.search import search
-from quietmind.notes.vectors import Vectors
+from quietmind.notes.vectors import Identity, Vectors
 from quietmind.workspace.embedding import FOLDER, Searcher, embed
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 
@@ -313,11 +313,12 @@ def _checked_vectors(
     rows = connection.execute(
         "SELECT passages.id, title, heading, text FROM passages JOIN documents ON documents.id = document"
     ).fetchall()
-    if found is None or not (found / "rows.db").exists():
+    if found is None:
         killing.wrong += [f"{name}: no vectors"] if complete else []
         return 0
     embedder, have = FakeEmbedder(name, DIMENSIONS), 0
-    with Vectors(found) as vectors, vectors.writing():
+    identity = Identity(name, embedder.digest, DIMENSIONS)  # killed early, the table does not say it
+    with Vectors(found, identity) as vectors, vectors.writing():
         if vectors.counts() == (0, 0):
             return 0
         placed = vectors.placed([id_ for id_, *_ in rows])

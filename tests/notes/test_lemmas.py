@@ -95,3 +95,16 @@ def test_importing_the_room_does_not_load_the_dictionary() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_stems_made_in_c_are_those_made_in_python() -> None:
+    """The library takes PyStemmer where it is installed: an index and its searches may be made with either."""
+    in_c = pytest.importorskip("Stemmer", reason="PyStemmer is not installed").Stemmer("english")
+    from snowballstemmer.english_stemmer import EnglishStemmer
+
+    in_python = EnglishStemmer()
+    endings = ["", "s", "es", "ed", "ing", "ly", "er", "ies", "ization", "fulness", "ational", "able", "ement", "ously"]
+    words = [
+        stem + end for stem in ("run", "hop", "tri", "gener", "cal", "skat", "news", "dy", "sk") for end in endings
+    ]
+    assert [in_c.stemWord(word) for word in words] == [in_python.stemWord(word) for word in words]

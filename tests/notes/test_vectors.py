@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from quietmind.base.errors import ArchiveDamaged, WorkspaceError
-from quietmind.notes.vectors import Identity, Vectors
+from quietmind.base.sqlite import connect
+from quietmind.notes.vectors import _MIGRATIONS, TABLE, Identity, Vectors
 
 D = 16
 WHO = Identity("fake", "d" * 64, D)
@@ -115,6 +116,14 @@ def test_a_torn_tail_is_cut_off_by_the_next_writer(tmp_path: Path) -> None:
         _fill(vectors, range(2, 3), made[2:])
         assert _found(vectors, made[2], 1) == [2]
         assert (tmp_path / "matrix-0").stat().st_size == 3 * (4 + D)
+
+
+def test_a_table_that_nobody_has_said_anything_in_holds_no_vectors(tmp_path: Path) -> None:
+    connect(tmp_path / TABLE, _MIGRATIONS).close()  # its writer was killed right here
+    with pytest.raises(WorkspaceError, match="holds no vectors; run"):
+        Vectors(tmp_path)
+    with Vectors(tmp_path, WHO) as vectors:
+        assert vectors.counts() == (0, 0)
 
 
 def test_rows_that_a_disk_has_lost_are_made_again(tmp_path: Path) -> None:

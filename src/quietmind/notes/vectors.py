@@ -99,7 +99,7 @@ class Vectors:
         if identity is not None:
             _make(folder)
         elif not self._path.exists():
-            raise WorkspaceError(f"{shown_path(folder)}: holds no vectors; run `quietmind embed`")
+            raise self._none()
         self._connection = connect(self._path, _MIGRATIONS)
         try:
             if identity is not None and self._fact("dimensions") is None:
@@ -391,9 +391,14 @@ class Vectors:
 
     def _identity(self) -> Identity:
         name, digest, dimensions = (self._fact(name) for name in ("name", "digest", "dimensions"))
+        if name is digest is dimensions is None:
+            raise self._none()  # whoever made the table was killed before it said so
         if name is None or digest is None or dimensions is None or not 1 <= int(dimensions) <= 1 << 16:
             raise self._damaged("do not say of which embedder they are")
         return Identity(name, digest, int(dimensions))
+
+    def _none(self) -> WorkspaceError:
+        return WorkspaceError(f"{shown_path(self.folder)}: holds no vectors; run `quietmind embed`")
 
     def _fact(self, name: str) -> str | None:
         with translated(self._path):
