@@ -49,8 +49,11 @@ class Straight:
         phases = np.conj(self.phases[first : first + len(numbers)])
         phases *= np.float32(self.rotation.magnitude**-2)
         heads = numbers.reshape(len(numbers), -1, self.rotation.head_length)
-        straight = heads.copy()
-        straight[..., : self.rotation.dimensions] = (self.rotation.as_pairs(heads) * phases[:, None]).view(np.float32)
+        pairs = self.rotation.as_pairs(heads)
+        pairs *= phases[:, None]
+        straight, resting = pairs.view(np.float32), heads[..., self.rotation.dimensions :]
+        if resting.size:
+            straight = np.concatenate((straight, resting), axis=-1)
         return straight.reshape(numbers.shape)
 
     def put(self, target: memoryview, plane: Plane, first: int, numbers: Floats, scale: float = 1.0) -> None:
