@@ -146,7 +146,7 @@ def disk(at: Path) -> Iterator[Callable[[], None]]:
 def unmounted(folder: Path, chance: random.Random) -> dict[str, Any]:
     """Take a disk away while its notes are indexed; none may leave the index, and the report must name the disk."""
     archive = Archive(folder)
-    kept = Notes(folder / "notes", chance, 20)
+    kept = Notes(archive.root / "kept", chance, 20)  # beside the disks
     real = True
     for number in range(ROUNDS):
         place = archive.root / f"disk {number}"
