@@ -44,7 +44,7 @@ _SORTS = bytes(map(_sort, _SINGLE))
 _LAST_LATIN = "\u024f"
 
 # Commands, names and addresses inside of prose: whatever their letters, they are in no language.
-_NOT_WORDS = re.compile(r"`[^`\n]*`|\]\([^)\n]*\)|\b[a-z]+://\S+")
+_NOT_WORDS = re.compile(r"`[^`\n]*`|\]\([^)\n]*\)|://\S+")
 
 
 class _Letters(NamedTuple):
