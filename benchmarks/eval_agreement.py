@@ -25,7 +25,7 @@ from quietmind.base.sqlite import connect
 from quietmind.notes.document import Hit
 from quietmind.notes.lemmas import content_lemmas
 from quietmind.notes.search import hits_of, search
-from quietmind.workspace.evaluation import WORDS, ByWords, evaluate
+from quietmind.workspace.evaluation import ByWords, evaluate
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 from quietmind.workspace.scoring import DEPTH, Rank, difference, figures
 from quietmind.workspace.workspace import Workspace
@@ -120,10 +120,10 @@ def measure(database: Path, pages: Path, known: Sequence[dict[str, Any]], questi
     asked: dict[str, list[Rank]] = {}
     print(f"{'':40} {'by queries':>24} {'by eval':>24}")
     with closing(connect(database, ALL_MIGRATIONS)) as connection:
+        found = evaluate(connection, None, questions=questions, seed=SEED, by_words=WAYS)
         for name, find in WAYS.items():
             queried[name] = by_queries(connection, pages, known, find)
-            found = evaluate(connection, None, questions=questions, seed=SEED, by_words=find)
-            asked[name] = [each.ranks[WORDS] for each in found.asked]
+            asked[name] = [each.ranks[name] for each in found.asked]
             cells = [figures(ranks[name], SEED).mrr for ranks in (queried, asked)]
             print(f"{name:40} " + " ".join(f"{c.value:10.3f} ({c.low:.3f}-{c.high:.3f})" for c in cells), flush=True)
     ways = {name: [figures(ranks[name], SEED).mrr.value for ranks in (queried, asked)] for name in WAYS}

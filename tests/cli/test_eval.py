@@ -60,3 +60,16 @@ def test_notes_that_make_no_question_are_said_to(quietmind: Quietmind, tmp_path:
     (tmp_path / "notes" / "a.md").write_text("# Short\n", encoding="utf-8")
     quietmind("index", "notes")
     assert quietmind("eval").stdout.startswith("1 note: no question can be made of them")
+
+
+@pytest.mark.usefixtures("notes")
+def test_the_model_reranks_where_it_is_asked_to(quietmind: Quietmind, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text(f'model = "{tiny}"\ncontext = 1024\n', encoding="utf-8")
+    done = quietmind("eval", "--leg", "words", "--leg", "rerank")
+    assert done.returncode == 0, done.stderr
+    assert "rerank   all            2" in done.stdout
+    assert "best on these notes: " in done.stdout
+    found = json.loads(quietmind("search", "смазать дверь", "--rerank", "--json").stdout)
+    assert len(found) > 1
+    assert [each["score"] for each in found] == sorted((each["score"] for each in found), reverse=True)
+    assert all(0 < each["score"] < 1 for each in found)

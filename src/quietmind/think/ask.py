@@ -68,7 +68,8 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
         if within is not None:
             raise UsageError("a notebook is asked as a whole; leave out the filter, or --notebook")
         workspace.notebooks.named(notebook)
-    hits = relevant(workspace.search(question, max(passages, JUDGED) if rerank else passages, within))
+    found = workspace.search(question, max(passages, JUDGED) if rerank else passages, within)
+    hits = relevant(found)
     search_ms = ms_since(began)
     if not hits and notebook is None:
         yield Found(())
@@ -88,8 +89,8 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
             else:
                 sheet = yield from _chosen(lambda: desk(engine), question, wide, max_tokens)
         if sheet is None:
-            given = reranked(engine, question, hits) if rerank else hits
-            sheet = passages_sheet(engine, question, given[:passages], max_tokens)
+            best = reranked(engine, question, found)[:passages] if rerank else hits
+            sheet = passages_sheet(engine, question, best, max_tokens)
         yield Found(sheet.given, sheet.unread)
         exchange = Exchange(engine, question, sheet)
         yield from map(Text, exchange.texts())

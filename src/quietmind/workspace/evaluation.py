@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from quietmind.base.errors import UsageError
 from quietmind.base.progress import SILENT, Progress
@@ -44,6 +45,7 @@ Rerank = Callable[[str, Sequence[Hit]], Sequence[Hit]]
 """Puts what was found for a question in another order."""
 ByWords = Callable[[sqlite3.Connection, str, int], Sequence[Hit]]
 """Finds the best passages for a query, at most so many, best first."""
+OURS: Mapping[str, ByWords] = MappingProxyType({WORDS: search})
 
 
 @dataclass(frozen=True)
@@ -97,21 +99,21 @@ def evaluate(
     seed: int,
     legs: Collection[str] | None = None,
     rerank: Rerank | None = None,
-    by_words: ByWords = search,
+    by_words: Mapping[str, ByWords] = OURS,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Ask at most ``questions`` questions in ``legs``, or in all that there are; the same ones for the same ``seed``.
 
     By meaning only with ``serving`` vectors, reranked only with ``rerank``, which is given what is found by words and
-    meaning, without vectors by words. ``by_words`` is what the leg of words is measured for. Writes nothing. Raises
-    UsageError for a leg that there is not, ArchiveLocked, EngineError, and WorkspaceError for an archive that may only
-    be read: words are withheld in transactions that are undone.
+    meaning, without vectors by words. ``by_words`` may hold other ways to search by words, by name, each a leg of its
+    own. Writes nothing. Raises UsageError for a leg that there is not, ArchiveLocked, EngineError, and WorkspaceError
+    for an archive that may only be read: words are withheld in transactions that are undone.
     """
-    there = {WORDS, *((MEANING, FUSED) if serving else ()), *((RERANK,) if rerank else ())}
+    there = (*by_words, *((MEANING, FUSED) if serving else ()), *((RERANK,) if rerank else ()))
     for leg in legs or ():
         if leg not in there:
             raise UsageError(f"{leg}: there are no vectors to search by; make some with `quietmind embed`")
-    chosen = tuple(leg for leg in LEGS if leg in (legs or there))
+    chosen = tuple(leg for leg in there if leg in (legs or there))
     notes = notes_in_index(connection)
     progress.begin("Choosing questions", questions)
     items = list(_chosen(connection, notes, questions, seed, progress))
@@ -163,7 +165,7 @@ class _Asking:
         connection: sqlite3.Connection,
         serving: tuple[Vectors, Embedder] | None,
         rerank: Rerank | None,
-        by_words: ByWords,
+        by_words: Mapping[str, ByWords],
         legs: Sequence[str],
     ) -> None:
         self.seconds = dict.fromkeys(legs, 0.0)
@@ -179,9 +181,10 @@ class _Asking:
         nearest = self._nearest(item, as_if) if self._serving else None
         found: dict[str, Sequence[Hit]] = {}
         with withheld(self._connection, item):
-            if WORDS in self.seconds or nearest is None:
-                with self._timed(WORDS, *((RERANK,) if nearest is None else ())):
-                    found[WORDS] = self._by_words(self._connection, item.query, _FOUND)
+            for name, find in self._by_words.items():
+                if name in self.seconds or nearest is None:
+                    with self._timed(name, *((RERANK,) if nearest is None else ())):
+                        found[name] = find(self._connection, item.query, _FOUND)
             if nearest is not None and self._serving is not None:
                 with self._timed(FUSED, RERANK):
                     placed = self._serving[0].placed
