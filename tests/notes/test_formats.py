@@ -1,4 +1,4 @@
-"""Notes in other formats: what of a file becomes lines, headings and titles, and what is said of one that is damaged."""
+"""Notes in other formats: what of a file becomes lines, headings and titles, and what is said of a damaged one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from quietmind.notes.formats.writing import LONGEST_LINE, broken
 from quietmind.notes.passages import passages
 from quietmind.notes.reading import parse
 
-PAGE = """<!DOCTYPE html><html><head><meta charset="{charset}"><title>Насосы</title>
-<script>alert(1)</script></head><body><nav><a href="/">Меню</a></nav><h1>Насосы</h1>
+PAGE = """<!DOCTYPE html><html><head><meta charset="{charset}">
+<title>Насосы</title><script>alert(1)</script></head><body><nav><a href="/">Меню</a></nav><h1>Насосы</h1>
 <p>Первый <b>абзац</b> со <a href="other.html#x">ссылкой</a> и <a href="https://example.org">сайтом</a>.</p>
 <ul><li>раз<ul><li>внутри</li></ul></li><li>два</li></ul>
 <table><tr><th>A<th>B</tr><tr><td>1<td>2|3</tr></table>

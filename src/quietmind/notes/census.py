@@ -13,6 +13,7 @@ from quietmind.base.paths import shown_path
 from quietmind.notes.intake import made_by
 from quietmind.notes.reading import read_document
 from quietmind.notes.scan import Scan, Skipped, scan
+from quietmind.notes.unread import without_unread
 
 _LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CYRILLIC_LEADS = (b"\xd0", b"\xd1")  # the first byte, in UTF-8, of U+0400 to U+047F
@@ -77,7 +78,8 @@ def _held_against(counted: Census, known: Mapping[str, tuple[int, int, str]]) ->
         seen = scan(counted.root)
     except NotesError as error:
         return replace(counted, away=str(error))
-    unknown = [found.path for found in seen.found if found.path not in known]
+    strange, unread = without_unread(seen.root, [found for found in seen.found if found.path not in known])
+    unknown = [found.path for found in strange]
     refused = tuple(_refused(unknown[:_LOOKED_INTO]))
     changed = sum(
         found.path in known and known[found.path] != (found.state.size, found.state.mtime_ns, made_by())
@@ -89,7 +91,7 @@ def _held_against(counted: Census, known: Mapping[str, tuple[int, int, str]]) ->
         new=len(unknown) - len(refused),
         changed=changed,
         gone=len(gone) if _all_listed(seen) else 0,
-        skipped=(*seen.skipped, *refused),
+        skipped=(*seen.skipped, *unread, *refused),
     )
 
 

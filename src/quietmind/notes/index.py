@@ -27,7 +27,8 @@ from quietmind.notes.linked import write_links
 from quietmind.notes.readers import read_all, readers_for
 from quietmind.notes.reading import FileState
 from quietmind.notes.report import Forgotten, OtherEncoding, RepairedFile, Report
-from quietmind.notes.scan import Found, Scan, Skipped, look, scan
+from quietmind.notes.scan import Found, Scan, Skipped, look, passed_over, scan
+from quietmind.notes.unread import without_unread
 
 BATCH_SECONDS = 0.7  # of reading per transaction: what a kill costs, against what a commit costs
 _REMOVED_AT_ONCE = 500
@@ -125,9 +126,10 @@ class Index:
     def _follow(self, seen: Scan, known: Mapping[str, _Known], progress: Progress, began: float) -> Report:
         """Have the index hold what was ``seen``, and of what was ``known`` only that."""
         tally = _Tally()
-        skipped = [*seen.skipped, *self._unmounted(seen)]
         stale = [found for found in seen.found if not _is_current(known.get(found.path), found.state)]
         tally.unchanged = len(seen.found) - len(stale)
+        stale, unread = without_unread(seen.root, stale)
+        skipped = [*seen.skipped, *self._unmounted(seen), *unread]
         for batch in self._batches(stale, known, skipped, progress):
             self._write(batch)
             for found, item in batch:
@@ -369,12 +371,12 @@ def _real(root: Path) -> Path:
 
 
 def _reaches(root: Path, path: str) -> bool:
-    """Say whether the walk of ``root`` comes by ``path``: below it and in no hidden folder."""
+    """Say whether the walk of ``root`` comes by ``path``: below it and in no folder that it passes over."""
     inside = _inside(root)
     if not path.startswith(inside):
         return False
     *folders, _ = Path(path[len(inside) :]).parts
-    return not any(folder.startswith(".") for folder in folders)
+    return not any(map(passed_over, folders))
 
 
 def _is_current(known: _Known | None, state: FileState) -> bool:

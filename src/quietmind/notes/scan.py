@@ -12,6 +12,8 @@ from quietmind.base.errors import NotesError
 from quietmind.base.paths import shown_path
 from quietmind.notes.reading import ENDINGS, FileState, largest, too_large
 
+_FETCHED = frozenset({"__pycache__", "bower_components", "node_modules", "site-packages"})
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -47,7 +49,8 @@ class Scan:
 
 
 def scan(root: Path) -> Scan:
-    """Walk ``root`` for notes, by their endings. Hidden folders are passed over, folders behind links not entered.
+    """Walk ``root`` for notes, by their endings. Hidden folders, and those that package managers fill, are passed over,
+    folders behind links not entered.
 
     A link to a file counts as that file, once for each real file. Raises NotesError when ``root`` does not exist, is
     no folder, cannot be listed or holds no notes.
@@ -94,7 +97,7 @@ def look(root: Path, paths: Collection[str]) -> Scan | None:
     for entry in chosen:
         if not entry.is_dir(follow_symlinks=False):
             entries += [entry] if _may_be_note(entry.name) else []
-        elif not entry.name.startswith("."):
+        elif not passed_over(entry.name):
             entries += _entries(entry.path, skipped, [])
     files, links = _looked_at(entries, skipped)
     if links or any(skip.path.is_symlink() for skip in skipped):
@@ -114,11 +117,16 @@ def may_matter(root: str, path: str) -> bool:
     if not path.startswith(inside):
         return False
     *folders, name = Path(path[len(inside) :]).parts
-    if any(folder.startswith(".") for folder in folders):
+    if any(map(passed_over, folders)):
         return False
     if _may_be_note(name):
         return True
-    return not name.startswith(".") and (os.path.isdir(path) or not os.path.lexists(path))  # noqa: PTH112
+    return not passed_over(name) and (os.path.isdir(path) or not os.path.lexists(path))  # noqa: PTH112
+
+
+def passed_over(folder: str) -> bool:
+    """Say whether a folder of this name holds no one's notes: a hidden one, or what a package manager has fetched."""
+    return folder.startswith(".") or folder in _FETCHED
 
 
 def real_folder(root: Path) -> Path:
@@ -166,7 +174,7 @@ def _entries(root: str, skipped: list[Skipped], mounts: list[str]) -> Iterator[o
             mounts.append(folder)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                if not entry.name.startswith("."):
+                if not passed_over(entry.name):
                     folders.append((entry.path, device))
             elif _may_be_note(entry.name):
                 yield entry
