@@ -1,7 +1,7 @@
 """What a filter asks of passages (notes/filtering.py), in marks that an index elsewhere can hold and compare.
 
-A mark is a hash: the server that holds them learns neither names of folders nor who said what. The archive has the
-last word on what a filter leaves; marks only spare it the rest.
+A mark is a hash: the server that holds them is not told the names of folders and people, and all are of one length. The
+archive has the last word on what a filter leaves; marks only spare it the rest.
 """
 
 from __future__ import annotations
@@ -90,5 +90,5 @@ def _marks(what: str, values: Iterable[str]) -> tuple[str, ...]:
 
 @lru_cache(maxsize=10_000)
 def _mark(what: str, value: str) -> str:
-    said = value.encode("utf-8", "surrogateescape")
+    said = value.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(said, digest_size=_BYTES, person=what.encode()).hexdigest()

@@ -1,8 +1,8 @@
 """A copy of the index in a Qdrant server, or a cluster of them: past one machine.
 
 One collection, two named vectors of each passage: ``words`` (sparse, BM25; see notes/sparse.py) and ``meaning`` (dense,
-where the passage has a vector). What the server learns of a note are numbers and hashes, never a word of it;
-but vectors of meaning tell what a text is about.
+where the passage has a vector). No text is sent. But whoever has the server can hash a dictionary and find the
+words again, and vectors of meaning tell what a text is about.
 """
 
 from __future__ import annotations
