@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import IO
 
@@ -39,6 +41,33 @@ def watcher(tmp_path: Path) -> Iterator[Watcher]:
     for child in started:
         with child:
             child.kill()
+
+
+class Embeddings(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        data = [{"index": index, "embedding": [1.0, index, 2.0]} for index, _ in enumerate(asked["input"])]
+        content = json.dumps({"data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture
+def embeddings() -> Iterator[str]:
+    """Yield the address of a real server of embeddings."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Embeddings) as listening:
+        thread = threading.Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_port}#some-model"
+        listening.shutdown()
+        thread.join()
 
 
 def line_of(stream: IO[str] | None) -> str:
@@ -81,6 +110,43 @@ def test_json_is_one_document_a_line_and_ctrl_c_ends_it(quietmind: Quietmind, wa
     out, err = watching.communicate(timeout=60)
     assert (out, err.strip()) == ("", "stopped")
     assert watching.returncode == 130
+
+
+def test_a_changed_note_gets_its_vector_without_a_second_command(
+    quietmind: Quietmind, watcher: Watcher, tmp_path: Path, embeddings: str
+) -> None:
+    (tmp_path / "settings.toml").write_text(f'embedder = "{embeddings}"\n', encoding="utf-8")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.md").write_text("слова", encoding="utf-8")
+    quietmind("index", "notes")
+    watching = watcher("--poll", "0.2")
+    assert "1 note, read in" in line_of(watching.stdout)
+    assert line_of(watching.stdout)[10:] == "vectors: 1 passage embedded, every passage has one"
+    (tmp_path / "notes" / "b.md").write_text("иначе", encoding="utf-8")
+    assert "1 added" in line_of(watching.stdout)
+    assert line_of(watching.stdout)[10:] == "vectors: 1 passage embedded, every passage has one"
+    (told,) = json.loads(quietmind("status", "--json").stdout)["vectors"]
+    assert (told["embedded"], told["complete"]) == (2, True)
+    watching.send_signal(signal.SIGTERM)
+    assert watching.communicate(timeout=60) == ("", "")
+    assert watching.returncode == 0
+
+
+def test_an_embedder_that_is_away_is_told_of_and_following_goes_on(
+    quietmind: Quietmind, watcher: Watcher, tmp_path: Path
+) -> None:
+    (tmp_path / "settings.toml").write_text('embedder = "http://127.0.0.1:9#gone"\n', encoding="utf-8")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.md").write_text("слова", encoding="utf-8")
+    quietmind("index", "notes")
+    watching = watcher("--poll", "0.2", "--json")
+    assert json.loads(line_of(watching.stdout))["news"] == "current"
+    told = json.loads(line_of(watching.stdout))
+    assert (told["news"], "http://127.0.0.1:9 cannot be reached" in told["said"]) == ("delayed", True)
+    (tmp_path / "notes" / "b.md").write_text("иначе", encoding="utf-8")
+    assert json.loads(line_of(watching.stdout))["added"] == 1
+    watching.send_signal(signal.SIGTERM)
+    assert watching.communicate(timeout=60) == ("", "")
 
 
 def test_only_indexed_folders_are_watched(quietmind: Quietmind, tmp_path: Path) -> None:
