@@ -48,7 +48,7 @@ from quietmind.base.sqlite import connect
 from quietmind.notes import index
 from quietmind.workspace.schema import ALL_MIGRATIONS
 root, database, readers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-index.readers_for = lambda size: readers
+index.readers_for = lambda files, size: readers
 connection = connect(database, ALL_MIGRATIONS)
 print("ready", flush=True)
 index.Index(connection, database, batch_seconds=0.03).update(root)

@@ -75,9 +75,9 @@ def main() -> None:
         invented = Invented(root)
         size = copy_pages(asked.pages, root, asked.count) if asked.pages else invented.write(asked.count or 2000)
         pages = sum(1 for path in root.rglob("*") if path.is_file())
-        predicted = size / 1e6 / PREDICTED_MB_PER_S / max(1, readers_for(size))
+        predicted = size / 1e6 / PREDICTED_MB_PER_S / max(1, readers_for(pages, size))
         rescan = pages * PREDICTED_RESCAN_US_PER_PAGE / 1e6
-        print(f"{pages:,} pages, {size / 1e6:.1f} MB, {readers_for(size) or 1} to read them")
+        print(f"{pages:,} pages, {size / 1e6:.1f} MB, {readers_for(pages, size) or 1} to read them")
         print(f"predicted: first index {predicted:.1f} s, second run {rescan:.2f} s")
         result = measure(root, database, pages, size, profile=asked.profile)
         print(
@@ -119,7 +119,7 @@ def measure(root: Path, database: Path, pages: int, size: int, *, profile: bool)
         "benchmark": "index_speed",
         "pages": pages,
         "mb": size / 1e6,
-        "readers": readers_for(size),
+        "readers": readers_for(pages, size),
         "first_s": first,
         "pages_per_s": pages / first,
         "mb_per_s": size / 1e6 / first,

@@ -131,7 +131,7 @@ def test_an_index_is_the_same_however_many_readers_it_had(
 ) -> None:
     dumps = []
     for count in (0, 2):
-        monkeypatch.setattr(index_module, "readers_for", lambda _, count=count: count)
+        monkeypatch.setattr(index_module, "readers_for", lambda *_, count=count: count)
         database = tmp_path / f"{count}.db"
         with closing(connect(database, MIGRATIONS)) as connection:
             Index(connection, database).update(Path(wanted[0][0].path).parent)
@@ -152,4 +152,4 @@ def test_bundles_hold_all_in_order_and_fit_into_a_pipe(files: list[tuple[int, in
 
 
 def test_little_is_read_here() -> None:
-    assert readers_for(100_000) == 0
+    assert readers_for(100, 100_000) == 0

@@ -271,7 +271,7 @@ class Index:
         size = sum(found.state.size for found in stale)
         batch: list[_Written] = []
         began = time.monotonic()
-        with closing(read_all(wanted, readers_for(size))) as items:
+        with closing(read_all(wanted, readers_for(len(wanted), size))) as items:
             for found, item in zip(stale, items, strict=True):
                 if isinstance(item, Skipped):
                     skipped.append(item)

@@ -177,13 +177,16 @@ class Text:
             code.update(_fenced(self.lines))  # there are some inside of lists or quotes
         return frozenset(code)
 
-    def in_code(self, at: int) -> bool:
-        """Say whether the character ``at`` stands in code, of a fence or between backticks."""
-        number = self.line(at)
+    def in_code(self, at: int, number: int | None = None) -> bool:
+        """Say whether the character ``at``, of the line ``number``, stands in code, of a fence or between backticks."""
+        number = number or self.line(at)
         if number in self.code:
             return True
-        line, column = self.lines[number - 1], self.column(at)
-        return "`" in line and any(span.start() <= column < span.end() for span in _CODE_SPAN.finditer(line))
+        line = self.lines[number - 1]
+        if "`" not in line:
+            return False
+        column = at - self._starts[number - 1]
+        return any(span.start() <= column < span.end() for span in _CODE_SPAN.finditer(line))
 
 
 def _fenced(lines: Sequence[str]) -> Iterator[int]:
@@ -206,8 +209,11 @@ def _markdown_links(text: Text) -> Iterator[Reference]:
         return
     if "](" in text.whole:
         for link in _LINK_END.finditer(text.whole):
-            if (found := _split(link[1] or link[2] or "")) and not text.in_code(link.start()):
-                yield Reference(text.line(link.start()), _way(text, link.start()), *found)
+            if found := _split(link[1] or link[2] or ""):
+                at = link.start()
+                line = text.line(at)
+                if not text.in_code(at, line):
+                    yield Reference(line, _way(text, at), *found)
     if "]:" not in text.whole:
         return
     labels: dict[str, tuple[str, str]] = {}

@@ -20,6 +20,7 @@ from quietmind.notes.intake import Same, Taken, Wanted, take
 from quietmind.notes.scan import Skipped
 
 _WORTH_BYTES = 3 * MIB  # takes one core about 3 s; a reader takes half a second of it to load its libraries
+_FILE_BYTES = 256  # in the time that a file takes besides what it holds, so much is read
 _MOST_READERS = 6  # what they give is written by one process, which has enough to do with so many
 _BUNDLE_BYTES = 256 << 10  # of files: a quarter of a second, so that a bundle costs little and no reader waits long
 _BUNDLE_FILES = 64
@@ -31,10 +32,10 @@ _AHEAD = 2  # bundles that a reader has to do: while one is written, it goes on 
 Item = Taken | Same | Skipped
 
 
-def readers_for(size: int) -> int:
-    """Return how many processes should read files of ``size`` bytes in all; 0: this one does it."""
+def readers_for(files: int, size: int) -> int:
+    """Return how many processes should read so many files of ``size`` bytes in all; 0: this one does it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_READERS) if cores > 1 and size >= _WORTH_BYTES else 0
+    return min(cores, _MOST_READERS) if cores > 1 and size + files * _FILE_BYTES >= _WORTH_BYTES else 0
 
 
 def read_all(wanted: Sequence[tuple[Wanted, int]], readers: int) -> Generator[Item, None, None]:
