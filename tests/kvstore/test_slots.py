@@ -171,6 +171,18 @@ class TestHalfFloats:
         narrow(wide, "f16", again.view(np.uint8))
         assert np.array_equal(again, finite)
 
+    def test_more_than_are_widened_at_once_come_back(self) -> None:
+        halves = np.linspace(-3, 3, 150_000).astype(np.float16)
+        wide = np.empty(halves.shape, np.float32)
+        widen(halves.view(np.uint8), "f16", wide)
+        assert np.array_equal(wide, halves.astype(np.float32))
+
+    def test_the_last_of_many_is_looked_at(self) -> None:
+        halves = np.zeros(150_000, np.float16)
+        halves[-1] = np.inf
+        with pytest.raises(SnapshotNotUnderstood, match="not finite"):
+            widen(halves.view(np.uint8), "f16", np.empty(halves.shape, np.float32))
+
     @given(st.lists(st.floats(-1e5, 1e5, width=32), min_size=1, max_size=50))
     def test_they_are_rounded_as_the_standard_says(self, given: list[float]) -> None:
         values = np.array(given, np.float32)

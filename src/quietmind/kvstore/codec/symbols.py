@@ -45,12 +45,10 @@ def packed(symbols: Numbers, spread: NDArray[np.float32]) -> list[NDArray[Any]]:
 
     ``spread`` says of each channel how far its numbers lie apart, in any unit: the order in which they pack best.
     """
-    together = _together(symbols.shape[2])
-    order = np.argsort(spread.reshape(-1, together).mean(axis=1), kind="stable")
-    channels = (order[:, None] * together + np.arange(together)).reshape(-1)
-    halves = (_paired(symbols & np.uint8(15))[..., channels], _paired(symbols >> np.uint8(4))[..., channels])
-    cuts = _cuts(len(channels))
-    return [order.astype("<u2"), *(half[..., first:last] for half in halves for first, last in cuts)]
+    channels = symbols.shape[2]
+    order = np.argsort(spread.reshape(-1, _together(channels)).mean(axis=1), kind="stable")
+    halves = _paired(np.take(symbols.view(_moved(channels)), order, axis=2).view(np.uint8))
+    return [order.astype("<u2"), *(half[..., first:last] for half in halves for first, last in _cuts(channels))]
 
 
 class Symbols:
@@ -85,28 +83,41 @@ class Symbols:
                 half[..., first:last] = of_class[at : at + count]
         whole = np.empty((count, 2, n // 2, channels), np.uint8)
         _unpair(halves, whole)
-        kind = np.uint16 if _together(channels) == _NEIGHBOURS else np.uint8
-        some = whole.reshape(out.shape).view(kind)
-        np.take(some, self._places, axis=2, out=out.view(kind), mode="clip")  # all are within; "raise" would copy
+        some, kind = whole.reshape(out.shape), _moved(channels)
+        # All places are within, and to "raise" where one is not would take a copy.
+        np.take(some.view(kind), self._places, axis=2, out=out.view(kind), mode="clip")
 
 
-def _unpair(halves: Numbers, whole: Numbers) -> None:
-    """Write the numbers whose lower and upper ``halves`` [2, groups, n / 2, channels] share bytes two by two.
+def _paired(numbers: Numbers) -> Numbers:
+    """Return the lower and the upper halves of ``numbers`` [groups, n, channels], those of two tokens in a byte.
 
-    To ``whole`` [groups, 2, n / 2, channels]. Eight bytes are one number here where they can be: NumPy moves the bits
-    of those by the vector, and of bytes one by one.
+    They are [2, groups, n / 2, channels].
     """
-    kind = np.dtype(np.uint64 if halves.shape[3] % 8 == 0 else np.uint8)
-    lower_bits, upper_bits = (np.frombuffer(bytes([bits]) * kind.itemsize, kind)[0] for bits in (0x0F, 0xF0))
-    four = kind.type(4)
+    groups, n, channels = numbers.shape
+    kind, lower, upper, four = _words(channels)
+    halves = np.empty((2, groups, n // 2, channels), np.uint8)
     low, high = halves.view(kind)
-    first, second = whole.view(kind).swapaxes(0, 1)
+    first, second = numbers.reshape(groups, 2, n // 2, channels).view(kind).swapaxes(0, 1)
+    np.left_shift(second, four, out=low)
+    low &= upper
+    low |= first & lower
+    np.right_shift(first, four, out=high)
+    high &= lower
+    high |= second & upper
+    return halves
+
+
+def _unpair(halves: Numbers, numbers: Numbers) -> None:
+    """Write to ``numbers`` [groups, 2, n / 2, channels] what is ``_paired`` in ``halves``."""
+    kind, lower, upper, four = _words(halves.shape[3])
+    low, high = halves.view(kind)
+    first, second = numbers.view(kind).swapaxes(0, 1)
     np.left_shift(high, four, out=first)
-    first &= upper_bits
-    first |= low & lower_bits
+    first &= upper
+    first |= low & lower
     np.right_shift(low, four, out=second)
-    second &= lower_bits
-    second |= high & upper_bits
+    second &= lower
+    second |= high & upper
 
 
 def framed(parts: Sequence[bytes | NDArray[Any]]) -> bytes:
@@ -133,15 +144,23 @@ def unframed(block: memoryview | bytes, sizes: Sequence[int]) -> list[memoryview
     return [content[first:last] for first, last in pairwise(ends)]
 
 
-def _paired(halves: Numbers) -> Numbers:
-    """Return numbers [groups, n, channels] below 16 two to a byte: [groups, n / 2, channels]."""
-    middle = halves.shape[1] // 2
-    joined: Numbers = halves[:, :middle] | (halves[:, middle:] << np.uint8(4))
-    return joined
+def _words(channels: int) -> tuple[np.dtype[Any], Any, Any, Any]:
+    """Return a kind of whole numbers that rows of bytes are seen as, its lower and upper half bytes, and 4.
+
+    Eight bytes at a time where they are whole rows: NumPy moves the bits of those by the vector, of bytes one by one.
+    """
+    kind: np.dtype[Any] = np.dtype(np.uint64 if channels % 8 == 0 else np.uint8)
+    lower = np.frombuffer(b"\x0f" * kind.itemsize, kind)[0]
+    return kind, lower, ~lower, kind.type(4)
 
 
 def _together(channels: int) -> int:
     return _NEIGHBOURS if channels % _NEIGHBOURS == 0 else 1
+
+
+def _moved(channels: int) -> type[np.unsignedinteger[Any]]:
+    """Return as what channels are moved to where they are sorted: those that keep together, as one number."""
+    return np.uint16 if _together(channels) == _NEIGHBOURS else np.uint8
 
 
 def _cuts(channels: int) -> list[tuple[int, int]]:
