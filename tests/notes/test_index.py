@@ -17,6 +17,7 @@ import pytest
 
 from quietmind.base.errors import ArchiveLocked, DiskFull, NotesError, QuietmindError
 from quietmind.base.sqlite import connect
+from quietmind.notes import index as index_module
 from quietmind.notes import intake, reading
 from quietmind.notes.index import Index
 from quietmind.notes.schema import MIGRATIONS
@@ -195,6 +196,15 @@ def test_a_file_that_cannot_be_read_now_stays_as_it_was(archive: Archive, monkey
     report = archive.index.update(archive.root)
     assert (report.removed, [skip.path.name for skip in report.skipped]) == (0, ["a.md"])
     assert archive.found("слово") == ["a.md"]
+
+
+def test_a_place_spares_itself_and_what_lies_in_it_only() -> None:
+    places = {"/notes/a", "/notes/b.md"}
+    assert [
+        index_module._at_or_in(path, places)
+        for path in ("/notes/a", "/notes/a/deep/c.md", "/notes/b.md", "/notes/ab/c.md", "/notes", "/", "/notes/b.md.md")
+    ] == [True, True, True, False, False, False, False]
+    assert index_module._at_or_in("/anything", {"/"})
 
 
 def test_roots_live_side_by_side(archive: Archive, tmp_path: Path) -> None:

@@ -348,12 +348,11 @@ class Index:
         gone = sorted(known.keys() - present)
         if not gone:
             return []
-        spared = [str(skip.path) for skip in skipped if skip.transient]
+        spared = {str(skip.path) for skip in skipped if skip.transient}
         for root in self.roots():
             if root != seen.root and not any(path.startswith(_inside(root)) for path in present):
-                spared.append(str(root))
-        kept = tuple(map(_inside, spared))
-        return [known[path].id for path in gone if path not in spared and not path.startswith(kept)]
+                spared.add(str(root))
+        return [known[path].id for path in gone if not _at_or_in(path, spared)]
 
     def _remove(self, documents: Sequence[int]) -> None:
         for start in range(0, len(documents), _REMOVED_AT_ONCE):
@@ -377,6 +376,16 @@ def _reaches(root: Path, path: str) -> bool:
         return False
     *folders, _ = Path(path[len(inside) :]).parts
     return not any(map(passed_over, folders))
+
+
+def _at_or_in(path: str, places: Collection[str]) -> bool:
+    """Say whether ``path`` is one of ``places`` or lies in one; there may be as many as files."""
+    while path not in places:
+        around = os.path.dirname(path)  # noqa: PTH120 - strings, as everywhere where there may be so many
+        if around == path:
+            return False
+        path = around
+    return True
 
 
 def _is_current(known: _Known | None, state: FileState) -> bool:
