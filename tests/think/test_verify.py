@@ -9,6 +9,8 @@ import pytest
 from quietmind.notes.document import Passage
 from quietmind.notes.passages import passages
 from quietmind.notes.reading import read_document
+from quietmind.think.draft import cited
+from quietmind.think.sheet import Given
 from quietmind.think.verify import Standing, Verifier, quoted_lines
 
 NOTE = "# Tank\n\nThe tank holds 85 litres.\nIt is blue.\n\n## Lid\n\nThe lid is round.\n"
@@ -65,3 +67,32 @@ def test_words_of_a_damaged_file_are_verified_through_the_repair(tmp_path: Path)
     file.write_text(text.encode("utf-8").decode("mac_roman"), encoding="utf-8")
     quote = "когда влажность почвы ниже 32 %"
     assert Verifier().check(holding(file, quote), quote) == (Standing.VERIFIED, 3, 3)
+
+
+def test_words_of_a_page_are_held_against_its_text_as_it_was_indexed(tmp_path: Path) -> None:
+    file = tmp_path / "tank.html"
+    file.write_text(
+        "<title>Tank</title><h1>Tank</h1><script>x</script><p>The tank <b>holds</b> 85 litres.", encoding="utf-8"
+    )
+    passage = holding(file, QUOTE)
+    assert Verifier().check(passage, QUOTE) == (Standing.VERIFIED, 3, 3)
+    file.write_text("<h1>Tank</h1><p>New.</p><p>The tank holds 85 litres.", encoding="utf-8")
+    assert Verifier().check(passage, QUOTE) == (Standing.MOVED, 5, 5)
+    file.write_text("<h1>Tank</h1><p>The tank holds 58 litres.", encoding="utf-8")
+    assert Verifier().check(passage, QUOTE)[0] is Standing.CHANGED
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("manual.pdf", "page 3"),
+        ("BOOK.EPUB", "Pumps > page 3"),
+        ("note.md", None),
+        ("note.org", None),
+        ("pump.py", None),
+    ],
+)
+def test_a_citation_names_the_page_where_lines_have_no_numbers(name: str, place: str | None) -> None:
+    passage = Passage(Path("/notes") / name, 1, 1, QUOTE, "Title", ("Pumps", "page 3"))
+    (citation,) = cited([], [Given(1, passage, 1.0, 10)], "How much does the tank hold?")
+    assert citation.place == place

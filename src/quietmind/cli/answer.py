@@ -81,6 +81,8 @@ def saved_line(used: FromNotebook) -> str:
 
 def _citation_line(citation: Citation) -> str:
     place = f"{shown_path(citation.path)}:{citation.first_line}-{citation.last_line}"
+    if citation.place is not None:
+        place += f" ({visible(citation.place)})"
     return f"[{citation.number}] {place}  “{visible(flat(citation.quote))}”{_STANDINGS[citation.standing]}"
 
 
@@ -110,6 +112,7 @@ def as_json(answer: Answer, *, show: bool) -> dict[str, Any]:
             {
                 "number": citation.number,
                 "path": str(citation.path),
+                "place": citation.place,
                 "first_line": citation.first_line,
                 "last_line": citation.last_line,
                 "quote": citation.quote,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from quietmind.notes.formats import place_in_source
 from quietmind.think.sentences import Claim, ClaimStream
 from quietmind.think.support import Support, closest, is_claim
 from quietmind.think.verify import Citation, Verifier
@@ -138,5 +139,6 @@ def cited(borne: Sequence[Borne], nearest: Sequence[Given], question: str) -> tu
         quote = passage.text[start:end]
         standing, first, last = verifier.check(passage, quote)
         supports = tuple(dict.fromkeys(sentences))
-        citations.append(Citation(number, passage.path, first, last, quote, standing, supports))
+        place = place_in_source(passage.path.name, passage.heading)
+        citations.append(Citation(number, passage.path, first, last, quote, standing, supports, place))
     return tuple(sorted(citations, key=lambda found: (not found.supports, found.number, found.first_line)))

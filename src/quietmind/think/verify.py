@@ -26,7 +26,8 @@ class Citation:
     """Words of a note that an answer rests on: ``path:first-last`` and the quote.
 
     ``number`` is the mark in the answer. ``supports`` holds the sentences of the answer that it bears; it is empty for
-    a passage that is only close to the question.
+    a passage that is only close to the question. ``place`` says where a person finds them ("page 3") in a file whose
+    lines have no numbers to go by; None where they have.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Citation:
     quote: str
     standing: Standing
     supports: tuple[str, ...] = ()
+    place: str | None = None
 
     @property
     def verified(self) -> bool:

@@ -8,7 +8,7 @@ runs in a process of its own (:mod:`quietmind.notes.formats.apart`).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -29,6 +29,7 @@ class Format:
     """A format: what people call it, how its files end, the module here that reads it, the packages that takes.
 
     ``packages`` maps what is imported to what is installed. ``apart``: it is read in a process of its own.
+    ``own_lines``: the lines of the document are those of the file, and a person finds them by their numbers.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Format:
     reader: str
     packages: Mapping[str, str]
     apart: bool = True
+    own_lines: bool = False
     largest: int = LARGEST_TEXT
 
     @property
@@ -77,8 +79,8 @@ FORMATS = (
     Format("EPUB", Kind.EPUB, frozenset({".epub"}), "epub", _LXML, largest=_LARGEST_BOOK),
     Format("HTML", Kind.HTML, frozenset({".html", ".htm", ".xhtml"}), "html", _LXML),
     Format("Jupyter", Kind.IPYNB, frozenset({".ipynb"}), "ipynb", {}),
-    Format("Org", Kind.ORG, frozenset({".org"}), "org", {}, apart=False),
-    Format("source code", Kind.CODE, frozenset(GRAMMARS), "code", _TREE_SITTER),
+    Format("Org", Kind.ORG, frozenset({".org"}), "org", {}, apart=False, own_lines=True),
+    Format("source code", Kind.CODE, frozenset(GRAMMARS), "code", _TREE_SITTER, own_lines=True),
 )
 _BY_ENDING = {ending: form for form in FORMATS for ending in form.endings}
 ENDINGS = frozenset(_BY_ENDING)
@@ -92,6 +94,17 @@ def format_of(name: str) -> Format | None:
 def ending_of(name: str) -> str:
     """Return how ``name`` ends, in small letters, with its dot."""
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - making Paths would be most of the time of a walk
+
+
+def place_in_source(name: str, heading: Sequence[str]) -> str | None:
+    """Return where in a file called ``name`` a person finds what stands under ``heading``; None where by its lines.
+
+    Of a PDF that is the page, of others the headings.
+    """
+    form = format_of(name)
+    if form is None or form.own_lines or not heading:
+        return None
+    return heading[-1] if form.kind is Kind.PDF else " > ".join(heading)
 
 
 def render(form: Format, data: bytes, ending: str) -> Rendered:
