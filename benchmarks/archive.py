@@ -46,7 +46,10 @@ AIM_RUSSIAN, AIM_ENGLISH, AIM_FUSED = 1.10, 1.0, 1.05
 
 @dataclass(frozen=True)
 class Trial:
-    """What is measured: pages, the queries asked, the pages that exist in two languages, and where results are kept."""
+    """What is measured: pages, the queries asked, the pages that exist in two languages, and where results are kept.
+
+    ``unit`` is what libraries are given, pages or passages; None: what is better for each.
+    """
 
     pages: Path
     asked: Sequence[Known]
@@ -55,6 +58,7 @@ class Trial:
     folder: Path
     seconds: float
     threads: int
+    unit: str | None = None
 
     def task(self, **more: object) -> dict[str, Any]:
         """Return what a child is told."""
@@ -95,7 +99,7 @@ def main() -> None:
             pages = folder / "pages"
             write_copies(given.pages, pages, given.times)
         languages = archive_known.other_languages(known, other)
-        trial = Trial(pages, asked, other, languages, folder, given.seconds, given.threads)
+        trial = Trial(pages, asked, other, languages, folder, given.seconds, given.threads, given.unit)
         result = measure(trial, given.legs, given.dense_pages)
         result["peers"] = {name: measure_peer(name, trial) for name in given.peers}
     _print_aims(result)
@@ -166,7 +170,9 @@ def measure_peer(name: str, trial: Trial) -> dict[str, Any]:
         return {"missing": offer.install}
     script = "archive_peers.py" if name in LIBRARIES else "archive_tools.py"
     try:
-        answer = run(script, name, trial.task(), trial.folder, 2 * trial.seconds)
+        answer = run(
+            script, name, trial.task(scratch=str(trial.folder), unit=trial.unit), trial.folder, 2 * trial.seconds
+        )
         if not answer["found"]:
             raise ChildFailed(f"answered no query within {trial.seconds:.0f} s")
     except ChildFailed as error:
@@ -237,6 +243,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--dense-pages", type=int, default=0, help="pages for the legs of meaning; 0: none")
     parser.add_argument("--legs", type=_names(LEGS), default=list(LEGS), help=",".join(LEGS))
     parser.add_argument("--peers", type=_names(PEERS), default=list(PEERS), help=f"{','.join(PEERS)}; '': none")
+    parser.add_argument("--unit", choices=("pages", "passages"), help="for libraries; not given: the better for each")
     parser.add_argument("--most-queries", type=int, default=None)
     parser.add_argument("--seconds", type=float, default=7200.0, help="for one part, or one peer's queries")
     parser.add_argument("--threads", type=int, default=2, help="of the embedder")

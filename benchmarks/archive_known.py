@@ -59,7 +59,7 @@ def read(file: Path) -> list[Known]:
 
 def half(path: str) -> str:
     """Return the half that the queries of this page belong to."""
-    return HALVES[_digest(path)[0] % 2]
+    return HALVES[_digest(path)[0] >> 7]
 
 
 def order(path: str) -> bytes:

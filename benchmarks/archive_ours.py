@@ -110,11 +110,12 @@ def _answered(archive: Workspace, task: dict[str, Any]) -> dict[str, Any]:
 
 
 def _page(hit: Hit, pages: str) -> str:
-    return str(os.path.relpath(hit.passage.path, pages))
+    page: str = os.path.relpath(hit.passage.path, pages)
+    return page
 
 
 def _real(task: dict[str, Any]) -> str:
-    return os.path.realpath(task["pages"])
+    return os.path.realpath(str(task["pages"]))
 
 
 def _refuse(warning: str) -> None:

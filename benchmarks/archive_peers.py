@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -163,7 +164,14 @@ LIBRARIES = {
 
 def missing(offer: Offer) -> bool:
     """Say whether the peer cannot be imported here."""
-    return any(find_spec(module) is None for module in offer.modules)
+    return not all(map(_there, offer.modules))
+
+
+def _there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it is not there
+        return False
 
 
 def measure(name: str, task: dict[str, Any]) -> dict[str, Any]:
@@ -203,4 +211,4 @@ def _version(offer: Offer) -> str:
 
 
 if __name__ == "__main__":
-    main({name: lambda task, name=name: measure(name, task) for name in LIBRARIES})  # type: ignore[misc]
+    main({name: partial(measure, name) for name in LIBRARIES})
