@@ -24,7 +24,7 @@ A pump house is a small brick building over a well that keeps
 the frost from the pipes. Water runs all year.
 
 {REST}
-## Как открыть кран
+## Как открыть кран зимой
 
 Кран — это чугунное колесо за дверью слева от окна. Сначала кран закрыт.
 
@@ -45,8 +45,8 @@ def test_titles_headings_and_definitions_become_questions() -> None:
     found = {(item.source, item.query, item.line) for item in made(NOTE)}
     assert found == {
         (Source.TITLE, "The pump house", 2),
-        (Source.DEFINITION, "a small brick building over a well that keeps the frost from the pipes", 6),
-        (Source.HEADING, "Как открыть кран", 13),
+        (Source.DEFINITION, "a small brick building over a well that keeps the frost", 6),
+        (Source.HEADING, "Как открыть кран зимой", 13),
         (Source.DEFINITION, "чугунное колесо за дверью слева от окна", 15),
     }
 
@@ -56,10 +56,17 @@ def test_a_first_sentence_that_defines_nothing_is_a_question() -> None:
     assert (item.source, item.query) == (Source.OPENING, "We opened the old well in March and found clean water")
 
 
+def test_a_sentence_is_asked_for_without_the_name_of_its_note_and_not_to_its_end() -> None:
+    sentence = "The big pump house stands on a hill behind grey walls with ivy, old roses, nettles, thistles and moss."
+    (item,) = [item for item in made(f"{sentence}\n\n{REST}{REST}") if item.source is Source.OPENING]
+    assert item.query == "The big stands on a hill behind grey walls with ivy"
+    assert item.said == sentence
+
+
 def test_what_is_asked_has_no_markup() -> None:
     heading = "# 2.3. The *old* [well](well.md)[¶](#w 'Permalink')"
-    text = f"{heading}\n\nSee [[well|our]] `pump_speed` in the _long_ table.\n\n{REST}"
-    assert [item.query for item in made(text)] == ["The old well", "See our pump_speed in the long table"]
+    text = f"{heading}\n\nSee [[well|our]] `oil_level` in the _long_ table.\n\n{REST}"
+    assert [item.query for item in made(text)] == ["The old well", "See our oil_level in the long table"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ Four things of a note serve: its title, its headings, its definitions ("A hub is
 sentence. Asked just so, each would find itself word for word, and any search would look perfect. So a note is asked
 for *as if it had never said the words*: :func:`without` gives its passages without them, in the text, among the
 headings and in the title where it says the same. What is left is how people meet their notes again: they know what a
-note is about, not the words that it stands under.
+note is about, not the words that it stands under. For the same reason sentences are asked without the note's name.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from quietmind.notes.document import Passage
 from quietmind.notes.lemmas import content_lemmas
 from quietmind.notes.markdown import plain
 
-_LEAST_CONTENT = {"title": 2, "heading": 2, "definition": 3, "first sentence": 4}  # lemmas that say something
+_LEAST_CONTENT = {"title": 2, "heading": 3, "definition": 3, "first sentence": 4}  # lemmas that say something
 _MOST_WORDS = 30  # longer ones are no questions
+_ASKED_WORDS = 7  # of a sentence that say something
 _LEFT_TIMES = 4  # what else the note says must be so many times as long: else nothing is left to be found by
 _LEAST_LEFT_CHARS = 200
 _SAME_WORDS = 4  # of which a title must at least consist to be called the beginning of a sentence, or the other way
@@ -32,7 +33,7 @@ _MOSTLY = 0.7  # of the letters: Russian about software is full of Latin names
 _HARDLY = 0.1
 
 _NOT_WORDS = re.compile(r"[\W_]+")
-_LINK = re.compile(r"!?\[([^\[\]\n]*)\]\([^()\n]*\)")
+_LINK = re.compile(r"!?\[([^\[\]\n]*)\]\((?:[^()\n]|\([^()\n]*\))*\)")
 _ESCAPED = re.compile(r"\\([\\`*_{}\[\]()#+\-.!<>|~])")
 _NUMBERED = re.compile(r"\A(?:\d+\.)*\d*[.)]?\s+(?=\S)")
 _HEADING_LINE = re.compile(r"\s{0,3}#{1,6}\s+\S")
@@ -154,10 +155,27 @@ def _candidates(passages: Sequence[Passage]) -> Iterator[tuple[Source, str, str,
             shown = _shown(sentence)
             defined = next((found for each in _DEFINITIONS if (found := each.fullmatch(shown))), None)
             if defined is not None and passage.heading not in opened:
-                yield Source.DEFINITION, defined[1].rstrip(".!?… "), sentence, passage, line
+                yield Source.DEFINITION, _unnamed(defined[1], sentence, passage), sentence, passage, line
             elif not opened:
-                yield Source.OPENING, shown.rstrip(".!?… "), sentence, passage, line
+                yield Source.OPENING, _unnamed(shown, sentence, passage), sentence, passage, line
             opened.add(passage.heading)
+
+
+def _unnamed(query: str, said: str, passage: Passage) -> str:
+    """Return the beginning of ``query``, as long as people ask, without the words of the note's name.
+
+    Who knows the name has no need to describe what it names.
+    """
+    title = "" if _same_title(passage.title, said) else passage.title
+    name = set(content_lemmas(f"{title}\n{passage.path.stem}"))
+    words: list[str] = []
+    telling = 0
+    for word in query.rstrip(".!?… ").split():
+        lemmas = content_lemmas(word)
+        if name.isdisjoint(lemmas) and telling < _ASKED_WORDS:
+            words.append(word)
+            telling += bool(lemmas)
+    return " ".join(words).strip(" ,;:(")
 
 
 def _sentences(text: str) -> Iterator[tuple[int, str]]:
