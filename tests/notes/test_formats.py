@@ -69,6 +69,11 @@ def test_a_page_is_read_in_the_encoding_that_it_declares() -> None:
     assert found.lines == read_here(PAGE.format(charset="utf-8").encode(), ".html").lines
 
 
+def test_a_page_that_was_converted_and_still_declares_what_it_was_is_read_as_it_is() -> None:
+    found = read_here(PAGE.format(charset="windows-1251").encode(), ".html")
+    assert (found.encoding, found.lines[0]) == ("utf-8", "# Насосы")
+
+
 def test_a_page_without_a_declaration_is_read_in_the_likeliest_encoding() -> None:
     text = "<p>Насос открывает клапан утром, и вода идёт в бак.</p>"
     assert read_here(text.encode("koi8-r"), ".html").lines == (text[3:-4],)

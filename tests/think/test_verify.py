@@ -10,8 +10,8 @@ from quietmind.notes.document import Passage
 from quietmind.notes.passages import passages
 from quietmind.notes.reading import read_document
 from quietmind.think.draft import cited
-from quietmind.think.sheet import Given
 from quietmind.think.verify import Standing, Verifier, quoted_lines
+from quietmind.workspace.pack import Given
 
 NOTE = "# Tank\n\nThe tank holds 85 litres.\nIt is blue.\n\n## Lid\n\nThe lid is round.\n"
 QUOTE = "The tank holds 85 litres."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from quietmind.base.errors import NotesError
@@ -63,12 +64,17 @@ def write(root: _Element, writer: Writer) -> None:
 
 
 def decoded(data: bytes) -> tuple[str, str]:
-    """Return the text in the encoding that the page declares, as browsers do; else in the likeliest."""
+    """Return the text in UTF-8 where it is that, else in the encoding that the page declares, else in the likeliest.
+
+    What is converted to UTF-8 mostly goes on declaring what it was; no other text is UTF-8 by chance.
+    """
+    with suppress(UnicodeDecodeError):
+        return data.decode("utf-8-sig"), "utf-8"
     declared = _CHARSET.search(data[:_DECLARED_WITHIN])
     if declared and not data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         try:
             name = codecs.lookup(declared[1].decode("ascii", "replace")).name
-            if not name.startswith("utf-16"):  # the declaration could not have been read
+            if not name.startswith("utf-16") and b"\0" not in data:  # the declaration could not have been read
                 return data.decode(name), name
         except (LookupError, ValueError):
             pass
