@@ -18,7 +18,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ import archive_known
 from archive_child import ChildFailed, page_files, quantile, run
 from archive_copies import write_copies
 from archive_known import FIRST, HALVES, Known, Score, half, scores
-from archive_peers import LIBRARIES, missing
+from archive_peers import LIBRARIES, UNITS, missing
 from archive_tools import TOOLS
 
 from quietmind.base.errors import UsageError
@@ -48,7 +48,7 @@ AIM_RUSSIAN, AIM_ENGLISH, AIM_FUSED = 1.10, 1.0, 1.05
 class Trial:
     """What is measured: pages, the queries asked, the pages that exist in two languages, and where results are kept.
 
-    ``unit`` is what libraries are given, pages or passages; None: what is better for each.
+    ``unit`` is what libraries are given, pages or passages; None: both, and the better counts.
     """
 
     pages: Path
@@ -101,7 +101,7 @@ def main() -> None:
         languages = archive_known.other_languages(known, other)
         trial = Trial(pages, asked, other, languages, folder, given.seconds, given.threads, given.unit)
         result = measure(trial, given.legs, given.dense_pages)
-        result["peers"] = {name: measure_peer(name, trial) for name in given.peers}
+        result["peers"] = {name: best_of_peer(name, trial) for name in given.peers}
     _print_aims(result)
     print(json.dumps(result, ensure_ascii=False))
 
@@ -160,6 +160,13 @@ def _measure_dense(trial: Trial, legs: Sequence[str], count: int, into: dict[str
             into[f"{leg} of {len(chosen)} pages"] = _leg(leg, some.scored(answer))
     dense: float | None = embedded["dense_per_s"]
     return dense
+
+
+def best_of_peer(name: str, trial: Trial) -> dict[str, Any]:
+    """Return the report on a peer; of a library that may be given pages or passages, the one with the higher MRR."""
+    if name not in LIBRARIES or trial.unit is not None or missing(PEERS[name]):
+        return measure_peer(name, trial)
+    return max((measure_peer(name, replace(trial, unit=unit)) for unit in UNITS), key=lambda said: said.get("mrr") or 0)
 
 
 def measure_peer(name: str, trial: Trial) -> dict[str, Any]:

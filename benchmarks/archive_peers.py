@@ -1,8 +1,7 @@
 """Other search libraries over the same pages: each with what its documentation offers for two languages.
 
-What a unit is (a whole page, or a passage cut as ours are) is whichever scored better on the half for tuning; cutting
-is not counted to their time. A unit is a place (the title and the name of the file, the headings over a passage) and a
-text.
+A unit is a whole page, or a passage cut as ours are: both are tried, and the better one counts. Cutting is not counted
+to their time. A unit is a place (the title and the name of the file, the headings over a passage) and a text.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from typing import Any, Protocol
 from archive_child import main, page_files, timed_answers
 
 _RANKED_UNITS = {"pages": 12, "passages": 100}  # asked of a peer: enough for eleven pages
+UNITS = ("pages", "passages")
 _WORD = re.compile(r"\w+")
 
 
@@ -146,7 +146,7 @@ class Fts5:
 
 @dataclass(frozen=True)
 class Offer:
-    """A peer, what it is imported as and installed with, and the units that are better for it; "": it cuts itself."""
+    """A peer, what it is imported as and installed with, and the units it is given where nothing else is said."""
 
     make: type[Peer] | None
     modules: tuple[str, ...]
@@ -155,10 +155,10 @@ class Offer:
 
 
 LIBRARIES = {
-    "bm25s": Offer(Bm25s, ("bm25s", "Stemmer"), "pip install bm25s PyStemmer", "passages"),
-    "tantivy": Offer(Tantivy, ("tantivy",), "pip install tantivy", "passages"),
-    "lancedb": Offer(Lance, ("lancedb",), "pip install lancedb", "passages"),
-    "fts5-porter": Offer(Fts5, ("sqlite3",), "comes with Python", "passages"),
+    "bm25s": Offer(Bm25s, ("bm25s", "Stemmer"), "pip install bm25s PyStemmer", "pages"),
+    "tantivy": Offer(Tantivy, ("tantivy",), "pip install tantivy", "pages"),
+    "lancedb": Offer(Lance, ("lancedb",), "pip install lancedb", "pages"),
+    "fts5-porter": Offer(Fts5, ("sqlite3",), "comes with Python", "pages"),
 }
 
 
