@@ -24,7 +24,7 @@ from quietmind.notes.report import Forgotten, Report
 from quietmind.notes.selecting import sample
 from quietmind.notes.watching import Event, follow, refused
 from quietmind.workspace.embedding import NONE, Embedded, Searcher, chosen, embed, served_vectors
-from quietmind.workspace.evaluation import LEGS, Evaluation, Rerank, evaluate
+from quietmind.workspace.evaluation import Evaluation, Rerank, evaluate
 from quietmind.workspace.notebooks import Notebooks
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 from quietmind.workspace.status import Status, status_of
@@ -160,7 +160,7 @@ class Workspace:
         *,
         questions: int,
         seed: int,
-        legs: Collection[str] = LEGS,
+        legs: Collection[str] | None = None,
         rerank: Rerank | None = None,
         progress: Progress = SILENT,
     ) -> Evaluation:
