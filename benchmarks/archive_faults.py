@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -38,6 +37,7 @@ from archive_kills import (
     undisturbed,
     unsound,
 )
+from index_speed import watched_memory
 
 from quietmind.base.errors import NotesError
 from quietmind.base.sqlite import connect
@@ -234,17 +234,17 @@ def tiny_files(folder: Path, count: int) -> dict[str, Any]:
             path.parent.mkdir(parents=True)
         path.write_text(f"заметка {number}\n", encoding="utf-8")
     time.sleep(2.1)  # files written within the last two seconds are read again by design
-    first, second = archive.update(), archive.update()
+    with watched_memory() as memory:
+        first, second = archive.update(), archive.update()
     archive.expect("not all are indexed", holds=first.added == count)
     archive.expect("some are read again", holds=(second.unchanged, second.changed) == (count, 0))
     archive.expect("one is not found", holds=f"{count - 1}.md" in archive.found(f"{count - 1}"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
     return archive.told(
-        f"{count:,} tiny files, {first.seconds:.1f} s, again {second.seconds:.1f} s, peak {peak:.0f} MB",
+        f"{count:,} tiny files, {first.seconds:.1f} s, again {second.seconds:.1f} s, peak {max(memory):.0f} MB",
         files=count,
         first_s=first.seconds,
         second_s=second.seconds,
-        peak_mb=peak,
+        peak_mb=max(memory),
     )
 
 
