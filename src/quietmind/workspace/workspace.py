@@ -167,10 +167,16 @@ class Workspace:
         """Say how well searches of the notes lead to what they say; see evaluation.evaluate. Raises NothingIndexed."""
         if not self.roots():
             raise _nothing(self.folder)
-        limits = {"questions": questions, "seed": seed}
         with translated(self.folder / DATABASE):
-            serving = self._searcher.serving()
-            return evaluate(self._connection, serving, **limits, legs=legs, rerank=rerank, progress=progress)
+            return evaluate(
+                self._connection,
+                self._searcher.serving(),
+                questions=questions,
+                seed=seed,
+                legs=legs,
+                rerank=rerank,
+                progress=progress,
+            )
 
     def facets(self, passages: Sequence[Passage]) -> list[PassageFacets | None]:
         """Return what each of ``passages`` can be filtered by; None for one that is not there any more."""
