@@ -1,6 +1,6 @@
 """A model in Hugging Face transformers, laid out by Accelerate over accelerators, memory and disk.
 
-Runs in a child only (``engine.transformers_child``): torch and transformers are imported here and nowhere else.
+Runs in a child only (``engine.transformers_child``): torch and transformers are imported here, for models.
 """
 
 from __future__ import annotations
