@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 
 from quietmind.base.errors import UsageError
 
-_KEYS = ("date", "created")
+_MADE, _CHANGED = ("date", "created"), ("updated", "modified")
 _ISO = re.compile(r"(\d{4})-(\d{2})(?:-(\d{2})(?:[T ](\d{2}:\d{2}\S*))?)?\b.*")
 _POINTS = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})\b.*")
 _IN_NAME = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_.]?)(\d\d)\2(\d\d)(?!\d)")
@@ -20,17 +20,10 @@ _AGO = re.compile(r"(\d{1,6})d")
 def note_day(front: Mapping[str, Sequence[str]], name: str) -> date | None:
     """Return the day that a note is of: ``date`` or ``created`` of its front matter, else a date in its file ``name``.
 
-    None where neither says; then the file's own time is left. A month or a year alone is its first day; a time with a
-    zone is the day that it was here.
+    Else ``updated`` or ``modified``, which say more than the file's own time: a copy has another. None where none of
+    them says. A month or a year alone is its first day; a time with a zone is the day that it was here.
     """
-    for key in _KEYS:
-        for value in front.get(key, ()):
-            if day := _written(value):
-                return day
-    for match in _IN_NAME.finditer(name):
-        if day := _day(match[1], match[3], match[4]):
-            return day
-    return None
+    return _said(front, _MADE) or _named(name) or _said(front, _CHANGED)
 
 
 def days_meant(written: str, today: date) -> tuple[date, date]:
@@ -54,6 +47,16 @@ def days_meant(written: str, today: date) -> tuple[date, date]:
     except (ValueError, OverflowError):  # the 31st of February, the year 0
         pass
     raise UsageError(f"{written!r} is no date; write 2024, 2024-05, 2024-05-17, or 30d for 30 days ago")
+
+
+def _said(front: Mapping[str, Sequence[str]], keys: Sequence[str]) -> date | None:
+    values = (value for key in keys for value in front.get(key, ()))
+    return next((day for value in values if (day := _written(value))), None)
+
+
+def _named(name: str) -> date | None:
+    matches = _IN_NAME.finditer(name)
+    return next((day for match in matches if (day := _day(match[1], match[3], match[4]))), None)
 
 
 def _written(value: str) -> date | None:

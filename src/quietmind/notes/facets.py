@@ -18,7 +18,7 @@ from quietmind.notes.language import Language, languages_of
 from quietmind.notes.tags import find_tags
 
 # Raise it when the same document comes out with others: indexes read their files again.
-FACETS_VERSION = 1
+FACETS_VERSION = 2
 
 _OF_PASSAGE = (
     "SELECT documents.kind, facets.languages, facets.day, documents.mtime_ns FROM documents"

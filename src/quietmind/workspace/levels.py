@@ -219,7 +219,7 @@ def bytes_per_token(level: str, fingerprint: Fingerprint, snapshots: Iterable[Sn
 
 
 def _no_basis(card: ModelCard) -> str:
-    return f"no basis for {card.name}: `quietmind calibrate` makes its snapshots about three times smaller still"
+    return f"no basis for {card.name}: `quietmind calibrate` makes its snapshots about half as large still"
 
 
 def _damage(note: Mapping[str, float | str]) -> Damage | None:
