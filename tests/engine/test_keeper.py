@@ -56,8 +56,15 @@ def brood(of: int) -> list[psutil.Process]:
     return [each for each in psutil.Process(of).children(recursive=True) if each.name() == "sleep"]
 
 
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it went between the two questions
+        return False
+
+
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
-    return [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    return [each for each in processes if lives(each)]
 
 
 @pytest.fixture
