@@ -14,7 +14,6 @@ from quietmind.base.paths import shown_path
 from quietmind.base.progress import terminal_progress
 from quietmind.cli.answer import as_json as answer_as_json
 from quietmind.cli.answer import print_answer
-from quietmind.cli.asked_model import AskedModel, warn
 from quietmind.cli.filters import filter_options, warn_of_unread
 from quietmind.cli.options import (
     TOKENS,
@@ -26,7 +25,7 @@ from quietmind.cli.options import (
     pass_state,
     workspace_option,
 )
-from quietmind.cli.output import counted, print_json, visible, write_json
+from quietmind.cli.output import counted, print_json, tell_place, visible, warn, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,8 +83,10 @@ def ask(
     Where the notebook that holds the evidence is read, it is restored and answers whole; otherwise the best passages
     are given to the model, and always those that a filter leaves (--in to --speaker).
     """
+    from quietmind.plan.plan import Ask
     from quietmind.think.ask import ask as ask_archive
     from quietmind.think.deep import ask_deep
+    from quietmind.workspace.asked_model import AskedModel
     from quietmind.workspace.elsewhere import searched_elsewhere
     from quietmind.workspace.embedding import searcher
     from quietmind.workspace.workspace import Workspace
@@ -97,7 +98,10 @@ def ask(
     with Workspace(workspace) as archive:
         elsewhere = searched_elsewhere(archive.folder, settings, allow_remote, warn)
         archive.search_with(searcher(archive.folder, settings.embedder, allow_remote, warn, elsewhere))
-        answering = AskedModel(model or settings.model, archive, context, kv, threads, settings, allow_remote, key_file)
+        run = Ask(context, kv, threads=threads)
+        answering = AskedModel(
+            model or settings.model, archive, run, settings, warn, tell_place, allow_remote, key_file
+        )
         limits = {"passages": passages or settings.passages, "max_tokens": max_tokens or settings.max_tokens}
         warn_of_unread(archive, within)
         if deep:

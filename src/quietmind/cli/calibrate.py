@@ -13,7 +13,7 @@ from quietmind.base.progress import terminal_progress
 from quietmind.base.units import format_bytes
 from quietmind.cli.amounts import shown_time
 from quietmind.cli.options import TOKENS, State, debug_option, json_option, model_options, pass_state, workspace_option
-from quietmind.cli.output import counted, print_json, tell_place
+from quietmind.cli.output import counted, print_json, tell_place, warn
 
 if TYPE_CHECKING:
     from quietmind.workspace.calibrate import Calibration, Tried
@@ -56,9 +56,9 @@ def calibrate(
         store = open_store(archive.folder)
         with store.scratch():  # what cannot be written is said before a model is loaded
             pass
-        start = prepare(model or state.settings.model, Ask(context, kv, threads=threads), archive.folder, _warn)
+        start = prepare(model or state.settings.model, Ask(context, kv, threads=threads), archive.folder, warn)
         rotation_for(start)  # nor is a model loaded that has no use of it
-        model_of = lent_or_started(start, archive, _warn, tell_place)
+        model_of = lent_or_started(start, archive, warn, tell_place)
         with model_of as (engine, fingerprint), terminal_progress() as progress:
             learning = calibrator(start, engine, fingerprint, store, effort, progress=progress, forecast=_forecast)
             found = learning.run(archive)
@@ -70,10 +70,6 @@ def calibrate(
 
 def _forecast(seconds: float) -> None:
     click.echo(f"about {shown_time(seconds)} to come", err=True)
-
-
-def _warn(warning: str) -> None:
-    click.echo(f"warning: {warning}", err=True)
 
 
 def _print(name: str, found: Calibration) -> None:

@@ -13,15 +13,15 @@ import click
 from quietmind.base.paths import shown_path
 from quietmind.base.progress import terminal_progress
 from quietmind.cli.amounts import shown_time
-from quietmind.cli.asked_model import AskedModel, warn
 from quietmind.cli.options import State, debug_option, json_option, pass_state, workspace_option
-from quietmind.cli.output import counted, print_json, visible
+from quietmind.cli.output import counted, print_json, tell_place, visible, warn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from quietmind.notes.document import Hit
     from quietmind.notes.known_items import Item, Language
+    from quietmind.workspace.asked_model import AskedModel
     from quietmind.workspace.evaluation import Asked, Evaluation, Rerank
     from quietmind.workspace.scoring import Figures, Interval
 
@@ -69,6 +69,7 @@ def eval(
     Titles, headings, definitions and first sentences are asked for, each as if its note had never said it. Nothing is
     written, and nothing leaves this machine.
     """
+    from quietmind.workspace.asked_model import AskedModel
     from quietmind.workspace.embedding import searcher
     from quietmind.workspace.workspace import Workspace
 
@@ -78,7 +79,8 @@ def eval(
         archive.search_with(searcher(archive.folder, settings.embedder, allow_remote, warn))
         rerank = None
         if "rerank" in legs:
-            rerank = _reranker(AskedModel.to_judge(model, archive, settings, allow_remote), stack)
+            judge = AskedModel.of_settings(archive, settings, warn, tell_place, name=model, allow_remote=allow_remote)
+            rerank = _reranker(judge, stack)
         progress = stack.enter_context(terminal_progress())
         found = archive.evaluate(questions=questions, seed=seed, legs=legs or None, rerank=rerank, progress=progress)
     seconds = time.perf_counter() - began

@@ -54,3 +54,8 @@ def counted(number: int, noun: str) -> str:
 def tell_place(place: int) -> None:
     """Say how many requests a model answers before ours."""
     click.echo(f"waiting for the model: {counted(place, 'request')} before this one", err=True)
+
+
+def warn(warning: str) -> None:
+    """Say ``warning`` on standard error."""
+    click.echo(f"warning: {warning}", err=True)

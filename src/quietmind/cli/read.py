@@ -14,7 +14,7 @@ from quietmind.base.units import format_bytes
 from quietmind.cli.amounts import BYTES, CLOCK, LENGTH, shown_time
 from quietmind.cli.levels import level_json, level_words
 from quietmind.cli.options import State, debug_option, json_option, model_options, pass_state, workspace_option
-from quietmind.cli.output import counted, flat, print_json, tell_place, visible
+from quietmind.cli.output import counted, flat, print_json, tell_place, visible, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,9 +103,9 @@ def run(
         store = open_store(archive.folder, limit)
         with store.scratch():  # what cannot be written is said before a model is loaded
             pass
-        start = prepare(model or state.settings.model, Ask(context, kv, threads=threads), archive.folder, _warn)
+        start = prepare(model or state.settings.model, Ask(context, kv, threads=threads), archive.folder, warn)
         require_going_on(start.card)
-        with lent_or_started(start, archive, _warn, tell_place) as (engine, fingerprint):
+        with lent_or_started(start, archive, warn, tell_place) as (engine, fingerprint):
             reader = Reader.of(start, engine, fingerprint, store, limit, level or state.settings.snapshot_level)
             due = reader.due(archive.notebooks, names)
             if not due:
@@ -135,10 +135,6 @@ def _read_all(
             print_json({"read": [_as_json(each) for each in done], "left": left})
         else:
             _print(done, left, time.monotonic() - began)
-
-
-def _warn(warning: str) -> None:
-    click.echo(f"warning: {warning}", err=True)
 
 
 def _say(line: str, *, as_json: bool) -> None:

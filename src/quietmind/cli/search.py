@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from quietmind.base.paths import shown_path
-from quietmind.cli.asked_model import AskedModel
 from quietmind.cli.filters import filter_options, warn_of_unread
 from quietmind.cli.links import edge_as_json, shown_source
 from quietmind.cli.options import State, debug_option, json_option, pass_state, workspace_option
-from quietmind.cli.output import flat, print_json, visible
+from quietmind.cli.output import flat, print_json, tell_place, visible, warn
 
 if TYPE_CHECKING:
     from quietmind.notes.document import Passage
@@ -50,18 +49,22 @@ def search(
     workspace: Path,
 ) -> None:
     """Find passages in the indexed notes: by words, and by meaning where `quietmind embed` has been."""
+    from quietmind.workspace.asked_model import AskedModel
     from quietmind.workspace.elsewhere import searched_elsewhere
     from quietmind.workspace.embedding import searcher
     from quietmind.workspace.reranking import FIRST, reranked
     from quietmind.workspace.workspace import Workspace
 
     with Workspace(workspace) as archive:
-        elsewhere = searched_elsewhere(archive.folder, state.settings, allow_remote, _warn)
-        archive.search_with(searcher(archive.folder, state.settings.embedder, allow_remote, _warn, elsewhere))
+        elsewhere = searched_elsewhere(archive.folder, state.settings, allow_remote, warn)
+        archive.search_with(searcher(archive.folder, state.settings.embedder, allow_remote, warn, elsewhere))
         warn_of_unread(archive, within)
         hits = archive.search(query, max(limit, FIRST) if rerank else limit, within)
         if rerank and len(hits) > 1:
-            with AskedModel.to_judge(model, archive, state.settings, allow_remote).start() as engine:
+            judge = AskedModel.of_settings(
+                archive, state.settings, warn, tell_place, name=model, allow_remote=allow_remote
+            )
+            with judge.start() as engine:
                 hits = reranked(engine, query, hits)[:limit]
         facets = archive.facets([hit.passage for hit in hits]) if as_json else [None] * len(hits)
         linking = archive.links() if show and hits else None
@@ -107,10 +110,6 @@ def _facets_as_json(facets: PassageFacets | None) -> dict[str, str | list[str] |
         return {"kind": None, "languages": None, "date": None}
     languages = None if facets.languages is None else [language.value for language in facets.languages]
     return {"kind": facets.kind.value, "languages": languages, "date": facets.day.isoformat()}
-
-
-def _warn(warning: str) -> None:
-    click.echo(f"warning: {warning}", err=True)
 
 
 def _print_backlinks(passage: Passage, edges: list[Edge]) -> None:

@@ -17,6 +17,7 @@ from quietmind.engine.borrowed import Borrowed, borrow
 from quietmind.engine.endpoint import checked, key_from_file
 from quietmind.engine.port import Endpoint, Engine
 from quietmind.kvstore.fingerprint import Fingerprint
+from quietmind.plan.ask import Ask
 from quietmind.workspace.choose import Desk
 from quietmind.workspace.identity import can_go_back, fingerprint_of
 from quietmind.workspace.launch import Start, started
@@ -63,25 +64,38 @@ class Lent:
         return Desk(workspace.notebooks, self.engine, Reader(self.engine, self.fingerprint, self.cut, store))
 
 
+def lender(
+    workspace: Path, weights: Path, ask: Ask, planned: Callable[[], Start], warn: Callable[[str], None]
+) -> Running | None:
+    """Return the `quietmind up` to borrow the model of ``weights`` from; None where it is to be started for ``ask``.
+
+    Borrowed is what runs as it is asked for; else only what has no room beside it, as ``planned`` says: ``warn`` is
+    told that it runs otherwise. Raises what ``planned`` raises.
+    """
+    running = serving(workspace, weights)
+    if running is None or serves(running, weights, ask):
+        return running
+    if planned().plan.verdict == "fits":
+        return None
+    warn(f"{weights.stem} does not fit a second time; it is used as `quietmind up` runs it")
+    return running
+
+
 @contextmanager
 def lent_or_started(
     start: Start, workspace: Workspace, warn: Callable[[str], None], waiting: Callable[[int], None]
 ) -> Iterator[tuple[Engine, Fingerprint]]:
     """Yield the engine of the run that ``start`` plans, and the fingerprint under which it reads.
 
-    Lent, where `quietmind up` runs the same, or the model does not fit a second time; else started, and ended with the
-    block. ``waiting`` is told of our place in the line. Raises as :meth:`Lent.by` and ``started``.
+    Borrowed where :func:`lender` says so; else started, and ended with the block. ``waiting`` is told of our place in
+    the line. Raises as :meth:`Lent.by` and ``started``.
     """
-    weights = start.card.path
-    running = serving(workspace.folder, weights)
-    same = running is not None and serves(running, weights, start.ask)
-    if running is None or not (same or start.plan.verdict == "does not fit"):
+    running = lender(workspace.folder, start.card.path, start.ask, lambda: start, warn)
+    if running is None:
         with started(start, workspace.logs, workspace.folder, warn) as engine:
             yield engine, fingerprint_of(engine, start.card, start.plan)
         return
-    if not same:
-        warn(f"{start.card.name} does not fit a second time; it is read as `quietmind up` runs it")
-    lent = Lent.by(running, weights, waiting)
+    lent = Lent.by(running, start.card.path, waiting)
     with lent.engine:
         yield lent.engine, lent.fingerprint
 
