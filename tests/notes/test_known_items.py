@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quietmind.notes.document import Passage
-from quietmind.notes.known_items import Item, Language, Source, items_of, key, language_of, without
+from quietmind.notes.known_items import Item, Source, items_of, key, without
 from quietmind.notes.passages import passages
 from quietmind.notes.reading import parse
 
@@ -138,15 +138,19 @@ def test_any_text_is_read(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "language"),
+    ("title", "languages"),
     [
-        ("the pump of the house", Language.ENGLISH),
-        ("насос стоит в доме", Language.RUSSIAN),
-        ("настройка nginx для дома", Language.RUSSIAN),
-        ("Access / доступ", Language.MIXED),
-        ("1, 2, 3", None),
-        ("抽水機房與管道", None),
+        ("The pumps of the house", "en"),
+        ("Насос и бак в доме", "ru"),
+        ("Настройка nginx для дома", "ru"),
+        ("Pump access / насос, доступ", "en ru"),
+        ("Замість їхньої старої їдальні", "other"),
     ],
 )
-def test_a_language_is_told_by_letters(query: str, language: Language | None) -> None:
-    assert language_of(query) is language
+def test_a_question_says_which_languages_it_mixes(title: str, languages: str) -> None:
+    asked = [item for item in made(f"# {title}\n\n{REST}") if item.query == title]
+    assert [" ".join(item.languages) for item in asked] == [languages]
+
+
+def test_what_has_no_letters_is_no_question() -> None:
+    assert all(item.query != "12, 345, 6789" for item in made(f"# 12, 345, 6789\n\n{REST}"))

@@ -10,7 +10,8 @@ import pytest
 from quietmind.base.errors import NothingIndexed
 from quietmind.engine.embedders.fake import FakeEmbedder
 from quietmind.notes.document import Hit
-from quietmind.notes.known_items import Language, Source
+from quietmind.notes.known_items import Source
+from quietmind.notes.language import Language
 from quietmind.workspace.embedding import Searcher
 from quietmind.workspace.evaluation import FUSED, LEGS, MEANING, RERANK, WORDS, Evaluation
 from quietmind.workspace.workspace import Workspace

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from quietmind.notes.document import Hit
-    from quietmind.notes.known_items import Item, Language
+    from quietmind.notes.known_items import Item
+    from quietmind.notes.language import Language
     from quietmind.workspace.asked_model import AskedModel
     from quietmind.workspace.evaluation import Asked, Evaluation, Rerank
     from quietmind.workspace.scoring import Figures, Interval
@@ -149,9 +150,9 @@ def _print_table(found: Evaluation) -> None:
 
 def _languages(found: Evaluation) -> list[Language | None]:
     """Return None, for all, and the languages of the questions if there are several."""
-    from quietmind.notes.known_items import Language
+    from quietmind.notes.language import Language
 
-    there = {each.item.language for each in found.asked}
+    there = {language for each in found.asked for language in each.item.languages}
     return [None, *(language for language in Language if language in there and len(there) > 1)]
 
 
@@ -215,7 +216,7 @@ def _as_json(found: Evaluation, seconds: float) -> dict[str, Any]:
         "items": [
             {
                 "source": each.item.source,
-                "language": each.item.language,
+                "languages": each.item.languages,
                 "query": each.item.query,
                 "path": str(each.item.path),
                 "line": each.item.line,

@@ -17,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from quietmind.notes.document import Passage
+from quietmind.notes.language import Language, languages_in
 from quietmind.notes.lemmas import content_lemmas
 from quietmind.notes.markdown import plain
 
@@ -26,11 +27,6 @@ _ASKED_WORDS = 7  # of a sentence that say something
 _LEFT_TIMES = 4  # what else the note says must be so many times as long: else nothing is left to be found by
 _LEAST_LEFT_CHARS = 200
 _SAME_WORDS = 4  # of which a title must at least consist to be called the beginning of a sentence, or the other way
-
-_CYRILLIC = re.compile(r"[\u0400-\u04ff]")
-_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
-_MOSTLY = 0.7  # of the letters: Russian about software is full of Latin names
-_HARDLY = 0.1
 
 _NOT_WORDS = re.compile(r"[\W_]+")
 _LINK = re.compile(r"!?\[([^\[\]\n]*)\]\((?:[^()\n]|\([^()\n]*\))*\)")
@@ -68,19 +64,12 @@ class Source(StrEnum):
     OPENING = "first sentence"
 
 
-class Language(StrEnum):
-    """What a question is written in, told by its letters: ``mixed`` has both scripts, ``en`` is any Latin one."""
-
-    RUSSIAN = "ru"
-    ENGLISH = "en"
-    MIXED = "mixed"
-
-
 @dataclass(frozen=True)
 class Item:
     """A question, and the note that it must lead to.
 
     ``said`` are the words of the note that it was made of, as they stand at ``line``; asked for, they are withheld.
+    ``languages`` of the question: more than one where it mixes them, never none.
     """
 
     source: Source
@@ -88,19 +77,19 @@ class Item:
     said: str
     path: Path
     line: int
-    language: Language
+    languages: tuple[Language, ...]
 
 
 def items_of(passages: Sequence[Passage]) -> list[Item]:
     """Return all questions that a note gives, from its passages in order; the same words once."""
     found: dict[str, Item] = {}
     for source, query, said, passage, line in _candidates(passages):
-        language = language_of(query)
-        if language is None or len(query.split()) > _MOST_WORDS:
+        languages = languages_in(query)
+        if not languages or len(query.split()) > _MOST_WORDS:
             continue
         if len(content_lemmas(query)) < _LEAST_CONTENT[source]:
             continue
-        item = Item(source, query, said, passage.path, line, language)
+        item = Item(source, query, said, passage.path, line, languages)
         if _leaves_enough(passages, item):
             found.setdefault(key(query), item)
     return list(found.values())
@@ -119,18 +108,6 @@ def without(passage: Passage, item: Item) -> Passage:
     heading = tuple(each for each in passage.heading if key(_shown(each)) != same)
     title = "" if _same_title(passage.title, item.said) else passage.title
     return replace(passage, title=title, heading=heading, text=text)
-
-
-def language_of(query: str) -> Language | None:
-    """Return what ``query`` is written in; None for no letters, or mostly others than Cyrillic and Latin ones."""
-    cyrillic, latin = len(_CYRILLIC.findall(query)), len(_LATIN.findall(query))
-    letters = sum(char.isalpha() for char in query)
-    if not letters or cyrillic + latin < _MOSTLY * letters:
-        return None
-    share = cyrillic / (cyrillic + latin)
-    if share >= _MOSTLY:
-        return Language.RUSSIAN
-    return Language.ENGLISH if share <= _HARDLY else Language.MIXED
 
 
 def key(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The languages of a passage, told by the letters of its words.
+"""The languages of a text, told by the letters of its words.
 
 That is all that is looked at: Cyrillic letters are taken for Russian and Latin ones for English, unless more than one
 in thirty of them is a letter that the language does not have (ї, ü). Such text, and every other script, is "other". A
@@ -16,7 +16,7 @@ from quietmind.notes.document import Document, Form, Kind, Passage
 
 
 class Language(StrEnum):
-    """What a passage can be searched by."""
+    """What a passage can be searched by, and a question is asked in."""
 
     RUSSIAN = "ru"
     ENGLISH = "en"
@@ -83,9 +83,14 @@ def languages_of(document: Document, passages: Sequence[Passage]) -> list[tuple[
     letters = [_letters(text) for text in _prose(document, passages)]
     whole = _Letters(*map(sum, zip(*letters, strict=True))) if letters else _Letters()
     if sum(whole) < FEWEST:
-        return [_letters(passage.text).languages() for passage in passages]
+        return [languages_in(passage.text) for passage in passages]
     of_document = whole.languages()
     return [each.languages() if sum(each) >= FEWEST else of_document for each in letters]
+
+
+def languages_in(text: str) -> tuple[Language, ...]:
+    """Return the languages of a text that stands alone, sorted by name; none where there are no letters."""
+    return _letters(text).languages()
 
 
 def _prose(document: Document, passages: Sequence[Passage]) -> Iterator[str]:

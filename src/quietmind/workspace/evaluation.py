@@ -24,7 +24,8 @@ from quietmind.notes.document import Hit, Passage
 from quietmind.notes.embedding import Embedder, embedded_text
 from quietmind.notes.fusion import DEPTH as NEAREST
 from quietmind.notes.fusion import fused, key_of
-from quietmind.notes.known_items import Item, Language, Source, items_of, without
+from quietmind.notes.known_items import Item, Source, items_of, without
+from quietmind.notes.language import Language
 from quietmind.notes.search import search
 from quietmind.notes.vectors import Near, Nearest, Vectors
 from quietmind.notes.withholding import Noted, Place, notes_in_index, numbered, said_elsewhere, withheld
@@ -75,8 +76,11 @@ class Evaluation:
     seconds: Mapping[str, float]
 
     def figures(self, leg: str, language: Language | None = None) -> Figures | None:
-        """Return the figures of a leg, of one language or of all; None where there is no question."""
-        ranks = [each.ranks[leg] for each in self.asked if language in (None, each.item.language)]
+        """Return the figures of a leg, of one language or of all; None where there is no question.
+
+        A question that mixes languages counts for each of them.
+        """
+        ranks = [each.ranks[leg] for each in self.asked if language is None or language in each.item.languages]
         return figures(ranks, self.seed) if ranks else None
 
     def comparison(self) -> Comparison | None:
