@@ -26,12 +26,13 @@ from quietmind.notes.watching import Event, follow, refused
 from quietmind.workspace.embedding import NONE, Embedded, Searcher, chosen, embed, served_vectors
 from quietmind.workspace.evaluation import Evaluation, Rerank, evaluate
 from quietmind.workspace.notebooks import Notebooks
+from quietmind.workspace.opening import open_note
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 from quietmind.workspace.status import Status, status_of
 
 if TYPE_CHECKING:
     from quietmind.notes.copying import Brought
-    from quietmind.notes.document import Hit, Passage
+    from quietmind.notes.document import Document, Hit, Passage
     from quietmind.notes.embedding import Embedder
     from quietmind.notes.filtering import Filter
     from quietmind.workspace.elsewhere import Elsewhere
@@ -99,6 +100,13 @@ class Workspace:
         if not self.roots():
             raise _nothing(self.folder)
         return Linking(self._connection)
+
+    def open_note(self, given: str) -> Document:
+        """Return the note that ``given`` names, as its file is now. Raises NothingIndexed, NotesError; see opening."""
+        if not (roots := self.roots()):
+            raise _nothing(self.folder)
+        with translated(self.folder / DATABASE):
+            return open_note(self._connection, roots, given)
 
     def roots(self) -> list[Path]:
         """Return the folders of notes that are indexed here."""
