@@ -24,10 +24,11 @@ from quietmind.base.errors import EngineCrashed, EngineError, EngineMissing
 from quietmind.engine.fake import FakeEngine
 from quietmind.engine.port import Endpoint, Engine
 from quietmind.serve import listen
-from quietmind.serve.gateway import PASSED_ON, Gateway
+from quietmind.serve.gateway import Gateway
 from quietmind.serve.guard import Guard
 from quietmind.serve.lane import Lane
 from quietmind.serve.patience import Patience
+from quietmind.serve.relay import PASSED_ON
 from quietmind.workspace.supervise import Attempt, Pause, Supervised
 
 
@@ -366,7 +367,7 @@ def test_models_are_named_and_an_unknown_one_lists_them(stub: StubEngine) -> Non
         (b"[" * 100_000, CHAT, 400),
         (b"\xff", CHAT, 400),
         (b'{"model": 3}', CHAT, 400),
-        (b"{}", "/v1/nothing", 405),
+        (b"{}", "/v1/nothing", 404),
         (b"x" * 2000, CHAT, 413),
     ],
 )

@@ -31,6 +31,10 @@ class NotesError(QuietmindError):
     """A folder or file of notes could not be read."""
 
 
+class ReaderAway(NotesError):
+    """What reads files of a format did not start, or was ended from outside: the file is not at fault."""
+
+
 class WorkspaceError(QuietmindError):
     """The workspace folder or its database cannot be used."""
 
@@ -162,6 +166,14 @@ class AddressInUse(EngineError):
 
 class EngineRefused(EngineError):
     """The engine answered a request with an error of its own."""
+
+
+class LineFull(EngineRefused):
+    """So many requests wait for the engine that one more is not taken."""
+
+
+class Cancelled(EngineError):
+    """Whoever asked no longer wants the answer. Nothing is wrong with the engine."""
 
 
 class ContextOverflow(EngineError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from quietmind.base.errors import ContextOverflow, EngineRefused, UsageError
+from quietmind.engine.cancel import Cancel
 from quietmind.plan.engines import Capabilities
 
 Role = Literal["system", "user", "assistant"]
@@ -100,7 +101,8 @@ class Request:
     """A prompt (already rendered by the chat template) and how to continue it.
 
     ``schema`` is a JSON schema that the output is constrained to. ``temperature`` 0 is greedy. ``prefilled``, where
-    given, is told along the way how many of the prompt's tokens the engine holds, by one that says so.
+    given, is told along the way how many of the prompt's tokens the engine holds, by one that says so. ``cancel`` set
+    by another thread ends the generation within a moment, also before the first token; Cancelled is raised then.
     """
 
     prompt: str
@@ -110,6 +112,7 @@ class Request:
     stop: tuple[str, ...] = ()
     schema: Mapping[str, Any] | None = None
     prefilled: Callable[[int], None] | None = field(default=None, compare=False, repr=False)
+    cancel: Cancel | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

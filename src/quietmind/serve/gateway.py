@@ -1,142 +1,92 @@
-"""One OpenAI-compatible address in front of every engine that runs: names the models, and passes requests through.
-
-An ASGI application of its own: a few fixed paths need no framework, and every request of any path passes one guard.
-"""
+"""One loopback address in front of all that runs: who may ask is looked at first, then the application answers."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
-from quietmind.engine.borrowed import LOAN, RESTORE, SAVE
-from quietmind.serve.exchange import ClientGone, Exchange, Receive, Scope, Send
+from quietmind.base.settings import Settings
+from quietmind.serve.app import application, is_open, parts, running
+from quietmind.serve.archive import Archive
+from quietmind.serve.exchange import Exchange, Receive, Scope, Send
 from quietmind.serve.guard import Guard
 from quietmind.serve.lane import Lane
-from quietmind.serve.loan import as_event, ended, in_loan, lane_of, lend, pass_cache, token_of
-from quietmind.serve.refusal import Refusal, refuse
-from quietmind.serve.relay import Asked, attended, in_turn, lane_named, relay, relay_lent, route
-
-# The last three are how engines count tokens (llama.cpp's, and those of vLLM and SGLang): without them a client that
-# packs a context could only guess.
-PASSED_ON = (
-    *("/v1/chat/completions", "/v1/completions", "/v1/embeddings"),
-    *("/tokenize", "/detokenize", "/apply-template"),
-)
-MODELS, HEALTH = "/v1/models", "/health"
-_POSTED = (*PASSED_ON, LOAN, SAVE, RESTORE)
-
-# A million tokens of text are some 4 MiB; the rest is for images, which come as text three fourths as dense.
-LARGEST_BODY = 64 << 20
+from quietmind.serve.loan import ended, lane_of, token_of
+from quietmind.serve.served import LARGEST_BODY, Served
+from quietmind.workspace.launch import Start
 
 
 class Gateway:
-    """The lanes of an address, and who may ask there. For one event loop."""
+    """What is served, and who may ask there: an ASGI application. For one event loop.
 
-    def __init__(self, lanes: Sequence[Lane], guard: Guard, *, largest_body: int = LARGEST_BODY) -> None:
-        self._lanes = tuple(lanes)
+    ``lanes`` are the models that run, ``starts`` how they were planned; ``archive`` answers from the notes of
+    ``workspace``. Raises EngineMissing where the packages for serving are not installed.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        guard: Guard,
+        *,
+        archive: Archive | None = None,
+        workspace: Path | None = None,
+        settings: Settings | None = None,
+        starts: Sequence[Start] = (),
+        largest_body: int = LARGEST_BODY,
+    ) -> None:
+        self.served = Served(
+            tuple(lanes),
+            archive,
+            workspace,
+            settings or Settings(workspace=workspace or Path()),
+            tuple(starts),
+            largest_body=largest_body,
+        )
         self._guard = guard
-        self._largest = largest_body
-        self._closing = asyncio.Event()
-        self._began = int(time.time())
+        self._parts = parts()
+        self._app = application(self.served, self._parts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] == "websocket":
+        """Answer one request; or live, as long as the server does."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
-        if scope["type"] != "http":
-            return
-        exchange = Exchange(scope, receive, send)
-        token = token_of(exchange.headers)
-        lent = None if token is None else lane_of(self._lanes, token)
-        open_to_all = exchange.path == HEALTH or token is not None
-        refusal = self._guard.check(exchange.headers, open_to_all=open_to_all) or _wrong_method(exchange)
-        if refusal is None and token is not None and lent is None:
-            refusal = ended()
-        if refusal is not None:
-            await exchange.refuse(refusal)
-        elif exchange.path in _POSTED:
-            await self._pass_on(exchange, lent)
-        else:
-            await self._answer(exchange)
+        elif scope["type"] == "http":
+            await self._let_in(scope, receive, send)
 
     async def warm(self) -> None:
         """Make ready for the first request."""
-        for lane in self._lanes:
+        for lane in self.served.lanes:
             await lane.warm()
 
     def close(self) -> None:
         """Have every request that is in line or being answered end with an error that says why."""
-        self._closing.set()
+        self.served.closing.set()
 
     async def aclose(self) -> None:
         """Close the connections to the engines."""
-        for lane in self._lanes:
+        for lane in self.served.lanes:
             await lane.close()
+        if self.served.archive is not None:
+            self.served.archive.close()
 
-    async def _pass_on(self, exchange: Exchange, lent: Lane | None) -> None:
-        """Answer a request with a body; ``lent`` is the model that its client has borrowed."""
-        try:
-            body = await exchange.body(self._largest)
-        except ClientGone:
-            return
-        found = body if isinstance(body, Refusal) else self._found(exchange.path, body, lent)
-        if isinstance(found, Refusal):
-            await exchange.refuse(found)
-        elif exchange.path in (SAVE, RESTORE):  # seen through whatever becomes of its client: the model is not free
-            await in_loan(found[0], exchange, lambda: pass_cache(found[0], exchange))
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()  # that the server starts
+        async with running(self.served, self._parts):
+            await send({"type": "lifespan.startup.complete"})
+            await receive()  # that it ends
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = token_of(scope["headers"])
+        open_to_all = token is not None or is_open(scope["path"], self._parts)
+        refusal = self._guard.check(scope["headers"], open_to_all=open_to_all)
+        if refusal is None and token is not None and lane_of(self.served.lanes, token) is None:
+            refusal = ended()
+        if refusal is not None:
+            await Exchange(scope, receive, send).refuse(refusal)
         else:
-            await attended(_answering(exchange, *found, lent=lent is not None), exchange, self._closing)
-
-    def _found(self, path: str, body: bytes, lent: Lane | None) -> tuple[Lane, Asked] | Refusal:
-        """Return the lane that a request is for, and what it asks; or why there is none."""
-        if path in (SAVE, RESTORE):
-            return ended() if lent is None else (lent, Asked(body, {}))
-        found = route(self._lanes, body)
-        if lent is None or isinstance(found, Refusal) or (found[0] is lent and path != LOAN):
-            return found
-        return refuse(403, f"only {lent.name} is lent, and is lent already", code="loan")
-
-    async def _answer(self, exchange: Exchange) -> None:
-        if exchange.path == HEALTH:
-            ready = all(lane.supervised.state == "ready" for lane in self._lanes)
-            await exchange.give_json({"status": "ok" if ready else "degraded"})
-        elif exchange.path == MODELS:
-            described = [await _described(lane, self._began) for lane in self._lanes]
-            await exchange.give_json({"object": "list", "data": described})
-        elif exchange.path.startswith(f"{MODELS}/"):
-            found = lane_named(self._lanes, exchange.path.removeprefix(f"{MODELS}/"))
-            if isinstance(found, Refusal):
-                await exchange.refuse(found)
-            else:
-                await exchange.give_json(await _described(found, self._began))
-        else:
-            known = ", ".join((*PASSED_ON, MODELS, HEALTH))
-            await exchange.refuse(refuse(404, f"nothing is at {exchange.path}; there are {known}", code="path"))
-
-
-def _answering(exchange: Exchange, lane: Lane, asked: Asked, *, lent: bool) -> Coroutine[Any, Any, None]:
-    """Return how a request to ``lane`` is answered; ``lent``: by the client that has borrowed it."""
-    if exchange.path == LOAN:
-        return in_turn(lane, exchange, lambda headers: lend(lane, exchange, headers), as_event)
-    return (relay_lent if lent else relay)(lane, asked, exchange)
-
-
-async def _described(lane: Lane, began: int) -> dict[str, Any]:
-    engine = await lane.engine()
-    return {
-        "id": lane.name,
-        "object": "model",
-        "created": began,
-        "owned_by": "quietmind",
-        "state": lane.supervised.state,
-        "max_model_len": None if isinstance(engine, Refusal) else engine.context,  # as vLLM calls the context
-    }
-
-
-def _wrong_method(exchange: Exchange) -> Refusal | None:
-    wanted = ("POST",) if exchange.path in _POSTED else ("GET", "HEAD")
-    if exchange.method in wanted:
-        return None
-    return refuse(405, f"{exchange.path} takes {wanted[0]}, not {exchange.method}", code="method")
+            # Who asks for the head alone is answered as if for all, of which the server sends the head.
+            asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            await self._app(asked, receive, send)

@@ -103,7 +103,7 @@ def _server(gateway: Gateway) -> uvicorn.Server:
             gateway,
             http="h11",
             ws="none",
-            lifespan="off",
+            lifespan="on",
             interface="asgi3",
             access_log=False,  # what is asked is nobody's business
             log_config=None,

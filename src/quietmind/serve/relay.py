@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from quietmind.base.errors import EngineRefused
+from quietmind.base.errors import LineFull
 from quietmind.engine.port import Engine
 from quietmind.serve.exchange import Exchange, Headers
 from quietmind.serve.lane import Lane
@@ -22,6 +22,12 @@ from quietmind.serve.refusal import Refusal, refuse
 
 if TYPE_CHECKING:
     import httpx2
+
+CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+# How engines count tokens (llama.cpp's, and those of vLLM and SGLang): without them a client that packs a context could
+# only guess.
+COUNTING = ("/tokenize", "/detokenize", "/apply-template")
+PASSED_ON = (CHAT, COMPLETIONS, EMBEDDINGS, *COUNTING)
 
 # While a request waits in line its stream shows that it is alive so often, in seconds.
 _SIGN_OF_LIFE = 10.0
@@ -108,7 +114,7 @@ async def in_turn(
     """
     try:
         ticket = lane.turns.join()
-    except EngineRefused as full:
+    except LineFull as full:
         await exchange.refuse(refuse(429, f"{lane.name}: {full}", code="line_full", retry_after_s=30))
         return
     with ticket:

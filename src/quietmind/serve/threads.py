@@ -10,10 +10,10 @@ from typing import TypeVar
 _Answer = TypeVar("_Answer")
 
 
-async def in_thread(call: Callable[[], _Answer], patience: float) -> _Answer:
+async def in_thread(call: Callable[[], _Answer], patience: float | None) -> _Answer:
     """Return what ``call`` returns in a thread that nothing waits for at the end of the program.
 
-    Raises what ``call`` raises, and TimeoutError after ``patience`` seconds.
+    Raises what ``call`` raises, and TimeoutError after ``patience`` seconds; None waits for as long as it takes.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_Answer] = loop.create_future()

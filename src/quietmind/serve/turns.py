@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
-from quietmind.base.errors import EngineRefused
+from quietmind.base.errors import LineFull
 
 MOST_WAITING = 64  # each keeps its body in memory
 
@@ -25,9 +25,9 @@ class Turns:
         return max(0, len(self._line) - self.width)
 
     def join(self) -> Ticket:
-        """Return a place at the end of the line. Raises EngineRefused when the line is full."""
+        """Return a place at the end of the line. Raises LineFull when so many wait already."""
         if len(self._line) >= self._most:
-            raise EngineRefused(f"{self.waiting} requests are waiting already; try again later")
+            raise LineFull(f"{self.waiting} requests are waiting already; try again later")
         ticket = Ticket(self)
         self._line.append(ticket)
         return ticket
