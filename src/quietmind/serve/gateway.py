@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from quietmind.base.settings import Settings
+from quietmind.engine.borrowed import LOAN
 from quietmind.serve.app import application, is_open, parts, running
 from quietmind.serve.archive import Archive
+from quietmind.serve.door import Door
 from quietmind.serve.exchange import Exchange, Receive, Scope, Send
 from quietmind.serve.guard import Guard
 from quietmind.serve.lane import Lane
+from quietmind.serve.limits import Limits
 from quietmind.serve.loan import ended, lane_of, token_of
 from quietmind.serve.served import LARGEST_BODY, Served
 from quietmind.workspace.launch import Start
@@ -33,6 +37,7 @@ class Gateway:
         settings: Settings | None = None,
         starts: Sequence[Start] = (),
         largest_body: int = LARGEST_BODY,
+        limits: Limits | None = None,
     ) -> None:
         self.served = Served(
             tuple(lanes),
@@ -42,18 +47,22 @@ class Gateway:
             tuple(starts),
             largest_body=largest_body,
         )
-        self._guard = guard
         self._parts = parts()
         self._app = application(self.served, self._parts)
+        self._door = Door(
+            self._answer,
+            guard,
+            replace(limits or Limits(), body=largest_body),
+            without_key=self._without_key,
+            open_ended=lambda scope: scope["path"] == LOAN,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; or live, as long as the server does."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
-        elif scope["type"] == "http":
-            await self._let_in(scope, receive, send)
+        else:
+            await self._door(scope, receive, send)
 
     async def warm(self) -> None:
         """Make ready for the first request."""
@@ -78,14 +87,13 @@ class Gateway:
             await receive()  # that it ends
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _without_key(self, scope: Scope) -> bool:
+        return token_of(scope["headers"]) is not None or is_open(scope["path"], self._parts)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = token_of(scope["headers"])
-        open_to_all = token is not None or is_open(scope["path"], self._parts)
-        refusal = self._guard.check(scope["headers"], open_to_all=open_to_all)
-        if refusal is None and token is not None and lane_of(self.served.lanes, token) is None:
-            refusal = ended()
-        if refusal is not None:
-            await Exchange(scope, receive, send).refuse(refusal)
+        if token is not None and lane_of(self.served.lanes, token) is None:
+            await Exchange(scope, receive, send).refuse(ended())
         else:
             # Who asks for the head alone is answered as if for all, of which the server sends the head.
             asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
