@@ -1,10 +1,13 @@
-"""A scripted engine behind the same port, for error paths and for speed. No model, no process, no time."""
+"""A scripted engine behind the same port, for error paths and for speed. No model, no process, and no time but what a
+script asks for.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+import time
 import zlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -61,6 +64,15 @@ class Refuse:
 
 
 @dataclass(frozen=True)
+class Slow:
+    """The engine reads for ``reading`` seconds, and says ``text`` with ``between`` seconds before each piece."""
+
+    text: str
+    reading: float = 0.0
+    between: float = 0.0
+
+
+@dataclass(frozen=True)
 class Likely:
     """The engine says ``text``, each piece of it with this ``probability``; other texts have ``PROBABILITY``."""
 
@@ -70,7 +82,9 @@ class Likely:
 
 PROBABILITY = 0.9
 
-Step = str | Likely | Crash | Hang | Refuse
+_AT_ONCE = Slow("")
+
+Step = str | Slow | Likely | Crash | Hang | Refuse
 
 
 class FakeEngine:
@@ -137,6 +151,8 @@ class FakeEngine:
             step = self._next_step(request)
             if isinstance(step, Refuse):
                 raise EngineRefused(step.message)
+            slow = step if isinstance(step, Slow) else _AT_ONCE
+            _wait(request, slow.reading)
             cached = self._prefill(tokens)
             if request.prefilled is not None:
                 request.prefilled((cached + len(tokens)) // 2)  # as after the first of two batches
@@ -145,6 +161,7 @@ class FakeEngine:
             if isinstance(step, Crash | Hang):
                 spoken = spoken[: step.after]
             for piece in spoken:
+                _wait(request, slow.between)
                 yield Delta(piece)
                 self._require_alive()
             if isinstance(step, Crash):
@@ -218,6 +235,15 @@ class FakeEngine:
             shared += 1
         self._cache = tokens
         return shared
+
+
+def _wait(request: Request, seconds: float) -> None:
+    """Wait as an engine at work would. Raises Cancelled as soon as nobody wants the answer any more."""
+    if request.cancel is not None:
+        request.cancel.wait(seconds)
+        request.cancel.require_wanted()
+    elif seconds:
+        time.sleep(seconds)
 
 
 def _tokens(text: str) -> list[int]:
