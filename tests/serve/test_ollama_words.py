@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quietmind.base.errors import UsageError
-from quietmind.serve.ollama_answer import BadAnswer, Retelling, embedded, error_of
+from quietmind.serve.ollama_answer import BadAnswer, Embedding, Retelling, error_of
 from quietmind.serve.ollama_request import chat, embed, embeddings, generate, parsed
 
 USER = {"role": "user", "content": "Сколько стоит зима?"}
@@ -308,15 +308,16 @@ def test_vectors_come_in_the_order_of_their_texts() -> None:
         "data": [{"index": 1, "embedding": [1.0]}, {"index": 0, "embedding": [0.0]}],
         "usage": {"prompt_tokens": 4},
     }
-    told_of = embedded("m", answer, 0.5)
-    assert told_of == {
+    seconds = iter([1.0, 1.5])
+    assert Embedding("m", clock=lambda: next(seconds)).whole(answer) == {
         "model": "m",
         "embeddings": [[0.0], [1.0]],
         "total_duration": 500_000_000,
         "prompt_eval_count": 4,
     }
+    assert Embedding("m", single=True).whole(answer) == {"embedding": [0.0]}
     with pytest.raises(BadAnswer):
-        embedded("m", {"data": [{"text": "no"}]}, 0.5)
+        Embedding("m").whole({"data": [{"text": "no"}]})
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,14 @@ class Part:
 def parts() -> Sequence[Part]:
     """Return all parts. Raises EngineMissing where the packages for serving are not installed."""
     try:
-        from quietmind.serve import openai_api
+        from quietmind.serve import ollama, openai_api
     except ModuleNotFoundError as error:
         raise EngineMissing(f"serving takes more packages ({error}): pip install 'quietmind[serve]'") from error
 
-    return (Part(openai_api.router, open_paths=openai_api.OPEN),)
+    return (
+        Part(openai_api.router, open_paths=openai_api.OPEN),
+        Part(ollama.router),
+    )
 
 
 def application(served: Served, made_of: Sequence[Part]) -> FastAPI:

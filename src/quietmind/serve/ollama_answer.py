@@ -139,21 +139,33 @@ class Retelling:
         return {name: count for name, count in counts.items() if count is not None}
 
 
-def embedded(model: str, answer: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """Return what /api/embed answers: a vector for each text, in their order. Raises BadAnswer."""
-    tokens = (answer.get("usage") or {}).get("prompt_tokens")
-    return {
-        "model": model,
-        "embeddings": _vectors(answer),
-        "total_duration": round(seconds * _NANOSECONDS),
-        **({} if tokens is None else {"prompt_eval_count": tokens}),
-    }
+class Embedding:
+    """Vectors of texts, in the order of the texts: all of them, or, as the older call has it, the ``single`` one."""
 
+    def __init__(self, model: str, *, single: bool = False, clock: Callable[[], float] = time.monotonic) -> None:
+        self._model = model
+        self._single = single
+        self._clock = clock
+        self._began = clock()
 
-def embedding(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what /api/embeddings answers: the vector of its one text. Raises BadAnswer."""
-    vectors = _vectors(answer)
-    return {"embedding": vectors[0] if vectors else []}
+    def whole(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer. Raises BadAnswer where it holds no vectors."""
+        try:
+            vectors = [each["embedding"] for each in sorted(answer["data"], key=lambda each: each.get("index", 0))]
+        except (KeyError, TypeError, AttributeError):
+            raise BadAnswer("the engine's answer holds no embeddings; is this a model that embeds?") from None
+        tokens = (answer.get("usage") or {}).get("prompt_tokens")
+        return self._said(vectors, {} if tokens is None else {"prompt_eval_count": tokens})
+
+    def loaded(self) -> dict[str, Any]:
+        """Return the answer to a request without texts."""
+        return self._said([], {})
+
+    def _said(self, vectors: list[Any], counts: Mapping[str, int]) -> dict[str, Any]:
+        if self._single:
+            return {"embedding": vectors[0] if vectors else []}
+        total = round((self._clock() - self._began) * _NANOSECONDS)
+        return {"model": self._model, "embeddings": vectors, "total_duration": total, **counts}
 
 
 def error_of(content: bytes, status: int) -> dict[str, str]:
@@ -173,13 +185,6 @@ def _json(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError):
         return None
-
-
-def _vectors(answer: Mapping[str, Any]) -> list[Any]:
-    try:
-        return [each["embedding"] for each in sorted(answer["data"], key=lambda each: each.get("index", 0))]
-    except (KeyError, TypeError, AttributeError):
-        raise BadAnswer("the engine's answer holds no embeddings; is this a model that embeds?") from None
 
 
 def _call(index: int, call: Mapping[str, str]) -> dict[str, Any]:
