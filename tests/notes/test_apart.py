@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quietmind.base.errors import NotesError
+from quietmind.base.errors import NotesError, ReaderAway
 from quietmind.notes import formats
 from quietmind.notes.document import Kind
 from quietmind.notes.formats import child, read_here
@@ -23,7 +23,7 @@ from quietmind.notes.reading import parse
 
 BREAKING = """
 import sys
-from quietmind.base.errors import NotesError
+from quietmind.base.errors import NotesError, ReaderAway
 from quietmind.notes.formats import child, rendered
 
 def read(data, ending):
@@ -159,6 +159,20 @@ def test_a_parser_that_breaks_down_costs_its_file_only(breaking: Apart, file: st
             breaking.render(file.encode(), ".x")
         with pytest.raises(NotesError, match="damaged"):  # the next is read as ever: it is no document, and says so
             breaking.render(b"raise ValueError", ".x")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL on Windows")
+def test_a_reader_that_others_killed_says_nothing_about_the_file(breaking: Apart) -> None:
+    with pytest.raises(ReaderAway, match="was killed"):
+        breaking.render(b"import os, signal; os.kill(os.getpid(), signal.SIGKILL)", ".x")
+
+
+def test_a_reader_that_does_not_start_says_nothing_about_the_file(
+    breaking: Apart, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    with pytest.raises(ReaderAway, match="does not start"):
+        breaking.render(b"", ".x")
 
 
 def test_a_process_that_answers_nothing_is_ended(breaking: Apart) -> None:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from quietmind.base.errors import NotesError
-from quietmind.base.paths import shown_path
+from quietmind.notes.formats import ending_of
 from quietmind.notes.intake import made_by
-from quietmind.notes.reading import read_document
+from quietmind.notes.refusals import Refusals
 from quietmind.notes.scan import Scan, Skipped, scan
 from quietmind.notes.unread import without_unread
 
 _LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CYRILLIC_LEADS = (b"\xd0", b"\xd1")  # the first byte, in UTF-8, of U+0400 to U+047F
-# Files that the index does not have are mostly new; so many are read to find those that it refused.
-_LOOKED_INTO = 200
 
 
 @dataclass(frozen=True)
@@ -69,26 +68,26 @@ def census(connection: sqlite3.Connection, root: Path) -> Census:
         updated=updated[0] if updated else None,
     )
     known = {os.fsdecode(path): (size, mtime, maker) for path, size, mtime, maker in rows}
-    return _held_against(counted, known)
+    return _held_against(counted, known, Refusals(connection, *below))
 
 
-def _held_against(counted: Census, known: Mapping[str, tuple[int, int, str]]) -> Census:
+def _held_against(counted: Census, known: Mapping[str, tuple[int, int, str]], refusals: Refusals) -> Census:
     """Add to a census what a walk finds that the index does not hold."""
     try:
         seen = scan(counted.root)
     except NotesError as error:
         return replace(counted, away=str(error))
     strange, unread = without_unread(seen.root, [found for found in seen.found if found.path not in known])
-    unknown = [found.path for found in strange]
-    refused = tuple(_refused(unknown[:_LOOKED_INTO]))
+    unknown, refused = refusals.standing(strange)
+    by = cache(made_by)
     changed = sum(
-        found.path in known and known[found.path] != (found.state.size, found.state.mtime_ns, made_by())
+        found.path in known and known[found.path] != (found.state.size, found.state.mtime_ns, by(ending_of(found.path)))
         for found in seen.found
     )
     gone = known.keys() - {found.path for found in seen.found} - {str(skip.path) for skip in seen.skipped}
     return replace(
         counted,
-        new=len(unknown) - len(refused),
+        new=len(unknown),
         changed=changed,
         gone=len(gone) if _all_listed(seen) else 0,
         skipped=(*seen.skipped, *unread, *refused),
@@ -98,15 +97,6 @@ def _held_against(counted: Census, known: Mapping[str, tuple[int, int, str]]) ->
 def _all_listed(seen: Scan) -> bool:
     """Say whether no folder was passed over: what lies in one is not gone."""
     return not any(skip.transient and skip.path.is_dir() for skip in seen.skipped)
-
-
-def _refused(paths: Iterable[str]) -> Iterable[Skipped]:
-    """Yield those of ``paths`` that are no notes, whatever their names say."""
-    for path in paths:
-        try:
-            read_document(Path(path))
-        except NotesError as error:
-            yield Skipped(Path(path), str(error).removeprefix(f"{shown_path(path)}: "))
 
 
 def _by(connection: sqlite3.Connection, column: str, below: tuple[bytes, bytes]) -> dict[str, int]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +23,12 @@ from quietmind.base.progress import SILENT, Progress
 from quietmind.base.sqlite import transaction, translated
 from quietmind.notes.document import Passage
 from quietmind.notes.facets import write_facets
-from quietmind.notes.intake import Same, Taken, Wanted, made_by
+from quietmind.notes.formats import ending_of
+from quietmind.notes.intake import Refused, Same, Taken, Wanted, made_by
 from quietmind.notes.linked import write_links
 from quietmind.notes.readers import read_all, readers_for
 from quietmind.notes.reading import FileState
+from quietmind.notes.refusals import Refusals, forget, remember
 from quietmind.notes.report import Forgotten, OtherEncoding, RepairedFile, Report
 from quietmind.notes.scan import Found, Scan, Skipped, look, passed_over, scan
 from quietmind.notes.unread import without_unread
@@ -67,7 +70,7 @@ class _Tally:
             self.other_encodings.append(OtherEncoding(document.path, document.encoding))
 
 
-_Written = tuple[Found, Taken | Same]
+_Written = tuple[Found, Taken | Same | Refused]
 
 
 class Index:
@@ -102,6 +105,8 @@ class Index:
             self._register(seen.root)
             report = self._follow(seen, known, progress, began)
             self._note_update(seen)
+            gone = self._refusals(seen.root).beyond(found.path for found in seen.found)
+            self._forget_refusals(gone)
         return report
 
     def refresh(self, root: Path, paths: Collection[str], progress: Progress = SILENT) -> Report:
@@ -129,14 +134,17 @@ class Index:
         stale = [found for found in seen.found if not _is_current(known.get(found.path), found.state)]
         tally.unchanged = len(seen.found) - len(stale)
         stale, unread = without_unread(seen.root, stale)
-        skipped = [*seen.skipped, *self._unmounted(seen), *unread]
+        stale, refused = self._refusals(seen.root).standing(stale)
+        skipped = [*seen.skipped, *self._unmounted(seen), *unread, *refused]
         for batch in self._batches(stale, known, skipped, progress):
             self._write(batch)
             for found, item in batch:
                 if isinstance(item, Taken):
                     tally.count(item, known=found.path in known)
-                else:
+                elif isinstance(item, Same):
                     tally.unchanged += 1
+                else:
+                    skipped.append(Skipped(Path(found.path), item.reason))
         gone = self._gone(seen, skipped, known)
         self._remove(gone)
         return Report(
@@ -169,6 +177,7 @@ class Index:
             known = self._known(*_below(root))
             gone = [known[path].id for path in sorted(known) if not any(_reaches(other, path) for other in others)]
             self._remove(gone)
+            self._forget_refusals(self._refusals(root).beyond(()))
             with transaction(self._connection):  # last: killed before, the same command does the rest
                 self._connection.execute("DELETE FROM roots WHERE path = ?", (os.fsencode(root),))
                 self._connection.execute("DELETE FROM updates WHERE root = ?", (os.fsencode(root),))
@@ -249,21 +258,32 @@ class Index:
     def _known(self, first: bytes, end: bytes) -> dict[str, _Known]:
         """Return what the database holds of the paths from ``first`` up to but not ``end``, by path."""
         rows = self._connection.execute(
-            "SELECT path, id, size, mtime_ns, ctime_ns, inode, settled, made_by = ? FROM documents"
+            "SELECT path, id, size, mtime_ns, ctime_ns, inode, settled, made_by FROM documents"
             " WHERE path >= ? AND path < ?",
-            (made_by(), first, end),
+            (first, end),
         )
+        by = cache(made_by)
         return {
-            os.fsdecode(path): _Known(id_, FileState(size, mtime, ctime, inode), bool(settled), bool(current))
-            for path, id_, size, mtime, ctime, inode, settled, current in rows
+            path: _Known(id_, FileState(size, mtime, ctime, inode), bool(settled), maker == by(ending_of(path)))
+            for path, id_, size, mtime, ctime, inode, settled, maker in (
+                (os.fsdecode(row[0]), *row[1:]) for row in rows
+            )
         }
+
+    def _refusals(self, root: Path) -> Refusals:
+        return Refusals(self._connection, *_below(root))
+
+    def _forget_refusals(self, paths: Sequence[str]) -> None:
+        if paths:
+            with transaction(self._connection):
+                forget(self._connection, paths)
 
     def _batches(
         self, stale: Sequence[Found], known: Mapping[str, _Known], skipped: list[Skipped], progress: Progress
     ) -> Iterator[list[_Written]]:
         """Yield what reading ``stale`` gives, as much at a time as takes ``batch_seconds``; add to ``skipped``."""
         progress.begin("Reading notes", len(stale))
-        hashes = self._hashes([known[found.path].id for found in stale if found.path in known])
+        hashes = self._hashes([known[found.path].id for found in stale if _is_made_so(known.get(found.path))])
         wanted = [
             (Wanted(found.path, hashes.get(known[found.path].id) if found.path in known else None), found.state.size)
             for found in stale
@@ -286,11 +306,11 @@ class Index:
             yield batch
 
     def _hashes(self, documents: Sequence[int]) -> dict[int, str]:
-        """Return the hashes of those of ``documents`` that need not be read anew if they still hold these bytes."""
+        """Return the hashes of the bytes that ``documents`` were made of."""
         return dict(
             self._connection.execute(
-                "SELECT id, sha256 FROM documents WHERE made_by = ? AND id IN (SELECT value FROM json_each(?))",
-                (made_by(), json.dumps(documents)),
+                "SELECT id, sha256 FROM documents WHERE id IN (SELECT value FROM json_each(?))",
+                (json.dumps(documents),),
             )
         )
 
@@ -299,6 +319,8 @@ class Index:
             for found, item in batch:
                 if isinstance(item, Taken):
                     self._replace(item)
+                elif isinstance(item, Refused):
+                    remember(self._connection, item)
                 else:
                     self._connection.execute(
                         "UPDATE documents SET size = ?, mtime_ns = ?, ctime_ns = ?, inode = ?, settled = ?"
@@ -312,12 +334,19 @@ class Index:
         # By path and not by what was known: another process may have written the same file meanwhile.
         for (id_,) in self._connection.execute("SELECT id FROM documents WHERE path = ?", (path,)).fetchall():
             self._delete(id_)
+        forget(self._connection, [os.fsdecode(path)])
         about = (path, document.kind, document.title, document.encoding, taken.lines, len(document.repairs))
         inserted = self._connection.execute(
             "INSERT INTO documents (path, kind, title, encoding, lines, repaired_lines,"
             " size, mtime_ns, ctime_ns, inode, settled, sha256, made_by) VALUES (?, ?, ?, ?, ?, ?,"
             " ?, ?, ?, ?, ?, ?, ?)",
-            (*about, *_columns(taken.state), taken.settled, document.sha256, made_by()),
+            (
+                *about,
+                *_columns(taken.state),
+                taken.settled,
+                document.sha256,
+                made_by(ending_of(taken.document.path.name)),
+            ),
         ).lastrowid
         first = self._connection.execute("SELECT coalesce(max(id), 0) + 1 FROM passages").fetchone()[0]
         self._connection.executemany(
@@ -386,6 +415,10 @@ def _at_or_in(path: str, places: Collection[str]) -> bool:
             return False
         path = around
     return True
+
+
+def _is_made_so(known: _Known | None) -> bool:
+    return known is not None and known.current
 
 
 def _is_current(known: _Known | None, state: FileState) -> bool:

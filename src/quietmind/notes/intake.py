@@ -7,10 +7,12 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quietmind.base.errors import NotesError
+from quietmind import __version__
+from quietmind.base.errors import NotesError, ReaderAway
 from quietmind.base.paths import shown_path
 from quietmind.notes.document import Document, Passage
 from quietmind.notes.facets import FACETS_VERSION, Facets, find_facets
+from quietmind.notes.formats import versions_of
 from quietmind.notes.lemmas import LEMMA_VERSION, lemma_text
 from quietmind.notes.linked import LinkRows, link_rows
 from quietmind.notes.links import LINKS_VERSION, find_links
@@ -57,15 +59,35 @@ class Same:
     sha256: str
 
 
-def made_by() -> str:
-    """Return the versions of all that stands between a file and its rows; documents made by others are read again."""
-    return (
+@dataclass(frozen=True)
+class Refused:
+    """A file that was read and is no note: what it holds, not the moment, is why."""
+
+    path: str
+    state: FileState
+    settled: bool
+    reason: str
+
+
+def made_by(ending: str) -> str:
+    """Return the versions of all that stands between a file with this ending (formats.ending_of) and its rows.
+
+    A document that was made by others is read again.
+    """
+    ours = (
         f"reader {READER_VERSION}, cutter {CUTTER_VERSION}, lemmas {LEMMA_VERSION}, links {LINKS_VERSION}, "
         f"facets {FACETS_VERSION}"
     )
+    theirs = versions_of(ending)
+    return f"{ours}, {theirs}" if theirs else ours
 
 
-def take(wanted: Wanted) -> Taken | Same | Skipped:
+def refused_by(ending: str) -> str:
+    """Return the versions of all that may have refused a file with this ending; others look at it again."""
+    return f"quietmind {__version__}, {made_by(ending)}"
+
+
+def take(wanted: Wanted) -> Taken | Same | Refused | Skipped:
     """Read the file and take it apart."""
     path = Path(wanted.path)
     opened_ns = time.time_ns()
@@ -78,8 +100,10 @@ def take(wanted: Wanted) -> Taken | Same | Skipped:
         return Same(state, settled, wanted.sha256)
     try:
         document = parse(path, data)
+    except ReaderAway as error:
+        return Skipped(path, _reason(error, path), transient=True)
     except NotesError as error:
-        return Skipped(path, _reason(error, path))
+        return Refused(wanted.path, state, settled, _reason(error, path))
     cut = passages(document)
     title = lemma_text(f"{document.title}\n{path.name}")
     return Taken(

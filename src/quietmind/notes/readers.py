@@ -16,7 +16,7 @@ from contextlib import ExitStack, suppress
 from typing import Self
 
 from quietmind.base.units import MIB
-from quietmind.notes.intake import Same, Taken, Wanted, take
+from quietmind.notes.intake import Refused, Same, Taken, Wanted, take
 from quietmind.notes.scan import Skipped
 
 _WORTH_BYTES = 3 * MIB  # takes one core about 3 s; a reader takes half a second of it to load its libraries
@@ -29,7 +29,7 @@ _BUNDLE_FILES = 64
 _BUNDLE_NAMES = 6 << 10
 _AHEAD = 2  # bundles that a reader has to do: while one is written, it goes on with the next
 
-Item = Taken | Same | Skipped
+Item = Taken | Same | Refused | Skipped
 
 
 def readers_for(files: int, size: int) -> int:

@@ -93,7 +93,7 @@ def parse(path: Path, data: bytes) -> Document:
     """Return the document that ``data``, the content of ``path``, holds.
 
     Raises NotesError when it is no text or, of a file in another format, damaged, protected, or of a format whose
-    reader is not installed.
+    reader is not installed; ReaderAway when it may be read another time.
     """
     if form := formats.format_of(path.name):
         return _in_format(form, path, data)
@@ -146,7 +146,7 @@ def _in_format(form: formats.Format, path: Path, data: bytes) -> Document:
         if len(rendered.lines) > MAX_LINES:
             raise NotesError(f"{len(rendered.lines):,} lines are more than the {MAX_LINES:,} that a note may have")
     except NotesError as error:
-        raise NotesError(f"{shown_path(path)}: {error}; it is left out") from error
+        raise type(error)(f"{shown_path(path)}: {error}; it is left out") from error
     return Document(
         path=path.absolute(),
         kind=form.kind,

@@ -10,7 +10,7 @@ MIGRATIONS = (
         (
             "CREATE TABLE roots (path BLOB PRIMARY KEY) WITHOUT ROWID",
             # size to inode: the state of the file when it was read. settled: whether it was old enough then for an
-            # unchanged state to prove unchanged content. made_by: versions of reader, cutter and lemmatizer.
+            # unchanged state to prove unchanged content. made_by: see notes/intake.py.
             """
             CREATE TABLE documents (
                 id INTEGER PRIMARY KEY,
@@ -120,6 +120,25 @@ MIGRATIONS = (
             ) WITHOUT ROWID
             """,
             "INSERT INTO facets SELECT document, id, NULL, speaker, substr(said_at, 1, 10) FROM passages",
+        ),
+    ),
+    Migration(
+        "notes-4-refusals",
+        (
+            # Files that were read and are no notes, and what refused_by (notes/intake.py) was then. The other columns
+            # are as in documents.
+            """
+            CREATE TABLE refusals (
+                path BLOB PRIMARY KEY,
+                size INTEGER NOT NULL,
+                mtime_ns INTEGER NOT NULL,
+                ctime_ns INTEGER NOT NULL,
+                inode INTEGER NOT NULL,
+                settled INTEGER NOT NULL,
+                refused_by TEXT NOT NULL,
+                reason TEXT NOT NULL
+            ) WITHOUT ROWID
+            """,
         ),
     ),
 )

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from quietmind.base.errors import NotesError
@@ -96,6 +98,15 @@ def ending_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()  # noqa: PTH122 - making Paths would be most of the time of a walk
 
 
+def versions_of(ending: str) -> str:
+    """Return the packages that read files with this ending, with their versions; empty where it takes none.
+
+    Another version may make another document of the same file.
+    """
+    form = _BY_ENDING.get(ending)
+    return _versions(form.reader) if form is not None else ""
+
+
 def place_in_source(name: str, heading: Sequence[str]) -> str | None:
     """Return where in a file called ``name`` a person finds what stands under ``heading``; None where by its lines.
 
@@ -111,7 +122,7 @@ def render(form: Format, data: bytes, ending: str) -> Rendered:
     """Return ``data``, a file of the format ``form`` that ends with ``ending``, as lines.
 
     Raises NotesError, whose message says what is wrong but not where, when it is damaged, protected or no such file,
-    or when what reads it is not installed.
+    or when what reads it is not installed; ReaderAway when it may be read another time.
     """
     if form.missing:
         raise NotesError(f"{form.name} is read by {', '.join(form.missing)}, not installed: {INSTALL}")
@@ -131,5 +142,17 @@ def read_here(data: bytes, ending: str) -> Rendered:
 
 @cache
 def _missing(reader: str) -> tuple[str, ...]:
-    form = next(form for form in FORMATS if form.reader == reader)
-    return tuple(package for module, package in form.packages.items() if find_spec(module) is None)
+    return tuple(package for module, package in _of(reader).packages.items() if find_spec(module) is None)
+
+
+@cache
+def _versions(reader: str) -> str:
+    versions = []
+    for package in sorted(set(_of(reader).packages.values())):
+        with suppress(PackageNotFoundError):
+            versions.append(f"{package} {version(package)}")
+    return ", ".join(versions)
+
+
+def _of(reader: str) -> Format:
+    return next(form for form in FORMATS if form.reader == reader)

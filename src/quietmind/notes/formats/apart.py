@@ -13,7 +13,7 @@ import sys
 import threading
 from contextlib import suppress
 
-from quietmind.base.errors import NotesError
+from quietmind.base.errors import NotesError, ReaderAway
 from quietmind.base.units import MIB
 from quietmind.notes.formats import child, wire
 from quietmind.notes.formats.rendered import Rendered
@@ -34,7 +34,9 @@ class Apart:
         self._lock = threading.Lock()
 
     def render(self, data: bytes, ending: str) -> Rendered:
-        """Return the document in ``data``. Raises NotesError when there is none, or reading it takes too much."""
+        """Return the document in ``data``. Raises NotesError when there is none, or reading it takes too much, and
+        ReaderAway when that may be otherwise another time.
+        """
         with self._lock:
             served = self._served
             try:
@@ -42,11 +44,11 @@ class Apart:
             except _Ended as end:
                 # What earlier files left behind in that process is not the fault of this one.
                 if not served or end.slow:
-                    raise NotesError(end.reason) from end
+                    raise end.told() from end
             try:
                 return self._ask(data, ending)
             except _Ended as end:
-                raise NotesError(end.reason) from end
+                raise end.told() from end
 
     def close(self) -> None:
         """End the process; the next file starts another."""
@@ -76,7 +78,7 @@ class Apart:
             rendered = wire.unpack(answer) if word == "ok" else None
         except (OSError, ValueError, EOFError) as error:
             process.kill()
-            raise _Ended(process.wait(), late=late.is_set()) from error
+            raise _Ended(process.wait(), late=late.is_set(), silent=isinstance(error, EOFError)) from error
         finally:
             timer.cancel()
             if process.poll() is not None:
@@ -96,21 +98,25 @@ class Apart:
                     stderr=subprocess.DEVNULL,
                 )
             except OSError as error:
-                raise NotesError(f"the process that reads such files does not start ({error.strerror})") from error
+                raise ReaderAway(f"the process that reads such files does not start ({error.strerror})") from error
         return self._process
 
 
 class _Ended(Exception):
-    """The process ended, with ``status`` as of Popen, before it had answered."""
+    """The process ended, with ``status`` as of Popen, before it had answered; ``silent``: without our doing."""
 
-    def __init__(self, status: int, *, late: bool) -> None:
+    def __init__(self, status: int, *, late: bool, silent: bool) -> None:
         super().__init__(status)
         self.slow = late or status == -getattr(signal, "SIGXCPU", 0)
-        self.reason = (
-            f"takes more than {child.SECONDS} s to read; save it as text"
-            if self.slow
-            else "is damaged, or hostile: the parser broke down on it; save it as text"
-        )
+        self._killed = silent and status == -getattr(signal, "SIGKILL", 0)
+
+    def told(self) -> NotesError:
+        """Return what is said of the file."""
+        if self.slow:
+            return NotesError(f"takes more than {child.SECONDS} s to read; save it as text")
+        if self._killed:  # by a system without memory, or by a person
+            return ReaderAway("the process that read it was killed; index again")
+        return NotesError("is damaged, or hostile: the parser broke down on it; save it as text")
 
 
 def _exchange(process: subprocess.Popen[bytes], data: bytes, ending: str) -> tuple[str, bytes]:
