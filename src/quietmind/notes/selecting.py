@@ -14,6 +14,7 @@ from quietmind.notes.front_matter import front_matter
 from quietmind.notes.tags import hashed_tags, listed_tags, normal
 
 _ALL = "SELECT path, sha256, mtime_ns, size, title FROM documents ORDER BY path"
+_AFTER = "SELECT path, sha256, mtime_ns, size, title FROM documents WHERE path > ? ORDER BY path LIMIT ?"
 _ONE = "SELECT path, sha256, mtime_ns, size, title FROM documents WHERE path = ?"
 _BELOW = (
     "SELECT path, sha256, mtime_ns, size, title FROM documents WHERE path = ? OR substr(path, 1, ?) = ? ORDER BY path"
@@ -53,6 +54,11 @@ def notes_named(connection: sqlite3.Connection, paths: Sequence[Path]) -> list[I
     return [note for path in wanted for note in _indexed(connection, _ONE, (path,))]
 
 
+def notes_after(connection: sqlite3.Connection, path: Path | None, count: int) -> list[Indexed]:
+    """Return the first ``count`` notes that come after ``path``, in the order of their paths; None: of all."""
+    return _indexed(connection, _AFTER, (b"" if path is None else os.fsencode(path), count))
+
+
 def notes_tagged(connection: sqlite3.Connection, tag: str) -> list[Indexed]:
     """Return the notes that bear ``tag`` or a part of it (notes/tags.py), in the order of their paths.
 
@@ -82,6 +88,12 @@ def passages_of(
         Passage(Path(os.fsdecode(at)), first, last, text, title, tuple(json.loads(heading)), speaker, when)
         for at, first, last, text, title, heading, speaker, when in rows
     ]
+
+
+def count_notes(connection: sqlite3.Connection) -> int:
+    """Return how many notes the index has."""
+    (count,) = connection.execute("SELECT count(*) FROM documents").fetchone()
+    return int(count)
 
 
 def sample(connection: sqlite3.Connection, count: int, below: Path | None = None) -> list[Passage]:

@@ -21,12 +21,12 @@ from quietmind.notes.index import Index
 from quietmind.notes.linking import Linking
 from quietmind.notes.outlines import Outline, outlines
 from quietmind.notes.report import Forgotten, Report
-from quietmind.notes.selecting import sample
+from quietmind.notes.selecting import Indexed, count_notes, notes_after, sample
 from quietmind.notes.watching import Event, follow, refused
 from quietmind.workspace.embedding import NONE, Embedded, Searcher, chosen, embed, served_vectors
 from quietmind.workspace.evaluation import Evaluation, Rerank, evaluate
 from quietmind.workspace.notebooks import Notebooks
-from quietmind.workspace.opening import open_note
+from quietmind.workspace.opening import named_note, open_note
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 from quietmind.workspace.status import Status, status_of
 
@@ -107,6 +107,18 @@ class Workspace:
             raise _nothing(self.folder)
         with translated(self.folder / DATABASE):
             return open_note(self._connection, roots, given)
+
+    def note_path(self, given: str) -> Path:
+        """Return the path of the note that ``given`` names. Raises NothingIndexed, NotesError."""
+        if not (roots := self.roots()):
+            raise _nothing(self.folder)
+        with translated(self.folder / DATABASE):
+            return named_note(self._connection, roots, given)
+
+    def notes(self, after: Path | None, count: int) -> list[Indexed]:
+        """Return the first ``count`` notes of the index that come ``after`` a path, in the order of their paths."""
+        with translated(self.folder / DATABASE):
+            return notes_after(self._connection, after, count)
 
     def roots(self) -> list[Path]:
         """Return the folders of notes that are indexed here."""
@@ -215,6 +227,11 @@ class Workspace:
         """
         with translated(self.folder / DATABASE), served_vectors(self.folder, chosen(embedder)) as vectors:
             return elsewhere.bring_up_to_date(self._connection, vectors, progress)
+
+    def count_notes(self) -> int:
+        """Return how many notes are indexed here."""
+        with translated(self.folder / DATABASE):
+            return count_notes(self._connection)
 
     def count_passages(self) -> int:
         """Return how many passages are indexed here."""
