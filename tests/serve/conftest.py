@@ -117,7 +117,7 @@ class _Answers(BaseHTTPRequestHandler):
                 time.sleep(self.server.pause)
                 said = {"delta": delta} if chat else {"text": delta}
                 self.event({**common, "object": kind, "choices": [{"index": 0, **said, "finish_reason": None}]})
-            last = {"delta": {}} if chat else {"text": ""}
+            last: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
             self.event({**common, "object": kind, "choices": [{"index": 0, **last, "finish_reason": reason}]})
             if (body.get("stream_options") or {}).get("include_usage"):
                 self.event({**common, "object": kind, "choices": [], "usage": usage})

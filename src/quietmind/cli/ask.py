@@ -12,7 +12,6 @@ import click
 from quietmind.base.errors import UsageError
 from quietmind.base.paths import shown_path
 from quietmind.base.progress import terminal_progress
-from quietmind.cli.answer import as_json as answer_as_json
 from quietmind.cli.answer import print_answer
 from quietmind.cli.filters import filter_options, warn_of_unread
 from quietmind.cli.options import (
@@ -86,6 +85,7 @@ def ask(
     from quietmind.plan.plan import Ask
     from quietmind.think.ask import ask as ask_archive
     from quietmind.think.deep import ask_deep
+    from quietmind.think.telling import as_json as answer_as_json
     from quietmind.workspace.asked_model import AskedModel
     from quietmind.workspace.elsewhere import searched_elsewhere
     from quietmind.workspace.embedding import searcher
