@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from quietmind.notes import formats, intake, reading
 from quietmind.notes.census import census
 from quietmind.notes.index import Index
 from quietmind.notes.report import Report
+from quietmind.notes.scan import Skipped
 from quietmind.notes.schema import MIGRATIONS
 from quietmind.notes.search import documents
 
@@ -45,11 +46,15 @@ class Archive:
 
     def took(self, report: Report) -> tuple[list[str], list[tuple[str, str]]]:
         read, self.read = self.read, []
-        return read, [(skip.path.name, skip.reason) for skip in report.skipped]
+        return read, list_of(report.skipped)
 
     def remembered(self) -> list[str]:
         rows = self.connection.execute("SELECT path FROM refusals ORDER BY path")
         return [Path(os.fsdecode(path)).name for (path,) in rows]
+
+
+def list_of(skipped: Iterable[Skipped]) -> list[tuple[str, str]]:
+    return [(skip.path.name, skip.reason) for skip in skipped]
 
 
 def skipped_names(skipped: list[tuple[str, str]]) -> list[str]:
@@ -91,7 +96,7 @@ def test_status_tells_what_was_refused_without_reading_it(archive: Archive) -> N
     _, skipped = archive.update()
     (archive.root.parent / "new.md").rename(archive.root / "new.md")
     counted = census(archive.connection, archive.root)
-    assert ([(skip.path.name, skip.reason) for skip in counted.skipped], counted.new) == (skipped, 1)
+    assert (list_of(counted.skipped), counted.new) == (skipped, 1)
     assert archive.read == []
 
 
@@ -118,6 +123,7 @@ def test_a_file_that_may_still_be_written_to_is_read_again(archive: Archive, mon
     monkeypatch.setattr(intake, "SETTLED_AFTER_NS", 10**12)
     archive.write("dump.txt", NO_TEXT)
     _, skipped = archive.update()
+    assert skipped_names(list_of(census(archive.connection, archive.root).skipped)) == ["dump.txt"]
     read, again = archive.update()
     assert ("dump.txt" in read, again) == (True, skipped)
 

@@ -78,7 +78,7 @@ def _held_against(counted: Census, known: Mapping[str, tuple[int, int, str]], re
     except NotesError as error:
         return replace(counted, away=str(error))
     strange, unread = without_unread(seen.root, [found for found in seen.found if found.path not in known])
-    unknown, refused = refusals.standing(strange)
+    unknown, refused = refusals.standing(strange, proven=False)
     by = cache(made_by)
     changed = sum(
         found.path in known and known[found.path] != (found.state.size, found.state.mtime_ns, by(ending_of(found.path)))

@@ -26,13 +26,16 @@ class Refusals:
             for path, *state, settled, maker, reason in ((os.fsdecode(first), *rest) for first, *rest in rows)
         }
 
-    def standing(self, files: Iterable[Found]) -> tuple[list[Found], list[Skipped]]:
-        """Return those of ``files`` that have to be read, and why the others need not be."""
+    def standing(self, files: Iterable[Found], *, proven: bool = True) -> tuple[list[Found], list[Skipped]]:
+        """Return those of ``files`` of which nothing stands, and why the others were refused.
+
+        ``proven``: only what the state of a file proves stands, not what was read right after it was written.
+        """
         to_read: list[Found] = []
         refused: list[Skipped] = []
         for found in files:
             known, current = self._known.get(found.path, (None, False))
-            if known is not None and current and known.settled and known.state == found.state:
+            if known is not None and current and known.state == found.state and (known.settled or not proven):
                 refused.append(Skipped(Path(found.path), known.reason))
             else:
                 to_read.append(found)
