@@ -24,6 +24,11 @@ class Turns:
         """How many are in line whose turn it is not yet."""
         return max(0, len(self._line) - self.width)
 
+    @property
+    def answering(self) -> int:
+        """How many have their turn now."""
+        return min(len(self._line), self.width)
+
     def join(self) -> Ticket:
         """Return a place at the end of the line. Raises LineFull when so many wait already."""
         if len(self._line) >= self._most:

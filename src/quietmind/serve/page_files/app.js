@@ -1,0 +1,206 @@
+/** The page: its views, its keys, its language and look, and whether the server is there. */
+
+import { connection, door, get } from "./api.js";
+import * as chat from "./chat.js";
+import { byId, el, keep, kept } from "./dom.js";
+import * as source from "./source.js";
+import { LANGUAGES, fill, language, say, speak } from "./words.js";
+
+const VIEWS = ["ask", "notebooks", "archive", "memory", "queue", "settings"];
+
+let start = null;
+let leave = null; // what the view that is shown wants done when it is left
+
+const here = () => (VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : "ask");
+
+/** Show the view that the address names. Those other than the conversation are loaded when first wanted. */
+async function show() {
+  const name = here();
+  leave?.();
+  leave = null;
+  byId("views").classList.remove("open");
+  byId("menu").ariaExpanded = "false";
+  for (const link of byId("views").querySelectorAll("a")) {
+    if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  document.title = name === "ask" ? "quietmind" : `${say(`view.${name}`)} · quietmind`;
+  byId("ask").hidden = name !== "ask";
+  const view = byId("view");
+  view.hidden = name === "ask";
+  if (name === "ask") return;
+  const heading = el("header", {}, el("h1", {}, say(`${name}.title`)), el("p", {}, say(`${name}.lead`)));
+  view.replaceChildren(heading);
+  scrollTo(0, 0);
+  try {
+    const { view: made } = await import(`./view_${name}.js`);
+    const shown = await made({ start, redraw, theme, chooseTheme, chooseLanguage });
+    if (here() !== name) return;
+    view.replaceChildren(heading, ...shown.parts);
+    leave = shown.leave ?? null;
+  } catch (error) {
+    if (here() === name) view.replaceChildren(heading, el("p", { class: "trouble" }, say("failed", { why: error.message })));
+  }
+}
+
+/** Draw everything in the language and look of now. */
+function redraw() {
+  fill(document);
+  byId("language").textContent = language === "en" ? "RU" : "EN";
+  byId("language").ariaLabel = say("language.change");
+  showTheme();
+  showState();
+  if (start !== null) chat.redraw();
+  show();
+}
+
+async function chooseLanguage(chosen) {
+  await speak(chosen);
+  redraw();
+}
+
+/** Return the look that was chosen: "auto", "light" or "dark". */
+const theme = () => document.documentElement.dataset.theme ?? "auto";
+
+function chooseTheme(chosen) {
+  if (chosen === "auto") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = chosen;
+  keep("localStorage", "theme", chosen === "auto" ? null : chosen);
+  showTheme();
+}
+
+const dark = () => theme() === "dark" || (theme() === "auto" && matchMedia("(prefers-color-scheme: dark)").matches);
+
+function showTheme() {
+  const other = say(dark() ? "theme.light" : "theme.dark");
+  byId("theme").textContent = dark() ? "☀" : "☾";
+  byId("theme").ariaLabel = say("theme.change", { name: other });
+}
+
+/** Say in the bar who answers, and whether anybody waits. */
+function showState() {
+  const state = byId("state");
+  const models = connection.queue?.models ?? start?.models ?? [];
+  const first = models[0];
+  const waiting = models.reduce((sum, each) => sum + (each.waiting ?? 0), 0);
+  const busy = models.some((each) => each.answering > 0);
+  const kind = !connection.here ? "away" : first?.state !== "ready" ? "starting" : busy ? "busy" : "ready";
+  state.dataset.state = kind;
+  const words = [first?.name, kind === "away" ? say("state.away") : say(busy ? "state.answering" : `state.${first?.state}`)];
+  if (waiting > 0) words.push(say("state.waiting", { count: waiting }));
+  const told = first === undefined && connection.here ? "" : words.filter(Boolean).join(" · ");
+  if (state.textContent !== told) state.replaceChildren(el("span", {}, told));
+}
+
+function showAway() {
+  const away = byId("away");
+  away.hidden = connection.here;
+  if (connection.here) return;
+  const wait = connection.left > 0 ? say("away.again", { count: connection.left }) : say("away.trying");
+  const count = away.querySelector("[data-count]");
+  if (count) {
+    count.textContent = wait;
+    return;
+  }
+  away.replaceChildren(
+    el("strong", {}, say("away.text")),
+    el("span", {}, say("away.kept")),
+    el("span", { "data-count": true, "aria-live": "off" }, wait),
+    el("button", { class: "link", onclick: () => connection.look() }, say("away.now")),
+  );
+}
+
+/** Learn what the address serves. */
+async function learn() {
+  const learned = await get("/page/start");
+  const first = start === null;
+  start = learned;
+  if (first) chat.begin(start);
+  else chat.learn(start);
+  showState();
+}
+
+/** Ask the person for the key, which this tab keeps; null where they give none. */
+door.ask = (wrong) =>
+  new Promise((resolve) => {
+    const dialog = byId("key");
+    const input = el("input", { type: "password", id: "key-given", autocomplete: "off", required: true });
+    const form = el(
+      "form",
+      { method: "dialog", onsubmit: () => resolve(input.value.trim()) },
+      el("h2", {}, say("key.title")),
+      wrong ? el("p", { class: "trouble", role: "alert" }, say("key.wrong")) : el("p", { class: "quiet" }, say("key.text")),
+      el("label", { for: "key-given", class: "unseen" }, say("key.label")),
+      input,
+      el("button", { class: "go" }, say("key.go")),
+    );
+    dialog.replaceChildren(form);
+    dialog.addEventListener("cancel", () => resolve(null), { once: true });
+    dialog.showModal();
+  });
+
+function showKeys() {
+  const dialog = byId("keys");
+  const shown = ["/", "Enter", "Shift Enter", "Esc", "j", "k", "1", "t", "?"];
+  dialog.replaceChildren(
+    el("h2", {}, say("keys.title")),
+    el(
+      "dl",
+      { class: "keys" },
+      shown.map((key) => [
+        el("dt", {}, (key === "1" ? "1 … 6" : key).split(" ").map((each) => (each === "…" ? " … " : el("kbd", {}, each)))),
+        el("dd", {}, say(`keys.${key}`)),
+      ]).flat(),
+    ),
+    el("form", { method: "dialog" }, el("button", { class: "go" }, say("keys.close"))),
+  );
+  dialog.showModal();
+}
+
+/** What each key does where nothing is being written. */
+const KEYS = {
+  "/": () => {
+    location.hash = "#ask";
+    byId("question").focus();
+  },
+  "?": showKeys,
+  j: () => here() === "ask" && chat.stepSource(1),
+  k: () => here() === "ask" && chat.stepSource(-1),
+  t: () => chooseTheme(dark() ? "light" : "dark"),
+  ...Object.fromEntries(VIEWS.map((view, index) => [String(index + 1), () => (location.hash = `#${view}`)])),
+};
+KEYS.ArrowDown = () => source.isOpen() && KEYS.j();
+KEYS.ArrowUp = () => source.isOpen() && KEYS.k();
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (event.key === "Escape") {
+    if (!chat.stop()) source.isOpen() ? source.close() : document.activeElement?.blur();
+    return;
+  }
+  if (event.target.closest("textarea, input, select") || !(event.key in KEYS)) return;
+  if (event.key.startsWith("Arrow") && !source.isOpen()) return;
+  event.preventDefault();
+  KEYS[event.key]();
+});
+
+byId("menu").addEventListener("click", () => {
+  byId("menu").ariaExpanded = String(byId("views").classList.toggle("open"));
+});
+byId("language").addEventListener("click", () => chooseLanguage(Object.keys(LANGUAGES).find((each) => each !== language)));
+byId("theme").addEventListener("click", () => chooseTheme(dark() ? "light" : "dark"));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
+addEventListener("hashchange", show);
+connection.addEventListener("queue", showState);
+for (const event of ["lost", "wait", "found"]) connection.addEventListener(event, showAway);
+connection.addEventListener("lost", showState);
+connection.addEventListener("found", () => learn().catch(() => {}));
+
+redraw();
+learn()
+  .catch(() => {})
+  .finally(() => {
+    connection.watch();
+    if (here() === "ask" && matchMedia("(pointer: fine)").matches) byId("question").focus();
+    if (here() !== "ask") show();
+  });

@@ -1,0 +1,434 @@
+/** The conversation of this tab: questions, answers as they are written, and the citations under them. */
+
+import { Refused, ask, connection } from "./api.js";
+import { byId, el, keep, kept } from "./dom.js";
+import { Prose } from "./prose.js";
+import * as source from "./source.js";
+import { fill, say, seconds } from "./words.js";
+
+const turnsList = byId("turns");
+const composer = byId("composer");
+const question = byId("question");
+const submit = byId("submit");
+const scope = byId("scope");
+
+/** What the page knows of the address: see /page/start. */
+let start = null;
+/** The conversation, oldest first. Kept in this tab, so that a reload of it loses nothing. */
+let turns = [];
+/** The turn that is being answered, with what stops it; null while none is. */
+let current = null;
+
+/** One question and its answer. What is not drawn can be kept as JSON. */
+class Turn {
+  constructor(kept) {
+    this.question = kept.question;
+    this.model = kept.model;
+    this.text = kept.text ?? "";
+    this.answer = kept.answer ?? null; // what the last event said of the answer: citations, timings
+    this.state = kept.state === "asking" ? "broken" : (kept.state ?? "asking");
+    this.why = kept.why ?? "";
+    this.place = null;
+    this.began = 0;
+  }
+
+  get kept() {
+    const { question, model, text, answer, state, why } = this;
+    return { question, model, text, answer, state, why };
+  }
+
+  get citations() {
+    return this.answer?.citations ?? [];
+  }
+
+  /** Return the element of the turn, drawn anew. */
+  draw() {
+    this.progress = el("p", { class: "progress", role: "status" });
+    this.clock = el("span", { "aria-hidden": "true" });
+    this.said = el("div", { class: "answer" });
+    this.below = el("div", { class: "sources" });
+    this.after = el("div", { class: "after" });
+    this.prose = new Prose(this.said, (number) => this.mark(number));
+    const drawn = el(
+      "article",
+      { class: "turn" },
+      el("h2", {}, this.question, this.model === "archive" ? null : el("small", {}, scopeName(this.model))),
+      this.progress,
+      this.said,
+      this.below,
+      this.after,
+    );
+    this.element?.replaceWith(drawn);
+    this.element = drawn;
+    this.show();
+    return drawn;
+  }
+
+  /** Bring the element into step with what is known. */
+  show() {
+    this.prose.show(this.text);
+    this.said.ariaBusy = String(this.state === "asking");
+    this.progress.classList.toggle("busy", this.state === "asking");
+    this.progress.classList.toggle("trouble", this.state === "broken");
+    this.progress.replaceChildren(this.standing(), " ", this.state === "asking" ? this.clock : "");
+    this.progress.hidden = this.state === "done";
+    if (this.state === "asking") return;
+    this.below.replaceChildren(...this.differing(), ...this.sources());
+    this.after.replaceChildren(...this.footer());
+  }
+
+  standing() {
+    if (this.state === "stopped") return say("turn.stopped");
+    if (this.state === "broken") return [say("turn.broken"), this.why].filter(Boolean).join(": ");
+    if (this.state === "done") return say("turn.ready", { count: this.citations.length });
+    if (this.text) return say("turn.writing");
+    if (this.place) return say("turn.waiting", { count: this.place });
+    return say(this.model.startsWith("archive") ? "turn.reading" : "turn.thinking");
+  }
+
+  /** Return what stands in the place of a mark: a button where its citation is known. */
+  mark(number) {
+    if (number === null) return el("span", { class: "mark bare", title: say("turn.unsupported") }, "?");
+    const citation = this.citations.find((each) => each.number === number);
+    if (citation === undefined) return el("span", { class: "mark bare" }, String(number));
+    const place = `${source.nameOf(citation.path)}, ${source.where(citation)}`;
+    return el(
+      "button",
+      {
+        type: "button",
+        class: "mark",
+        title: citation.quote,
+        "aria-label": say("cite.open", { number: String(number), place }),
+        onclick: (event) => this.open(citation, event.currentTarget),
+      },
+      String(number),
+    );
+  }
+
+  open(citation, from) {
+    source.show(citation, this.citations, from);
+  }
+
+  sources() {
+    const bearing = this.citations.filter((each) => each.supports.length > 0);
+    const closest = this.citations.filter((each) => each.supports.length === 0);
+    const listed = (title, citations) =>
+      citations.length === 0 ? [] : [el("h3", {}, say(title)), ...citations.map((each) => this.sourceOf(each))];
+    return [...listed("cite.sources", bearing), ...listed("cite.closest", closest)];
+  }
+
+  sourceOf(citation) {
+    return el(
+      "button",
+      { type: "button", "data-number": citation.number, onclick: (event) => this.open(citation, event.currentTarget) },
+      el("span", { class: "mark" }, String(citation.number)),
+      el(
+        "span",
+        {},
+        el("q", {}, citation.quote),
+        el("span", { class: "path" }, `${shortPath(citation.path)} · ${source.where(citation)}`),
+        citation.standing === "verified"
+          ? null
+          : el("span", { class: citation.verified ? "note" : "trouble" }, ` ${say(`cite.${citation.standing}`)}`),
+      ),
+    );
+  }
+
+  differing() {
+    return (this.answer?.disagreements ?? []).map((pair) =>
+      el(
+        "div",
+        { class: "differ" },
+        el("p", {}, say("turn.differ")),
+        pair.map((sentence) => {
+          const line = el("p");
+          new Prose(line, (number) => this.mark(number)).show(sentence);
+          return line;
+        }),
+      ),
+    );
+  }
+
+  footer() {
+    const { answer } = this;
+    const timings = answer?.timings;
+    const facts = [];
+    if (answer?.model) facts.push(answer.model);
+    if (timings) {
+      facts.push(seconds(timings.total_ms / 1000));
+      facts.push(say("turn.tokens", { count: timings.prompt_tokens }));
+      if (timings.cached_tokens) facts.push(say("turn.restored", { count: timings.cached_tokens }));
+    }
+    if (answer?.stopped_early) facts.push(say("turn.early", { why: answer.stopped_early }));
+    const again = el("button", { type: "button", class: "link", onclick: () => askAgain(this) }, say("turn.again"));
+    return [
+      ...facts.map((fact) => el("span", {}, fact)),
+      this.text ? copying("turn.copy", () => this.text) : null,
+      this.model.startsWith("archive") ? copying("turn.terminal", () => commandOf(this)) : null,
+      this.state === "done" ? null : again,
+    ].filter(Boolean);
+  }
+}
+
+/** Take up what the page has learned of the address, and what was asked in this tab before. */
+export function begin(learned) {
+  start = learned;
+  drawScopes();
+  try {
+    turns = JSON.parse(kept("sessionStorage", "turns") ?? "[]").map((each) => new Turn(each));
+  } catch {
+    turns = []; // of another version of this page
+  }
+  question.value ||= kept("sessionStorage", "draft") ?? "";
+  redraw();
+}
+
+/** Take up what has changed at the address. */
+export function learn(learned) {
+  start = learned;
+  drawScopes();
+  if (turns.length === 0) redraw();
+}
+
+/** Draw everything anew, in another language for instance. */
+export function redraw() {
+  if (turns.length === 0) turnsList.replaceChildren(hello());
+  else turnsList.replaceChildren(...turns.map((turn) => turn.draw()));
+  byId("forget").hidden = turns.length === 0;
+  showSubmit();
+  source.redraw();
+}
+
+/** Write a question to the notebook of this name. */
+export function askNotebook(name) {
+  location.hash = "#ask";
+  scope.value = `archive:${name}`;
+  question.focus();
+}
+
+/** Stop the answer that is being written; return whether there was one. */
+export function stop() {
+  if (current === null) return false;
+  current.stop.abort();
+  return true;
+}
+
+/** Return where the question of this tab stands: null for none, 0 for answered now, else how many come before it. */
+export const place = () => (current === null ? null : (current.turn.place ?? 0));
+
+/** Go to the next (1) or previous (-1) source of the last answer, and open it. */
+export function stepSource(by) {
+  if (source.isOpen()) {
+    source.step(by);
+    return;
+  }
+  const turn = turns.findLast((each) => each.citations.length > 0);
+  if (turn === undefined) return;
+  const buttons = [...turn.below.querySelectorAll("button")];
+  const button = by > 0 ? buttons[0] : buttons.at(-1);
+  button.scrollIntoView({ block: "nearest" });
+  source.show(turn.citations[buttons.indexOf(button)], turn.citations, button, true);
+}
+
+composer.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (stop()) return;
+  const text = question.value.trim();
+  if (text === "" || !connection.here) return;
+  question.value = "";
+  keep("sessionStorage", "draft", null);
+  answer(new Turn({ question: text, model: scope.value }));
+});
+
+question.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  if (current === null) composer.requestSubmit();
+});
+
+question.addEventListener("input", () => {
+  keep("sessionStorage", "draft", question.value);
+  showSubmit();
+});
+
+byId("forget").addEventListener("click", () => {
+  stop();
+  source.close();
+  turns = [];
+  remember();
+  redraw();
+  question.focus();
+});
+
+connection.addEventListener("lost", showSubmit);
+connection.addEventListener("found", showSubmit);
+
+function askAgain(turn) {
+  if (current !== null) return;
+  turns = turns.filter((each) => each !== turn);
+  turn.element.remove();
+  answer(new Turn({ question: turn.question, model: turn.model }));
+}
+
+/** Have a question answered, and show that while it happens. */
+async function answer(turn) {
+  const stop = new AbortController();
+  const messages = [...earlier(turn.model), { role: "user", content: turn.question }];
+  if (turns.length === 0) turnsList.replaceChildren();
+  turns.push(turn);
+  turnsList.append(turn.draw());
+  turn.element.scrollIntoView({ block: "start", behavior: "smooth" });
+  byId("forget").hidden = false;
+  current = { turn, stop };
+  turn.began = Date.now();
+  showSubmit();
+  const ticking = setInterval(() => (turn.clock.textContent = seconds((Date.now() - turn.began) / 1000)), 100);
+  try {
+    for await (const event of ask({ model: turn.model, messages, ...wishes() }, stop.signal)) take(turn, event);
+    turn.state = "done";
+    if (turn.text === "") turn.text = say(turn.answer?.found === false ? "turn.nothing" : "turn.empty");
+  } catch (error) {
+    turn.state = stop.signal.aborted ? "stopped" : "broken";
+    if (turn.state === "broken") turn.why = error instanceof Refused ? error.message : String(error);
+  } finally {
+    clearInterval(ticking);
+    current = null;
+    remember();
+    turn.draw(); // anew: marks whose citations have come are buttons now
+    announce(turn);
+    showSubmit();
+    connection.look();
+  }
+}
+
+function take(turn, event) {
+  if (event.place !== undefined) turn.place = event.place;
+  if (event.text) {
+    turn.text += event.text;
+    turn.place = 0;
+  }
+  const told = event.chunk?.quietmind ?? null;
+  if (told !== null) turn.answer = told;
+  requestAnimationFrame(() => turn.state === "asking" && turn.show());
+}
+
+/** The end of an answer is said to those who hear the page. */
+function announce(turn) {
+  turn.progress.hidden = false;
+  turn.progress.classList.toggle("unseen", turn.state === "done");
+}
+
+/** Return the turns that a question of this kind follows upon. */
+function earlier(model) {
+  return turns
+    .filter((turn) => turn.text !== "" && turn.state !== "broken" && turn.model === model)
+    .flatMap((turn) => [
+      { role: "user", content: turn.question },
+      { role: "assistant", content: turn.text },
+    ]);
+}
+
+/** Return what this browser wishes otherwise than the settings say. */
+function wishes() {
+  const passages = Number(kept("localStorage", "passages"));
+  const tokens = Number(kept("localStorage", "max_tokens"));
+  return { ...(passages ? { passages } : {}), ...(tokens ? { max_tokens: tokens } : {}) };
+}
+
+/** Return the command that asks the same. */
+function commandOf(turn) {
+  const words = ["quietmind", "ask", quoted(turn.question)];
+  if (turn.model === "archive:deep") words.push("--deep");
+  else if (turn.model !== "archive") words.push("--notebook", quoted(turn.model.slice("archive:".length)));
+  const { passages, max_tokens: tokens } = wishes();
+  if (passages) words.push("--passages", String(passages));
+  if (tokens) words.push("--max-tokens", String(tokens));
+  return words.join(" ");
+}
+
+/** Return a word as a shell takes it. */
+const quoted = (word) => (/^[\w./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
+
+function copying(label, text) {
+  const button = el("button", { type: "button", class: "link" }, say(label));
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(text());
+    button.textContent = say("turn.copied");
+    setTimeout(() => (button.textContent = say(label)), 1500);
+  });
+  return button;
+}
+
+function remember() {
+  keep("sessionStorage", "turns", turns.length === 0 ? null : JSON.stringify(turns.map((turn) => turn.kept)));
+}
+
+function showSubmit() {
+  submit.textContent = say(current === null ? "ask.ask" : "ask.stop");
+  submit.classList.toggle("stop", current !== null);
+  submit.disabled = current === null && (question.value.trim() === "" || !connection.here || scope.options.length === 0);
+}
+
+/** Return a path without the folder of notes that it is below; with the folder's name where there are several. */
+function shortPath(path) {
+  const roots = start?.archive?.roots ?? [];
+  const root = roots.filter((each) => path.startsWith(`${each}/`)).sort((a, b) => b.length - a.length)[0];
+  if (root === undefined) return path;
+  return roots.length > 1 ? `${source.nameOf(root)}${path.slice(root.length)}` : path.slice(root.length + 1);
+}
+
+function scopeName(model) {
+  if (model === "archive") return say("scope.archive");
+  if (model === "archive:deep") return say("scope.deep");
+  if (model.startsWith("archive:")) return say("scope.notebook", { name: model.slice("archive:".length) });
+  return say("scope.model", { name: model });
+}
+
+function drawScopes() {
+  const chosen = scope.value;
+  const { archive, models } = start;
+  const choice = (value, text) => el("option", { value }, text);
+  const notebooks = archive?.notebooks ?? [];
+  scope.replaceChildren(
+    ...(archive?.notes
+      ? [
+          choice("archive", say("scope.archive")),
+          notebooks.length > 0 ? choice("archive:deep", say("scope.deep")) : null,
+          notebooks.length > 0
+            ? el("optgroup", { label: say("scope.notebooks") }, notebooks.map((name) => choice(`archive:${name}`, name)))
+            : null,
+        ].filter(Boolean)
+      : []),
+    el("optgroup", { label: say("scope.models") }, models.map(({ name }) => choice(name, scopeName(name)))),
+  );
+  if ([...scope.options].some((option) => option.value === chosen)) scope.value = chosen;
+}
+
+/** Return what stands there before anything is asked. */
+function hello() {
+  const { archive, models } = start;
+  const model = models[0]?.name ?? "";
+  if (archive === null) return greeting("hello.bare", el("p", {}, say("hello.bareText")));
+  if (!archive.notes) {
+    return greeting("hello.empty", el("p", {}, say("hello.emptyText")), command("quietmind index FOLDER"));
+  }
+  const folders = say("hello.folders", { count: archive.roots.length });
+  return greeting(
+    "hello.title",
+    el("p", {}, say("hello.notes", { count: archive.notes, folders, model })),
+    el("p", {}, say("hello.checked")),
+  );
+}
+
+function greeting(title, ...below) {
+  return el("div", { class: "hello" }, el("h1", {}, say(title)), below);
+}
+
+/** Return a command that can be copied. */
+export function command(text) {
+  const copy = copying("copy.command", () => text);
+  copy.className = "plain";
+  return el("div", { class: "command" }, el("code", {}, text), copy);
+}
+
+fill(composer);

@@ -1,0 +1,38 @@
+/** Builds the page out of elements and text. No string is ever read as markup: there is no innerHTML in these files. */
+
+/**
+ * Return an element. Properties that begin with "on" are listeners, all others attributes; null, undefined and false
+ * leave one out, and so they do with children.
+ */
+export function el(name, properties = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else element.setAttribute(key, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** Return the element of this id, which the page has. */
+export const byId = (id) => document.getElementById(id);
+
+/** Read or write what this browser keeps; null where it keeps nothing. `store` is localStorage or sessionStorage. */
+export function kept(store, name) {
+  try {
+    return globalThis[store].getItem(`quietmind.${name}`);
+  } catch {
+    return null;
+  }
+}
+
+/** Keep `value` under a name; null forgets it. A browser that keeps nothing is no reason to stop. */
+export function keep(store, name, value) {
+  try {
+    if (value === null) globalThis[store].removeItem(`quietmind.${name}`);
+    else globalThis[store].setItem(`quietmind.${name}`, value);
+  } catch {
+    // full, or switched off: it lasts as long as the page then
+  }
+}
