@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
@@ -94,7 +93,7 @@ def router(served: Served) -> APIRouter:
             model = model_of(parsed(await request.body()))
         except UsageError as error:
             return as_json({"error": str(error)}, 400)
-        status, content = await fetched(request.scope, f"/v1/models/{quote(named(served, model))}")
+        status, content = await fetched(request.scope, f"/v1/models/{named(served, model)}")
         return _described(status, content) or as_json(shown(served, json.loads(content)))
 
     for method, path in _NOT_HERE:
@@ -107,7 +106,8 @@ async def _is_running() -> Response:
     return PlainTextResponse("Ollama is running")  # which clients look for, word by word
 
 
-async def _refuse() -> Response:
+async def _refuse(request: Request) -> Response:
+    await request.body()  # a connection whose request was not taken whole is of no use for the next
     return as_json({"error": _MANAGED_ELSEWHERE}, 501)
 
 

@@ -111,7 +111,7 @@ async def fetched(scope: Scope, path: str) -> tuple[int, bytes]:
 
 async def _lacking(scope: Scope, name: str, asked: Translated) -> tuple[dict[str, str], int] | None:
     """Return why the model cannot answer, with a status: it is not there, or its context is smaller than asked for."""
-    status, content = await fetched(scope, f"/v1/models/{quote(name)}")
+    status, content = await fetched(scope, f"/v1/models/{name}")
     if status != 200:
         return error_of(content, status), status
     context = json.loads(content).get("max_model_len")
@@ -132,7 +132,7 @@ def _rewritten(scope: Scope, method: str, path: str, body: bytes) -> Scope:
         **{key: scope[key] for key in _OF_SCOPE if key in scope},
         "method": method,
         "path": path,
-        "raw_path": path.encode("ascii"),
+        "raw_path": quote(path, errors="replace").encode("ascii"),
         "query_string": b"",
         "headers": [*kept, *ours],
     }
