@@ -254,3 +254,9 @@ def served(_served: Here) -> Iterator[Here]:
 def serve() -> Callable[..., Any]:
     """Return what serves an address of a test's own: see :func:`serving`."""
     return serving
+
+
+@pytest.fixture(scope="session")
+def address() -> Callable[[Gateway], Any]:
+    """Return what serves a gateway of a test's own: see :func:`running`."""
+    return running
