@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from quietmind.serve.served import Served
+from quietmind.workspace.attempt import PlannedAttempt
 
 if TYPE_CHECKING:
     from quietmind.workspace.launch import Start
@@ -87,9 +88,9 @@ def _summary(served: Served, model: Described) -> dict[str, Any]:
 
 
 def _start(served: Served, model: Described) -> Start | None:
-    """Return how a model was planned; None for the notes, for what embeds, and where it is not known."""
-    planned = zip(served.lanes, served.starts, strict=False)  # bare lanes have no starts
-    return next((start for lane, start in planned if lane.name == model["id"]), None)
+    """Return how a model was started, which may be smaller than planned; None where it is not known or no engine's."""
+    attempts = (lane.supervised.attempt for lane in served.lanes if lane.name == model["id"])
+    return next((attempt.run for attempt in attempts if isinstance(attempt, PlannedAttempt)), None)
 
 
 def _details(start: Start | None) -> dict[str, Any]:
