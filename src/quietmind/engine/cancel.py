@@ -10,6 +10,9 @@ from typing import Any
 
 from quietmind.base.errors import Cancelled
 
+# What the library calls the moments in which a connection has been made; TLS puts another socket in the place of one.
+_OPENED = tuple(f"connection.{each}.complete" for each in ("connect_tcp", "connect_unix_socket", "start_tls"))
+
 
 class Cancel:
     """Whether somebody still wants an answer. Set once, by any thread; whoever is at work on it ends at once."""
@@ -73,7 +76,7 @@ class Line:
 
     def opened(self, event: str, told: dict[str, Any]) -> None:
         """Take the connection from what the library tells of its doings (the extension ``trace``)."""
-        if event.startswith("connection.connect_") and event.endswith(".complete"):
+        if event in _OPENED:
             with self._changing:
                 self._connection = told["return_value"].get_extra_info("socket")
             if self._hung_up:

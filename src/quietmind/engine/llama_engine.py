@@ -195,7 +195,7 @@ class LlamaEngine:
             self._child.mark_log()
             text: list[str] = []
             last: dict[str, Any] = {}
-            for last in self._http.stream("/completion", body):
+            for last in self._http.stream("/completion", body, request.cancel):
                 if request.prefilled is not None and "prompt_progress" in last:
                     request.prefilled(int(self._field(last["prompt_progress"], "processed")))
                 if piece := str(last.get("content", "")):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quietmind.base.errors import ContextOverflow, EngineError, EngineRefused
+from quietmind.engine.cancel import Cancel, Line
 from quietmind.engine.port import Position, Timings
 
 if TYPE_CHECKING:
@@ -45,9 +46,16 @@ class LlamaHttp:
     ) -> None:
         import httpx2
 
-        limits = httpx2.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS)
-        if at is not None:
-            transport = httpx2.HTTPTransport(uds=str(at), limits=limits, trust_env=False)
+        def client(limits: httpx2.Limits) -> httpx2.Client:
+            unix = httpx2.HTTPTransport(uds=str(at), limits=limits, trust_env=False) if at is not None else None
+            return httpx2.Client(
+                base_url=address,
+                headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+                timeout=httpx2.Timeout(silence, connect=_CONNECT_SECONDS),
+                limits=limits,
+                trust_env=False,  # a proxy in the environment is no business of the loopback
+                transport=unix or transport,
+            )
 
         self._broken = broken
         self._socket = at
@@ -55,15 +63,12 @@ class LlamaHttp:
             *(httpx2.HTTPError, httpx2.InvalidURL, httpx2.CookieConflict, httpx2.StreamError),
             *(OSError, ValueError, KeyError, TypeError, AttributeError),  # from sockets and from reading answers
         )
-        self._client = httpx2.Client(
-            base_url=address,
-            headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
-            timeout=httpx2.Timeout(silence, connect=_CONNECT_SECONDS),
-            limits=limits,
-            trust_env=False,  # a proxy in the environment is no business of the loopback
-            transport=transport,
-        )
-        weakref.finalize(self, self._client.close)  # for an engine that is dropped instead of stopped
+        self._client = client(httpx2.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS))
+        # Each stream has a connection of its own: the server closes it after a stream without announcing that, so that
+        # the next request on it would be lost; and whoever cancels one hangs up on nothing else.
+        self._streams = client(httpx2.Limits(max_keepalive_connections=0))
+        for each in (self._client, self._streams):
+            weakref.finalize(self, each.close)  # for an engine that is dropped instead of stopped
 
     def get(self, path: str) -> Any:
         """Return the JSON at ``path``. Raises EngineRefused, or what ``broken`` makes of a failure."""
@@ -79,27 +84,38 @@ class LlamaHttp:
             response = self._client.post(path, content=_encode(body))
             return _read(response)
 
-    def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    def stream(self, path: str, body: Mapping[str, Any], cancel: Cancel | None = None) -> Iterator[dict[str, Any]]:
         """Yield the JSON of each event that ``path`` sends until the one whose ``stop`` is true, which is included.
 
-        Closing the iterator closes the connection, which the server takes as a cancellation. Raises as :meth:`get`.
+        Closing the iterator closes the connection, which the server takes as a cancellation; so does ``cancel``, at any
+        moment and from any thread. Raises as :meth:`get`; Cancelled.
         """
+        cancel = cancel or Cancel()
+        line = Line()
+        with cancel.ending(line.hang_up):
+            yield from self._events(path, body, line, cancel)
+
+    def _events(self, path: str, body: Mapping[str, Any], line: Line, cancel: Cancel) -> Iterator[dict[str, Any]]:
         import httpx2
 
-        with self._translated():
+        with self._translated(cancel):
             self._require_listening()
-            # The server closes the connection after every stream without announcing it, so that the next request
-            # on it would be lost ("disconnected without sending a response"): each stream gets its own.
-            request = self._client.build_request("POST", path, content=_encode(body), headers={"Connection": "close"})
-            response = self._client.send(request, stream=True)
+            request = self._streams.build_request(
+                "POST",
+                path,
+                content=_encode(body),
+                headers={"Connection": "close"},
+                extensions={"trace": line.opened},
+            )
+            response = self._streams.send(request, stream=True)
         try:
-            with self._translated():
+            with self._translated(cancel):
                 if response.status_code != 200:
                     response.read()
                     _read(response)
             events = iter(httpx2.EventSource(response))  # its lines end at \n and \r only, not at U+2028
             while True:
-                with self._translated():
+                with self._translated(cancel):
                     event = next(events, None)
                     if event is None:
                         raise httpx2.RemoteProtocolError("the stream ended before the generation did")
@@ -123,12 +139,15 @@ class LlamaHttp:
     def close(self) -> None:
         """Close every connection."""
         self._client.close()
+        self._streams.close()
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, cancel: Cancel | None = None) -> Iterator[None]:
         try:
             yield
         except self._failures as error:
+            if cancel is not None:  # it was us who hung up, and the server is well
+                cancel.require_wanted()
             raise self._broken(error) from error
 
     def _require_listening(self) -> None:

@@ -161,7 +161,8 @@ class OpenAIEngine:
         with self._turn, self._alive():
             clock = _Clock()
             reason, usage, said = None, _Usage(), []
-            for event in self._bounded(request, self._http.stream(self._prompts.path, self._body(request, tokens))):
+            body = self._body(request, tokens)
+            for event in self._bounded(request, self._http.stream(self._prompts.path, body, request.cancel)):
                 usage.read(event)
                 if request.prefilled is not None and "prompt_progress" in event:  # llama-server's, where asked for
                     request.prefilled(int(event["prompt_progress"]["processed"]))

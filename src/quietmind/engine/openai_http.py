@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from quietmind.base.errors import ContextOverflow, EngineError, EngineHung, EngineRefused, EngineUnreachable
+from quietmind.engine.cancel import Cancel, Line
 from quietmind.engine.port import Endpoint
 
 if TYPE_CHECKING:
@@ -85,22 +86,29 @@ class OpenAIHttp:
             *(httpx2.HTTPError, httpx2.InvalidURL, httpx2.CookieConflict, httpx2.StreamError),
             *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),  # from reading answers
         )
-        limits = httpx2.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS)
-        if transport is None and endpoint.socket is not None:
-            transport = httpx2.HTTPTransport(uds=str(endpoint.socket), limits=limits, trust_env=False)
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}  # a small answer stays small
         if endpoint.key:
             headers["Authorization"] = f"Bearer {endpoint.key}"
-        self._client = httpx2.Client(
-            base_url=endpoint.url,
-            headers=headers,
-            verify=ssl.create_default_context() if endpoint.url.startswith("https:") else False,
-            limits=limits,
-            trust_env=False,  # neither a proxy nor a .netrc of the environment has a part in this
-            follow_redirects=False,
-            transport=transport,
-        )
-        weakref.finalize(self, self._client.close)  # for an engine that is dropped instead of stopped
+        certificates = ssl.create_default_context() if endpoint.url.startswith("https:") else False
+
+        def client(limits: httpx2.Limits) -> httpx2.Client:
+            at = endpoint.socket if transport is None else None
+            unix = httpx2.HTTPTransport(uds=str(at), limits=limits, trust_env=False) if at is not None else None
+            return httpx2.Client(
+                base_url=endpoint.url,
+                headers=headers,
+                verify=certificates,
+                limits=limits,
+                trust_env=False,  # neither a proxy nor a .netrc of the environment has a part in this
+                follow_redirects=False,
+                transport=unix or transport,
+            )
+
+        self._client = client(httpx2.Limits(keepalive_expiry=_KEEP_ALIVE_SECONDS))
+        # Each stream has a connection of its own, so that whoever cancels one hangs up on nothing else.
+        self._streams = client(httpx2.Limits(max_keepalive_connections=0))
+        for each in (self._client, self._streams):
+            weakref.finalize(self, each.close)  # for an engine that is dropped instead of stopped
 
     def get(self, path: str) -> Any:
         """Return the JSON at ``path``. Raises EngineRefused, or what ``broken`` makes of a failure."""
@@ -113,29 +121,41 @@ class OpenAIHttp:
         """
         return self._call("POST", path, body, seconds)
 
-    def stream(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any]]:
+    def stream(self, path: str, body: Mapping[str, Any], cancel: Cancel | None = None) -> Generator[dict[str, Any]]:
         """Yield the JSON of each event that ``path`` sends up to ``[DONE]``.
 
-        Closing the iterator closes the connection, which servers take as a cancellation. Raises as :meth:`post`.
+        Closing the iterator closes the connection, which servers take as a cancellation; so does ``cancel``, at any
+        moment and from any thread. Raises as :meth:`post`; Cancelled.
         """
+        cancel = cancel or Cancel()
+        line = Line()
+        with cancel.ending(line.hang_up):
+            yield from self._streamed(path, body, line, cancel)
+
+    def _streamed(self, path: str, body: Mapping[str, Any], line: Line, cancel: Cancel) -> Iterator[dict[str, Any]]:
         import httpx2
 
         # Some servers send the headers at once and some with the first token: both may take as long as the prefill.
         patience = httpx2.Timeout(self._patience.prefill, connect=_CONNECT_SECONDS)
-        with self._translated():
-            request = self._client.build_request(
-                "POST", path, content=encode(body), headers={"Connection": "close"}, timeout=patience
+        with self._translated(cancel):
+            request = self._streams.build_request(
+                "POST",
+                path,
+                content=encode(body),
+                headers={"Connection": "close"},
+                timeout=patience,
+                extensions={"trace": line.opened},
             )
-            response = self._client.send(request, stream=True)
+            response = self._streams.send(request, stream=True)
         try:
-            with self._translated():
+            with self._translated(cancel):
                 if response.status_code != 200:
                     self._read(response, self._patience.call)
                 kind = response.headers.get("content-type", "")
                 if not kind.startswith("text/event-stream"):
                     raise EngineUnreachable(f"{self._who}: {path} answered {kind or 'nothing'} instead of events")
             with Watch(response, self._patience.prefill) as watch:
-                yield from self._events(response, watch)
+                yield from self._events(response, watch, cancel)
         finally:
             response.close()
 
@@ -150,6 +170,7 @@ class OpenAIHttp:
     def close(self) -> None:
         """Close every connection."""
         self._client.close()
+        self._streams.close()
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None, seconds: float | None = None) -> Any:
         import httpx2
@@ -164,12 +185,12 @@ class OpenAIHttp:
         ):
             return self._read(response, seconds)
 
-    def _events(self, response: httpx2.Response, watch: Watch) -> Iterator[dict[str, Any]]:
+    def _events(self, response: httpx2.Response, watch: Watch, cancel: Cancel) -> Iterator[dict[str, Any]]:
         """Yield events, each within its time; comments and other lines are no sign of life."""
         events = data_lines(response.iter_bytes())
         allowed = self._patience.prefill
         while True:
-            with self._translated():
+            with self._translated(cancel):
                 try:
                     data = next(events, None)
                 except Exception as error:
@@ -218,11 +239,12 @@ class OpenAIHttp:
         )
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def _translated(self, cancel: Cancel | None = None) -> Iterator[None]:
         import httpx2
 
         try:
-            yield
+            with _hung_up(cancel, self._failures):
+                yield
         except (EngineHung, EngineUnreachable) as error:
             raise self._broken(error) from error
         except httpx2.ConnectError as error:
@@ -237,6 +259,17 @@ class OpenAIHttp:
             raise self._broken(
                 EngineUnreachable(f"{self._who} gave no answer that could be read ({said}); try again")
             ) from error
+
+
+@contextmanager
+def _hung_up(cancel: Cancel | None, failures: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Raise Cancelled in the place of a failure that is our own hanging up."""
+    try:
+        yield
+    except failures:
+        if cancel is not None:
+            cancel.require_wanted()
+        raise
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
