@@ -233,7 +233,8 @@ def answered(done: subprocess.CompletedProcess[str]) -> Any:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["tiny", "--host", "0.0.0.0"], 2, "only a loopback address"),
+        (["tiny", "--host", "192.0.2.7"], 2, "no address of this machine"),
+        (["tiny", "--host", ""], 2, "no host name"),
         (["tiny", "tiny"], 2, "named twice"),
         (["tiny", "no-such-model"], 1, "quietmind pull"),
         (["tiny", "--engine", "steam"], 2, "llama-server"),

@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from quietmind.base.errors import UsageError
-from quietmind.serve.key import key_of
+from quietmind.serve.key import Key, key_of
 
 
 def test_a_key_is_made_for_its_owner_alone_and_stays(tmp_path: Path) -> None:
     file = tmp_path / "key"
     key = key_of(file)
-    assert len(key) >= 32
+    assert len(key.text) >= 32
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert key_of(file) == key
-    assert key_of(tmp_path / "other") != key
+    assert key.new
+    assert key_of(file) == Key(key.text, new=False)
+    assert key_of(tmp_path / "other").text != key.text
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])

@@ -12,11 +12,13 @@ from click.core import ParameterSource
 
 from quietmind.base.paths import shown_path
 from quietmind.base.units import format_bytes
-from quietmind.cli.options import AnyPath, debug_option, json_option, model_options, workspace_option
+from quietmind.cli.entrance import entrance_options
+from quietmind.cli.options import debug_option, json_option, model_options, workspace_option
 from quietmind.cli.output import print_json
 
 if TYPE_CHECKING:
     from quietmind.plan.plan import Plan
+    from quietmind.serve.entrance import Entrance
     from quietmind.serve.up import Serving
     from quietmind.workspace.launch import Start
     from quietmind.workspace.running import Running
@@ -29,9 +31,10 @@ _END = "end it with Ctrl-C here or `quietmind down`"
 @click.option("--engine", default="llama.cpp", help="What runs them (default: llama.cpp, in a child of ours).")
 @model_options
 @click.option("--experts", type=click.IntRange(min=1), help="Experts at work for each token (default: as trained).")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port to serve on (default: 4874; 0: any free one).")
-@click.option("--host", default="127.0.0.1", help="Loopback address to serve on (default: 127.0.0.1).")
-@click.option("--key-file", type=AnyPath(dir_okay=False), help="Demand the key in this file; made if it is not there.")
+@entrance_options
+@click.option(
+    "--time-limit", type=click.FloatRange(min=1), default=21600, help="Longest answer in seconds (default: 6 hours)."
+)
 @json_option
 @workspace_option
 @debug_option
@@ -44,9 +47,8 @@ def up(
     kv: str,
     threads: int | None,
     experts: int | None,
-    port: int | None,
-    host: str,
-    key_file: Path | None,
+    entrance: Entrance,
+    time_limit: float,
     as_json: bool,
     workspace: Path,
 ) -> None:
@@ -57,6 +59,7 @@ def up(
     """
     from quietmind.plan.ask import Ask
     from quietmind.plan.engines import default_kv_type
+    from quietmind.serve.limits import Limits
     from quietmind.serve.up import Wanted
     from quietmind.serve.up import up as keep_up
 
@@ -66,10 +69,11 @@ def up(
         names=models,
         ask=Ask(context, kv, threads=threads, experts_used=experts, engine=engine),
         workspace=Path(os.path.abspath(workspace)),  # noqa: PTH100 - resolve() would follow links
-        host=host,
-        port=port,
-        key_file=key_file,
+        entrance=entrance,
+        limits=Limits(answer=time_limit),
     )
+    if (warning := entrance.warning) is not None:
+        _tell(warning)
 
     def planned(start: Start) -> None:
         for line in _planned(start.plan):
@@ -77,9 +81,13 @@ def up(
 
     def ready(serving: Serving) -> None:
         if as_json:
-            print_json(_as_json(serving, key_file))
+            print_json(_as_json(serving))
         else:
-            click.echo(f"serving {', '.join(serving.names)} at {serving.url}/v1{_key_words(key_file)}; {_END}")
+            outside = "" if serving.outside_url is None else f", for others at {serving.outside_url}/v1"
+            key = _key_words(serving.key_file)
+            click.echo(f"serving {', '.join(serving.names)} at {serving.url}/v1{outside}{key}; {_END}")
+            if serving.new_key is not None and sys.stdout.isatty():
+                click.echo(f"the key, which is shown this once: {serving.new_key}")
         sys.stdout.flush()
 
     found = keep_up(wanted, _tell, planned, ready)
@@ -116,14 +124,15 @@ def _key_words(key_file: Path | None) -> str:
     return "" if key_file is None else f", for those who know the key in {shown_path(key_file)}"
 
 
-def _as_json(serving: Serving, key_file: Path | None) -> dict[str, Any]:
+def _as_json(serving: Serving) -> dict[str, Any]:
     from quietmind.plan.table import interval_to_json
 
     return {
         "url": serving.url,
+        "outside_url": serving.outside_url,
         "pid": os.getpid(),
         "found": False,
-        "key_file": None if key_file is None else str(key_file.absolute()),
+        "key_file": None if serving.key_file is None else str(serving.key_file),
         "models": [
             {
                 "name": name,

@@ -28,7 +28,7 @@ class Limits:
     head_seconds: float = 10.0
     body_grace: float = 30.0
     body_rate: float = 16 * 1024
-    idle: float = 30.0
+    idle: int = 30
     unread: float = 60.0
     answer: float | None = 6 * HOUR
     connections: int = 400

@@ -1,53 +1,100 @@
-"""The loopback address that is served, from the moment it is taken until the program ends."""
+"""The address that is served, from the moment it is taken until the program ends."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quietmind.base.errors import AddressInUse, EngineMissing, UsageError
+from quietmind.base.paths import shown_path
+from quietmind.serve.discreet import discretion
+from quietmind.serve.entrance import HOST, PORT, Entrance, is_unspecified
 from quietmind.serve.gateway import Gateway
 from quietmind.serve.guard import is_loopback
+from quietmind.serve.limits import Limits
+from quietmind.serve.notify import READY, STOPPING, notify
 
 if TYPE_CHECKING:
     import uvicorn
 
-HOST = "127.0.0.1"
-PORT = 4874  # "hush" on the keys of a telephone
-
 # What an answer in progress gets once the end has been announced to it.
 _GRACE_SECONDS = 2
 _LOOK_EVERY = 0.1
+_BACKLOG = 128
 
 
-def require_loopback(host: str) -> None:
-    """Raise UsageError for an address that others can reach, or that is none."""
-    if not is_loopback(host):
-        raise UsageError(f"{host}: only a loopback address can be served, such as {HOST}; nothing is to leave here")
+@dataclass(frozen=True)
+class Address:
+    """An address that is taken: ``listener`` is where programs of this machine ask, and ``outside`` others, by ``tls``.
+
+    Others ask at ``listener`` too where there is no ``outside``.
+    """
+
+    listener: socket.socket
+    outside: socket.socket | None = None
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def url(self) -> str:
+        """Where programs of this machine ask."""
+        return url_of(self.listener)
+
+    @property
+    def outside_url(self) -> str | None:
+        """Where others ask, if that is elsewhere."""
+        return None if self.outside is None else url_of(self.outside, "http" if self.tls is None else "https")
+
+
+@contextmanager
+def taken_address(entrance: Entrance) -> Iterator[Address]:
+    """Yield the address of ``entrance``, of which nothing listens yet.
+
+    What is for others has an own listener, so that programs of this machine need neither certificate nor detour.
+    Raises UsageError for an address that is none, and for a certificate that cannot be used, AddressInUse.
+    """
+    port = PORT if entrance.port is None else entrance.port
+    tls = None if entrance.certificate is None else _tls(entrance.certificate, entrance.certificate_key)
+    with ExitStack() as sockets:
+        first = sockets.enter_context(bind(entrance.host, port))
+        if is_loopback(entrance.host) and not is_loopback(first.getsockname()[0]):
+            raise UsageError(f"{entrance.host} leads out of this machine here; write --host {HOST}")
+        if is_loopback(entrance.host) or (entrance.everywhere and tls is None):
+            yield Address(first)
+        else:
+            inside = HOST if first.family == socket.AF_INET else "::1"
+            same = 0 if entrance.everywhere else first.getsockname()[1]
+            yield Address(sockets.enter_context(bind(inside, same)), first, tls)
 
 
 def bind(host: str = HOST, port: int = PORT) -> socket.socket:
-    """Take the address and return its socket, which does not listen yet. ``port`` 0 is any free one.
+    """Take an address and return its socket, which does not listen yet. ``port`` 0 is any free one.
 
-    Raises UsageError for an address that is not this machine's loopback, AddressInUse.
+    Raises UsageError for an address that is not this machine's, AddressInUse.
     """
-    require_loopback(host)
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"{host!r} is no address of this machine; name one with --host, such as {HOST}") from error
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         # Connections of a run that has just ended linger, and must not keep the next one from the address.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        listener.bind(place)
         if port and _answers(host, port):
             raise OSError(errno.EADDRINUSE, "in use")
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise taken(host, port) from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UsageError(f"{host}: is no address of this machine; name one with --host, such as {HOST}") from error
         raise UsageError(f"{host}:{port}: cannot be listened on ({error.strerror}); choose another --port") from error
     return listener
 
@@ -71,47 +118,62 @@ def _listening(port: int) -> str | None:
     return None
 
 
-def url_of(listener: socket.socket) -> str:
-    """Return the address of ``listener`` as clients write it."""
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
+    """Return the address of ``listener`` as clients of this machine write it."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    if is_unspecified(host):
+        host = "::1" if ":" in host else HOST
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def serve(gateway: Gateway, listener: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
+def serve(
+    gateway: Gateway,
+    where: socket.socket | Address,
+    ready: Callable[[], None] = lambda: None,
+    *,
+    limits: Limits | None = None,
+) -> None:
     """Serve until SIGINT or SIGTERM; then every request in progress is told, and this returns within seconds.
 
     The signal is raised again at the end, for whoever handled it before. ``ready`` is called once the address answers.
     Raises EngineMissing where the package for serving is not installed, AddressInUse.
     """
-    server = _server(gateway)
-    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every client that goes away in a burst of tokens
-    try:
-        listener.listen(128)
-    except OSError as error:
-        host, port = listener.getsockname()[:2]
-        raise taken(host, port) from error
-    asyncio.run(_serve(server, gateway, listener, ready))
+    address = where if isinstance(where, Address) else Address(where)
+    server = _server(gateway, limits, address)
+    for listener in filter(None, (address.listener, address.outside)):
+        try:
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            host, port = listener.getsockname()[:2]
+            raise taken(host, port) from error
+    with discretion():
+        asyncio.run(_serve(server, gateway, address.listener, ready))
 
 
-def _server(gateway: Gateway) -> uvicorn.Server:
+def _server(gateway: Gateway, limits: Limits | None = None, address: Address | None = None) -> uvicorn.Server:
     try:
         import uvicorn
+
+        from quietmind.serve.protocol import Server, connections
     except ModuleNotFoundError as error:
         raise EngineMissing(f"serving takes one more package ({error}): pip install 'quietmind[serve]'") from error
-    return uvicorn.Server(
-        uvicorn.Config(
-            gateway,
-            http="h11",
-            ws="none",
-            lifespan="on",
-            interface="asgi3",
-            access_log=False,  # what is asked is nobody's business
-            log_config=None,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=_GRACE_SECONDS,
-        )
+    limits = limits or Limits()
+    config = uvicorn.Config(
+        gateway,
+        http=connections(limits),
+        ws="none",
+        lifespan="on",
+        interface="asgi3",
+        access_log=False,  # what is asked is nobody's business
+        log_config=None,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        h11_max_incomplete_event_size=limits.head,
+        timeout_keep_alive=limits.idle,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
     )
+    return Server(config, *((address.outside, address.tls) if address is not None else (None, None)))
 
 
 async def _serve(server: uvicorn.Server, gateway: Gateway, listener: socket.socket, ready: Callable[[], None]) -> None:
@@ -121,8 +183,10 @@ async def _serve(server: uvicorn.Server, gateway: Gateway, listener: socket.sock
     while not serving.done() and not server.should_exit:
         if server.started and not announced:
             announced = True
+            notify(READY)
             ready()
         await asyncio.wait({serving}, timeout=_LOOK_EVERY)
+    notify(STOPPING)
     gateway.close()
     try:
         await serving
@@ -137,3 +201,16 @@ def _answers(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def _tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: b"")  # rather than ask for it on the terminal
+    except (OSError, ValueError) as error:
+        files = " and ".join(shown_path(file) for file in (certificate, key) if file is not None)
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UsageError(
+            f"{files}: no certificate and key for TLS can be read there ({said}); give --tls-cert and --tls-key as PEM"
+        ) from error
+    return context

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import http
+import socket
+import ssl
 import sys
 from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -165,3 +168,43 @@ class Connection(H11Protocol):
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+
+
+def connections(of: Limits) -> type[Connection]:
+    """Return the class of connections that keep to the limits ``of`` an address."""
+
+    class Limited(Connection):
+        limits = of
+
+    return Limited
+
+
+class Server(uvicorn.Server):
+    """Serves an address; and another one beside it, ``outside``, by ``tls`` where that is given."""
+
+    def __init__(self, config: Config, outside: socket.socket | None = None, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(config)
+        self._outside = outside
+        self._tls = tls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self._outside is None or self.should_exit:
+            return
+
+        made_by: Any = self.config.http_protocol_class
+
+        def connection() -> Connection:
+            made: Connection = made_by(self.config, self.server_state, self.lifespan.state)
+            return made
+
+        self.servers.append(
+            await asyncio.get_running_loop().create_server(
+                connection,
+                sock=self._outside,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else Connection.limits.head_seconds,
+                backlog=self.config.backlog,
+            )
+        )

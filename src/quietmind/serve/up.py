@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,11 +15,12 @@ from quietmind.base.errors import EngineRefused
 from quietmind.engine.port import Engine
 from quietmind.plan.ask import Ask
 from quietmind.plan.engines import engine_kind
+from quietmind.serve.entrance import Entrance
 from quietmind.serve.gateway import Gateway
-from quietmind.serve.guard import Guard
 from quietmind.serve.key import key_of
 from quietmind.serve.lane import Lane
-from quietmind.serve.listen import HOST, PORT, bind, require_loopback, serve, url_of
+from quietmind.serve.limits import Limits
+from quietmind.serve.listen import Address, serve, taken_address
 from quietmind.serve.loan import Lending, clear
 from quietmind.serve.patience import Patience
 from quietmind.workspace.attempt import PlannedAttempt
@@ -39,23 +39,28 @@ MakeAttempt = Callable[[Start, Path], Attempt]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to run. ``port`` None: the usual one, or wherever the same models run already."""
+    """What is to run, and where it is to be reached."""
 
     names: Sequence[str]
     ask: Ask
     workspace: Path
-    host: str = HOST
-    port: int | None = None
-    key_file: Path | None = None
+    entrance: Entrance = field(default_factory=Entrance)
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What runs now, and where. ``names`` are those that requests use, in the order of ``starts``."""
+    """What runs now, and where. ``names`` are those that requests use, in the order of ``starts``.
+
+    ``outside_url`` is where others ask, if that is elsewhere; ``new_key`` the key of ``key_file`` if it was made now.
+    """
 
     url: str
     starts: Sequence[Start]
     names: Sequence[str]
+    outside_url: str | None = None
+    key_file: Path | None = None
+    new_key: str | None = None
 
 
 def attempt_of(start: Start, logs: Path) -> Attempt:
@@ -74,30 +79,31 @@ def up(
 
     Where the same runs in the workspace already, return that at once. ``planned`` is called with each model before
     the first is loaded, ``ready`` once the address answers; ``tell`` gets a line for everything that happens to an
-    engine. Raises UsageError for an address that is no loopback or a key that others may read, AlreadyRunning for
+    engine. Raises UsageError for an address that makes no sense or a key that others may read, AlreadyRunning for
     others, DoesNotFit with the ledger, AddressInUse, ModelError, EngineError; KeyboardInterrupt for a signal that comes
     before it serves.
     """
-    require_loopback(wanted.host)
+    entrance = wanted.entrance.settled(wanted.workspace)
     engine_kind(wanted.ask.engine)
     asked = asked_of(wanted.names, wanted.ask)
-    key = None if wanted.key_file is None else key_of(wanted.key_file)
-    key_file = None if wanted.key_file is None else wanted.key_file.absolute()
+    key_file = None if entrance.key_file is None else entrance.key_file.absolute()
     try:
         with (
             terminable(),
-            hold(wanted.workspace, asked, key_file) as registration,
-            bind(wanted.host, PORT if wanted.port is None else wanted.port) as listener,
+            hold(wanted.workspace, asked, key_file, entrance.host) as registration,
+            taken_address(entrance) as address,
         ):
+            key = None if key_file is None else key_of(key_file)
             starts = together([prepare(name, wanted.ask, wanted.workspace, tell) for name in wanted.names]).starts
-            registration.say("starting", url_of(listener), wanted.names)
+            registration.say("starting", address.url, wanted.names)
             for start in starts:
                 planned(start)
 
             def served(lanes: Sequence[Lane]) -> None:
                 names = [lane.name for lane in lanes]
-                registration.say("serving", url_of(listener), names)
-                ready(Serving(url_of(listener), starts, names))
+                registration.say("serving", address.url, names)
+                new_key = key.text if key is not None and key.new else None
+                ready(Serving(address.url, starts, names, address.outside_url, key_file, new_key))
 
             lent = wanted.workspace / _LENT
             clear(lent)  # nobody else runs here: it is what a killed run has left
@@ -107,14 +113,20 @@ def up(
                     _lane(start, name, attempt(start, wanted.workspace / "logs"), tell, engines, lent)
                     for start, name in zip(starts, wanted.names, strict=True)
                 ]
-                _serve(lanes, listener, Guard(key), served)
+                guard = entrance.guard(None if key is None else key.text)
+                _serve(Gateway(lanes, guard, limits=wanted.limits), address, wanted.limits, lambda: served(lanes))
     except AlreadyRunning as error:
         running = error.running
-        here = running is not None and wanted.port in (None, _port(running)) and running.key_file == _text(key_file)
-        if running is None or not here or running.asked != asked:
+        if running is None or running.asked != asked or not _is_at(running, entrance, key_file):
             raise
         return running
     return None
+
+
+def _is_at(running: Running, entrance: Entrance, key_file: Path | None) -> bool:
+    """Say whether ``running`` is where ``entrance`` would be."""
+    ports = (None, _port(running))
+    return entrance.port in ports and running.host == entrance.host and running.key_file == _text(key_file)
 
 
 def _lane(start: Start, called: str, attempt: Attempt, tell: Tell, engines: ExitStack, lent: Path) -> Lane:
@@ -146,11 +158,9 @@ def _terms(supervised: Supervised, engine: Engine) -> dict[str, Any]:
     return terms_of(attempt.run, engine)
 
 
-def _serve(
-    lanes: Sequence[Lane], listener: socket.socket, guard: Guard, ready: Callable[[Sequence[Lane]], None]
-) -> None:
+def _serve(gateway: Gateway, address: Address, limits: Limits, ready: Callable[[], None]) -> None:
     with suppress(KeyboardInterrupt):  # the way to end it
-        serve(Gateway(lanes, guard), listener, lambda: ready(lanes))
+        serve(gateway, address, ready, limits=limits)
 
 
 def _port(running: Running) -> int | None:

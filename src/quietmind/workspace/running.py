@@ -25,6 +25,7 @@ State = Literal["starting", "serving"]
 
 LOCK, RECORD = "up.lock", "up.json"
 
+_LOOPBACK = "127.0.0.1"
 _LOOK_EVERY = 0.05
 # Whoever only looks at the lock holds it for an instant.
 _GLANCE_SECONDS = 0.2
@@ -37,7 +38,7 @@ class Running:
     """A `quietmind up`. ``began`` tells its process from a later one with the same ``pid``.
 
     ``asked`` is what each model was asked for, in an order of its own: runs with equal ones are the same. ``url`` is
-    empty and ``models`` none until that much is known.
+    empty and ``models`` none until that much is known; it is of this machine, where others ask at ``host``.
     """
 
     pid: int
@@ -47,6 +48,7 @@ class Running:
     models: tuple[str, ...]
     asked: tuple[Mapping[str, Any], ...]
     key_file: str | None = None
+    host: str = _LOOPBACK
 
 
 class AlreadyRunning(WorkspaceError):
@@ -60,7 +62,7 @@ class AlreadyRunning(WorkspaceError):
 class Registration:
     """The record of the one `quietmind up` of a workspace, for as long as ``hold`` holds its lock."""
 
-    def __init__(self, folder: Path, asked: Sequence[Mapping[str, Any]], key_file: Path | None) -> None:
+    def __init__(self, folder: Path, asked: Sequence[Mapping[str, Any]], key_file: Path | None, host: str) -> None:
         self._record = folder / RECORD
         self._running = Running(
             pid=os.getpid(),
@@ -70,6 +72,7 @@ class Registration:
             models=(),
             asked=tuple(asked),
             key_file=None if key_file is None else str(key_file),
+            host=host,
         )
         self._write()
 
@@ -86,7 +89,9 @@ class Registration:
 
 
 @contextmanager
-def hold(folder: Path, asked: Sequence[Mapping[str, Any]], key_file: Path | None = None) -> Iterator[Registration]:
+def hold(
+    folder: Path, asked: Sequence[Mapping[str, Any]], key_file: Path | None = None, host: str = _LOOPBACK
+) -> Iterator[Registration]:
     """Be the one that runs in ``folder``. Raises AlreadyRunning with what does, WorkspaceError."""
     import fcntl
 
@@ -109,7 +114,7 @@ def hold(folder: Path, asked: Sequence[Mapping[str, Any]], key_file: Path | None
             except OSError as error:
                 raise _unusable(lock, error) from error
         try:
-            yield Registration(folder, asked, key_file)
+            yield Registration(folder, asked, key_file, host)
         finally:
             with suppress(OSError):
                 (folder / RECORD).unlink(missing_ok=True)
@@ -232,6 +237,7 @@ def _read(file: Path) -> Running | None:
             models=tuple(str(name) for name in said["models"]),
             asked=tuple(dict(each) for each in said["asked"]),
             key_file=None if said.get("key_file") is None else str(said["key_file"]),
+            host=str(said.get("host", _LOOPBACK)),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
