@@ -50,16 +50,17 @@ function table(notebooks) {
 }
 
 function row(each) {
-  const cell = (key, text, numeric = true) => el("td", { class: numeric ? "n" : null, "data-head": say(`notebooks.${key}`) }, text);
+  const cell = (key, text, numeric = true) =>
+    el("td", { class: [numeric ? "n" : "", text ? "" : "none"].join(" "), "data-head": say(`notebooks.${key}`) }, text || "–");
   const kept = [each.pinned ? say("notebooks.pinned") : null, level(each)].filter(Boolean).join(", ");
   return el(
     "tr",
     {},
     el("th", { scope: "row" }, each.name, el("br"), el("small", { class: "quiet" }, say(`notebooks.from.${each.source.kind}`, { value: each.source.value }))),
     cell("notes", number(each.notes)),
-    cell("tokens", each.tokens === null ? "–" : number(each.tokens)),
-    cell("size", each.bytes > 0 ? bytes(each.bytes) : "–"),
-    cell("level", kept || "–", false),
+    cell("tokens", each.tokens === null ? "" : number(each.tokens)),
+    cell("size", each.bytes > 0 ? bytes(each.bytes) : ""),
+    cell("level", kept, false),
     el(
       "td",
       { "data-head": say("notebooks.read") },

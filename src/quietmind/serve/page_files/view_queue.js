@@ -36,7 +36,7 @@ function lane(model, mine) {
   ];
   return [
     el("h2", {}, model.name, el("small", {}, [say(`state.${model.state}`), say("queue.width", { count: model.width }), model.lent ? say("queue.lent") : null].filter(Boolean).join(" · "))),
-    el("ol", { class: "line", role: "img", "aria-label": say("queue.picture", { answering, waiting }) }, dots),
-    el("p", {}, said.filter(Boolean).join(", "), mine === null ? null : ` ${mine === 0 ? say("queue.mineNow") : say("queue.mine", { count: mine })}`),
-  ];
+    dots.length === 0 ? null : el("ol", { class: "line", role: "img", "aria-label": say("queue.picture", { answering, waiting }) }, dots),
+    el("p", {}, said.filter(Boolean).join(", "), mine === null || answering === 0 ? null : `. ${mine === 0 ? say("queue.mineNow") : say("queue.mine", { count: mine })}`),
+  ].filter(Boolean);
 }

@@ -80,8 +80,8 @@ function table(settings) {
             "tr",
             {},
             el("th", { scope: "row" }, el("code", {}, each.name), el("br"), el("small", { class: "quiet" }, say(`setting.${each.name}`))),
-            el("td", { "data-head": say("settings.value") }, shown(each.value), each.usual ? el("small", { class: "quiet" }, ` ${say("settings.default")}`) : null),
-            el("td", { "data-head": say("settings.once") }, each.command === null ? "–" : el("code", { class: "quiet" }, each.command)),
+            el("td", { "data-head": say("settings.value"), class: each.value === null ? "quiet" : null }, shown(each), each.usual ? el("small", { class: "quiet" }, ` ${say("settings.default")}`) : null),
+            el("td", { "data-head": say("settings.once"), class: each.command === null ? "none" : null }, each.command === null ? "–" : el("code", { class: "quiet" }, each.command)),
           ),
         ),
       ),
@@ -89,8 +89,10 @@ function table(settings) {
   );
 }
 
-function shown(value) {
-  if (value === null) return say("settings.planned");
+const PLANNED = ["context", "threads"]; // what the plan decides where nobody says
+
+function shown({ name, value }) {
+  if (value === null) return PLANNED.includes(name) ? say("settings.planned") : "–";
   if (typeof value === "boolean") return say(value ? "setting.yes" : "setting.no");
   return typeof value === "number" ? number(value) : value;
 }
