@@ -44,9 +44,9 @@ class Retelling:
         self._extra: dict[str, Any] = {}
         self._calls: dict[int, dict[str, str]] = {}  # calls of tools by their index, as far as they have come
 
-    def place(self, place: int) -> dict[str, Any]:
-        """Return the line that says how many requests come first; an empty piece to who does not know the field."""
-        return {**self._line("", ""), "queue_position": place}
+    def waiting(self, place: int | None) -> dict[str, Any]:
+        """Return a sign of life: an empty piece, which says how many requests come first where there is a ``place``."""
+        return {**self._line("", ""), **({} if place is None else {"queue_position": place})}
 
     def chunk(self, chunk: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """Yield the lines that one chunk of a stream makes: none or one."""

@@ -25,6 +25,7 @@ Message = dict[str, Any]
 
 _LINES = (b"content-type", b"application/x-ndjson")
 _WHOLE = (b"content-type", b"application/json")
+_PLACE = b"queue position "  # how streams of events say, in a comment, where in line a request stands
 _BROKEN_OFF = "the engine broke off its answer; ask again"
 
 # Of a request, what is ASGI's own; the rest was noted down by who routed it to us, and would mislead the next.
@@ -197,6 +198,7 @@ class _Stream(_Answer):
         self._telling: Retelling = telling
         self._events = False
         self._ended = False
+        self._place: int | None = None
 
     async def __call__(self, message: Message) -> None:
         """Take a piece of what was answered in OpenAI's words."""
@@ -233,10 +235,12 @@ class _Stream(_Answer):
         return [{"error": message}]
 
     def _understood(self, line: bytes) -> list[dict[str, Any]]:
-        kind, _, content = line.partition(b":")
+        kind, colon, content = line.partition(b":")
         content = content.strip()
-        if kind == b"" and content.startswith(_PLACE):
-            return [self._telling.place(int(content.removeprefix(_PLACE)))]
+        if colon and not kind:  # a comment: of the place in line, or a sign of life alone
+            if content.startswith(_PLACE):
+                self._place = int(content.removeprefix(_PLACE))
+            return [self._telling.waiting(self._place)]
         if kind not in (b"data", b"error"):
             return []
         if content == b"[DONE]":
@@ -247,9 +251,6 @@ class _Stream(_Answer):
         if (error := told(chunk if kind == b"data" else {"error": chunk})) is not None:
             raise BadAnswer(error)
         return list(self._telling.chunk(chunk))
-
-
-_PLACE = b"queue position "
 
 
 def _is_events(name: bytes, value: bytes) -> bool:
