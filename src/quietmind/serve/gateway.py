@@ -47,12 +47,13 @@ class Gateway:
             tuple(starts),
             largest_body=largest_body,
         )
+        self.limits = replace(limits or Limits(), body=largest_body)
         self._parts = parts()
         self._app = application(self.served, self._parts)
         self._door = Door(
             self._answer,
             guard,
-            replace(limits or Limits(), body=largest_body),
+            self.limits,
             without_key=self._without_key,
             open_ended=lambda scope: scope["path"] == LOAN,
         )

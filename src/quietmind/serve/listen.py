@@ -18,7 +18,6 @@ from quietmind.serve.discreet import discretion
 from quietmind.serve.entrance import HOST, PORT, Entrance, is_unspecified
 from quietmind.serve.gateway import Gateway
 from quietmind.serve.guard import is_loopback
-from quietmind.serve.limits import Limits
 from quietmind.serve.notify import READY, STOPPING, notify
 
 if TYPE_CHECKING:
@@ -126,20 +125,14 @@ def url_of(listener: socket.socket, scheme: str = "http") -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def serve(
-    gateway: Gateway,
-    where: socket.socket | Address,
-    ready: Callable[[], None] = lambda: None,
-    *,
-    limits: Limits | None = None,
-) -> None:
+def serve(gateway: Gateway, where: socket.socket | Address, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGINT or SIGTERM; then every request in progress is told, and this returns within seconds.
 
     The signal is raised again at the end, for whoever handled it before. ``ready`` is called once the address answers.
     Raises EngineMissing where the package for serving is not installed, AddressInUse.
     """
     address = where if isinstance(where, Address) else Address(where)
-    server = _server(gateway, limits, address)
+    server = _server(gateway, address)
     for listener in filter(None, (address.listener, address.outside)):
         try:
             listener.listen(_BACKLOG)
@@ -150,17 +143,16 @@ def serve(
         asyncio.run(_serve(server, gateway, address.listener, ready))
 
 
-def _server(gateway: Gateway, limits: Limits | None = None, address: Address | None = None) -> uvicorn.Server:
+def _server(gateway: Gateway, address: Address | None = None) -> uvicorn.Server:
     try:
         import uvicorn
 
         from quietmind.serve.protocol import Server, connections
     except ModuleNotFoundError as error:
         raise EngineMissing(f"serving takes one more package ({error}): pip install 'quietmind[serve]'") from error
-    limits = limits or Limits()
     config = uvicorn.Config(
         gateway,
-        http=connections(limits),
+        http=connections(gateway.limits),
         ws="none",
         lifespan="on",
         interface="asgi3",
@@ -169,8 +161,8 @@ def _server(gateway: Gateway, limits: Limits | None = None, address: Address | N
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        h11_max_incomplete_event_size=limits.head,
-        timeout_keep_alive=limits.idle,
+        h11_max_incomplete_event_size=gateway.limits.head,
+        timeout_keep_alive=gateway.limits.idle,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     return Server(config, *((address.outside, address.tls) if address is not None else (None, None)))

@@ -114,7 +114,7 @@ def up(
                     for start, name in zip(starts, wanted.names, strict=True)
                 ]
                 guard = entrance.guard(None if key is None else key.text)
-                _serve(Gateway(lanes, guard, limits=wanted.limits), address, wanted.limits, lambda: served(lanes))
+                _serve(Gateway(lanes, guard, limits=wanted.limits), address, lambda: served(lanes))
     except AlreadyRunning as error:
         running = error.running
         if running is None or running.asked != asked or not _is_at(running, entrance, key_file):
@@ -158,9 +158,9 @@ def _terms(supervised: Supervised, engine: Engine) -> dict[str, Any]:
     return terms_of(attempt.run, engine)
 
 
-def _serve(gateway: Gateway, address: Address, limits: Limits, ready: Callable[[], None]) -> None:
+def _serve(gateway: Gateway, address: Address, ready: Callable[[], None]) -> None:
     with suppress(KeyboardInterrupt):  # the way to end it
-        serve(gateway, address, ready, limits=limits)
+        serve(gateway, address, ready)
 
 
 def _port(running: Running) -> int | None:
