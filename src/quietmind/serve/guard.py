@@ -116,6 +116,8 @@ def host_name(text: str) -> str:
 
 def origin_name(text: str) -> str:
     """Return an origin as browsers write it: ``https://name:port``. Raises UsageError for what is none."""
+    if text.strip() == "file://":  # the files of an Electron program; a browser calls a file's page null
+        return "file://"
     page = _plain(text.strip().rstrip("/"))
     if page is None or not page.scheme:
         raise UsageError(f"{text!r} is no origin; write one such as https://notes.example.net or app://obsidian.md")
