@@ -198,7 +198,6 @@ class _Stream(_Answer):
         self._telling: Retelling = telling
         self._events = False
         self._ended = False
-        self._place: int | None = None
 
     async def __call__(self, message: Message) -> None:
         """Take a piece of what was answered in OpenAI's words."""
@@ -238,9 +237,8 @@ class _Stream(_Answer):
         kind, colon, content = line.partition(b":")
         content = content.strip()
         if colon and not kind:  # a comment: of the place in line, or a sign of life alone
-            if content.startswith(_PLACE):
-                self._place = int(content.removeprefix(_PLACE))
-            return [self._telling.waiting(self._place)]
+            place = int(content.removeprefix(_PLACE)) if content.startswith(_PLACE) else None
+            return [self._telling.waiting(place)]
         if kind not in (b"data", b"error"):
             return []
         if content == b"[DONE]":
