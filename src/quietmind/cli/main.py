@@ -41,6 +41,7 @@ _COMMANDS = {
         "Write a file that starts a model as planned: a script, a unit, a compose file.",
     ),
     "up": ("quietmind.cli.up", "Keep models running behind one OpenAI-compatible address of this machine."),
+    "mcp": ("quietmind.cli.mcp", "Let an assistant that speaks MCP search, read and ask the notes."),
     "down": ("quietmind.cli.down", "End what `quietmind up` keeps running."),
     "doctor": (
         "quietmind.cli.doctor",

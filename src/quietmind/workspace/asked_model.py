@@ -80,11 +80,20 @@ class AskedModel:
             return connect_to(f"{running.url}#{weights.stem}", key=key)
         return self._lent.engine
 
+    @property
+    def borrowed(self) -> bool:
+        """Whether it was borrowed: others wait until it is given back."""
+        return self._lent is not None
+
     def desk(self, engine: Engine) -> Desk:
         """Return where notebooks are taken up by the engine that was started."""
+        return self.desk_in(self.archive, engine)
+
+    def desk_in(self, archive: Workspace, engine: Engine) -> Desk:
+        """Return the same where the workspace is open as ``archive``, by ``engine``: it, as somebody else sees it."""
         if self._lent is not None:
-            return self._lent.desk(self.archive, self.settings.snapshot_gib)
+            return self._lent.desk(archive, self.settings.snapshot_gib, engine)
         if self._planned is None:
-            return Desk(self.archive.notebooks, engine, None)
+            return Desk(archive.notebooks, engine, None)
         kept = self.settings.snapshot_gib, self.settings.snapshot_level
-        return Desk.of(self.archive, self._planned, engine, *kept)
+        return Desk.of(archive, self._planned, engine, *kept)

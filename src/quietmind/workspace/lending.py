@@ -58,10 +58,10 @@ class Lent:
             engine.stop()
             raise EngineUnreachable(f"{running.url} says of its run what is not known here; update both") from error
 
-    def desk(self, workspace: Workspace, snapshot_gib: int | None = None) -> Desk:
-        """Return where its notebooks are taken up. Raises SnapshotError."""
-        store = open_store(workspace.folder, budget_of(workspace.folder, snapshot_gib))
-        return Desk(workspace.notebooks, self.engine, Reader(self.engine, self.fingerprint, self.cut, store))
+    def desk(self, workspace: Workspace, snapshot_gib: int | None = None, engine: Engine | None = None) -> Desk:
+        """Return where its notebooks are taken up; ``engine`` is it, as somebody else sees it. Raises SnapshotError."""
+        store, seen = open_store(workspace.folder, budget_of(workspace.folder, snapshot_gib)), engine or self.engine
+        return Desk(workspace.notebooks, seen, Reader(seen, self.fingerprint, self.cut, store))
 
 
 def lender(
