@@ -25,6 +25,7 @@ from quietmind.base.errors import EngineError
 from quietmind.engine.fake import FakeEngine
 from quietmind.engine.port import Endpoint, Engine, Request
 from quietmind.plan.ask import Ask
+from quietmind.serve.entrance import Entrance
 from quietmind.serve.up import Serving, Wanted, up
 from quietmind.workspace.supervise import Attempt
 
@@ -153,7 +154,7 @@ def _serve_up(workspace: Path, engine_url: str) -> None:
     def ready(serving: Serving) -> None:
         print(json.dumps({"url": serving.url, "model": serving.names[0]}), flush=True)
 
-    wanted = Wanted(["tiny"], Ask(2048), workspace, port=0)
+    wanted = Wanted(["tiny"], Ask(2048), workspace, Entrance(port=0))
     up(wanted, lambda line: print(line, file=sys.stderr), lambda _: None, ready, lambda _s, _l: _Scripted(engine_url))
 
 
