@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from quietmind.notes import links as links_module
 from quietmind.notes.links import Links, Via, find_links, note_name
 from quietmind.notes.reading import parse
 
@@ -165,3 +167,28 @@ def test_any_text_gives_links_at_lines_that_it_has(text: str, name: str) -> None
     for use in result.references:
         if use.via in (Via.ID, Via.CODE):
             assert use.target in document.lines[use.line - 1]
+
+
+# What is meant, each in the slow way: all that stands between, letter by letter.
+_ADDRESS_PLAINLY = re.compile(r"\]\(\s*(?:<([^<>\n]*)>|((?:[^\s()]|\([^\s()]*\))+))(?:\s+[\"'(][^\n]*?)?\s*\)")
+_IDENTIFIER_PLAINLY = re.compile(r"(?<![\w.])([^\W\d]\w{2,})(?=\()|(?<!\w)([^\W\d]\w{5,})")
+
+
+@given(st.text(alphabet="a]()<> \n\"'", max_size=40))
+def test_an_address_ends_where_it_does_when_read_letter_by_letter(text: str) -> None:
+    text = f"](a{text})"
+    assert [(link.span(), *link.groups()) for link in links_module._LINK_END.finditer(text)] == [
+        (link.span(), *link.groups()) for link in _ADDRESS_PLAINLY.finditer(text)
+    ]
+
+
+@given(st.text(alphabet="aБ_A1.( ", max_size=60))
+def test_an_identifier_of_code_is_called_or_long_and_telling(code: str) -> None:
+    expected = {
+        used[1] or used[2]
+        for used in _IDENTIFIER_PLAINLY.finditer(code)
+        if used[1] or links_module._TELLING.search(used[2])
+    }
+    document = parse(Path("/archive/n.md"), f"```\n{code}\n```\n".encode())
+    found = find_links(document)
+    assert {one.target for one in found.references if one.via is Via.CODE} == expected

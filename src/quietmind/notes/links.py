@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from urllib.parse import unquote
 
 from quietmind.notes.document import Document, Form
@@ -77,7 +77,7 @@ class Links:
 # The ending of a page is no part of its name: exports turn x.html into x.md and keep the links.
 _ENDINGS = re.compile(r"(?<=[^/])(?:\.(?:md|markdown|pseudo|idea|txt|html?))+\Z", re.IGNORECASE)
 
-_LINK_END = re.compile(r"\]\(\s*(?:<([^<>\n]*)>|((?:[^\s()]|\([^\s()]*\))+))(?:\s+[\"'(][^\n]*?)?\s*\)")
+_LINK_END = re.compile(r"\]\(\s*(?:<([^<>\n]*)>|((?:[^\s()]++|\([^\s()]*+\))++))(?:\s+[\"'(][^\n]*?)?\s*\)")
 _LABEL = re.compile(r"^ {0,3}\[([^\[\]\n]+)\]:[ \t]*(?:<([^<>\n]*)>|(\S+))", re.MULTILINE)
 _LABELLED = re.compile(r"(!?)\[([^\[\]\n]+)\](?:\[([^\[\]\n]*)\])?(?![(:\[])")
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:(?!\s)|//", re.IGNORECASE)
@@ -108,11 +108,14 @@ _DEFINED = re.compile(
 _SPAN = re.compile(r"`([^\W\d]\w*(?:(?:\.|::)\w+)*)(\([^`\n]*\))?`(?!`)")
 _CODE_SPAN = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)")
 _PARTS = re.compile(r"\.|::")
+_REMEMBERED = 4096  # addresses: the notes of an archive link to the same places
 _SHORTEST = 3
-_IDENTIFIER = re.compile(r"(?<![\w.])([^\W\d]\w{2,})(?=\()|(?<!\w)([^\W\d]\w{5,})")
+_LONG = 6
+_IDENTIFIER = re.compile(rf"\b[^\W\d]\w{{2,}}+(?:(?=\()|(?<=\w{{{_LONG}}}))")
 _TELLING = re.compile(r"[^\W_]_+[^\W_]|[a-zа-яё\d][A-ZА-ЯЁ]")
 
 
+@lru_cache(_REMEMBERED)
 def note_name(path: str) -> str:
     """Return what the note at ``path`` (or the target of a link) is called, however it is spelled: ``Pump.md`` and
     ``../parts/pump`` are both ``pump``.
@@ -208,12 +211,13 @@ def _markdown_links(text: Text) -> Iterator[Reference]:
     if text.plain:
         return
     if "](" in text.whole:
+        any_embedded = "![" in text.whole
         for link in _LINK_END.finditer(text.whole):
             if found := _split(link[1] or link[2] or ""):
                 at = link.start()
                 line = text.line(at)
                 if not text.in_code(at, line):
-                    yield Reference(line, _way(text, at), *found)
+                    yield Reference(line, _way(text, at) if any_embedded else Via.MARKDOWN, *found)
     if "]:" not in text.whole:
         return
     labels: dict[str, tuple[str, str]] = {}
@@ -233,6 +237,7 @@ def _way(text: Text, end: int) -> Via:
     return Via.EMBED if opening > 0 and text.whole[opening - 1] == "!" else Via.MARKDOWN
 
 
+@lru_cache(_REMEMBERED)
 def _split(address: str) -> tuple[str, str] | None:
     """Return the path and the anchor of a link, percent-decoded; None of one that leads to no file."""
     if _ADDRESS.match(address):
@@ -304,8 +309,11 @@ def _identifiers(text: Text) -> tuple[list[Reference], list[Definition]]:
             definitions.setdefault(name, Definition(line, Via.CODE, name))
     for start, code in runs:
         for used in _IDENTIFIER.finditer(code):
-            name = used[1] or used[2]
-            if name not in uses and name not in definitions and (used[1] or _TELLING.search(name)):
+            name = used[0]
+            if name in uses or name in definitions:
+                continue
+            called = code.startswith("(", used.end()) and not code.endswith(".", 0, used.start())
+            if called or (len(name) >= _LONG and _telling(name)):
                 uses[name] = Reference(text.line(start + used.start()), Via.CODE, name)
     return [use for use in uses.values() if use.target not in definitions], list(definitions.values())
 
@@ -313,7 +321,13 @@ def _identifiers(text: Text) -> tuple[list[Reference], list[Definition]]:
 def _names_code(words: str, *, called: bool) -> bool:
     """Say whether ``words`` between backticks may be an identifier; ``screen.title`` is more likely a text's key."""
     last = _PARTS.split(words)[-1]
-    return len(last) >= _SHORTEST and (called or last == words or bool(_TELLING.search(last)))
+    return len(last) >= _SHORTEST and (called or last == words or _telling(last))
+
+
+def _telling(name: str) -> bool:
+    """Say whether the parts of ``name`` are set apart, as in code: ``like_this``, ``likeThis``."""
+    plain = "_" not in name and name.islower()
+    return not plain and _TELLING.search(name) is not None
 
 
 def _runs(text: Text) -> Iterator[tuple[int, str]]:
