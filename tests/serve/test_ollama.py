@@ -239,3 +239,16 @@ def test_nonsense_is_refused_in_one_line(served: Any, path: str, body: bytes) ->
     assert answer.status_code in (400, 404)
     assert answer.json().keys() == {"error"}
     assert "\n" not in answer.json()["error"]
+
+
+def test_errors_that_others_give_are_one_text_too(served: Any) -> None:
+    answers = (
+        httpx2.get(f"{served.url}/api/chat", trust_env=False),
+        httpx2.get(f"{served.url}/api/nothing", trust_env=False),
+        httpx2.get(f"{served.url}/api/tags", headers={"Host": "evil.example"}, trust_env=False),
+        httpx2.post(f"{served.url}/api/chat", content=b" " * (65 << 20), trust_env=False),
+    )
+    assert [answer.status_code for answer in answers] == [405, 404, 403, 413]
+    assert all(isinstance(answer.json()["error"], str) for answer in answers)
+    elsewhere = httpx2.get(f"{served.url}/v1/nothing", trust_env=False)
+    assert elsewhere.json()["error"]["code"] == "path"

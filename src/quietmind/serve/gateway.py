@@ -16,6 +16,7 @@ from quietmind.serve.guard import Guard
 from quietmind.serve.lane import Lane
 from quietmind.serve.limits import Limits
 from quietmind.serve.loan import ended, lane_of, token_of
+from quietmind.serve.ollama_errors import in_ollamas_words
 from quietmind.serve.served import LARGEST_BODY, Served
 from quietmind.workspace.launch import Start
 
@@ -63,7 +64,7 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
-            await self._door(scope, receive, send)
+            await self._door(scope, receive, in_ollamas_words(scope, send))
 
     async def warm(self) -> None:
         """Make ready for the first request."""
