@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -169,7 +169,7 @@ class _Asking:
 
     def __init__(self, archive: Archive, question: Question) -> None:
         self._archive = archive
-        self._question = question
+        self._question = _spoken(question)
         self._cancel = Cancel()
         self._loop = asyncio.get_running_loop()
         self._said: asyncio.Queue[Event | _WantsTurn | _Ended] = asyncio.Queue()
@@ -269,3 +269,13 @@ class _Asking:
             self._cancel.wait(_LOOK_EVERY)
             self._cancel.require_wanted()
         return Shared(supervised, self._cancel)
+
+
+def _spoken(question: Question) -> Question:
+    """Return ``question`` in characters alone: half of one, which JSON can spell, is nothing that can be looked for."""
+
+    def whole(text: str) -> str:
+        return text.encode("utf-8", "replace").decode("utf-8")
+
+    earlier = tuple(replace(message, content=whole(message.content)) for message in question.earlier)
+    return replace(question, text=whole(question.text), earlier=earlier)

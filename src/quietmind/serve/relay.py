@@ -43,34 +43,38 @@ class Asked:
 
     def __init__(self, body: bytes, content: Mapping[str, Any]) -> None:
         self._body = body
-        self._content = content
+        self.content = content
         self.streamed = content.get("stream") is True
         # A stream that has to be a call of a tool, or of a schema, may be held back until the call is whole.
         self.piecewise = self.streamed and not content.get("tools") and not content.get("response_format")
 
     def named(self, model: str) -> bytes:
         """Return the body for an engine that knows its model as ``model``: untouched, unless the name differs."""
-        if self._content.get("model") == model:
+        if self.content.get("model") == model:
             return self._body
-        return json.dumps({**self._content, "model": model}).encode("ascii")
+        return json.dumps({**self.content, "model": model}).encode("ascii")
 
 
-def route(lanes: Sequence[Lane], body: bytes) -> tuple[Lane, Asked] | Refusal:
-    """Return the lane of the model that ``body`` names, and what it asks; or why there is none."""
+def understood(body: bytes) -> Asked | Refusal:
+    """Return what ``body`` asks; or why it asks nothing."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
         return refuse(400, "the body is no JSON", code="json")
     if not isinstance(content, dict):
         return refuse(400, "the body must be a JSON object", code="json")
-    model = content.get("model")
+    return Asked(body, content)
+
+
+def lane_for(lanes: Sequence[Lane], asked: Asked) -> Lane | Refusal:
+    """Return the lane of the model that is asked; or why there is none."""
+    model = asked.content.get("model")
     if model is None and len(lanes) == 1:
-        return lanes[0], Asked(body, content)
+        return lanes[0]
     if not isinstance(model, str):
         known = ", ".join(lane.name for lane in lanes)
         return refuse(400, f"name a model: {known}", code="model_missing")
-    found = lane_named(lanes, model)
-    return found if isinstance(found, Refusal) else (found, Asked(body, content))
+    return lane_named(lanes, model)
 
 
 def lane_named(lanes: Sequence[Lane], model: str) -> Lane | Refusal:
@@ -82,7 +86,7 @@ def lane_named(lanes: Sequence[Lane], model: str) -> Lane | Refusal:
 
 async def relay(lane: Lane, asked: Asked, exchange: Exchange) -> None:
     """Answer a request when its turn has come."""
-    await in_turn(lane, exchange, _Passage(lane, asked, exchange).run, _as_comment if asked.streamed else None)
+    await in_turn(lane, exchange, _Passage(lane, asked, exchange).run, place_as_comment if asked.streamed else None)
 
 
 async def relay_lent(lane: Lane, asked: Asked, exchange: Exchange) -> None:
@@ -198,7 +202,8 @@ class _Passage:
             await self._exchange.refuse(await self._lane.failed(engine))
 
 
-def _as_comment(place: int) -> bytes:
+def place_as_comment(place: int) -> bytes:
+    """Return what a stream is told of its place in the line, as a comment, which readers of events pass over."""
     return b": queue position %d\n\n" % place
 
 

@@ -98,7 +98,8 @@ class Part:
 class Answer:
     """What was answered. ``text`` is the joined Text pieces. ``found`` is False when no passage was relevant.
 
-    ``notebook`` is the one that was asked; None for an answer from passages. ``parts`` are what a joined answer was
+    ``stopped_early`` says why it did not come to its end, and ``cut`` that there was no room for more. ``notebook`` is
+    the one that was asked; None for an answer from passages. ``parts`` are what a joined answer was
     made of, and ``disagreements`` pairs of sentences with their marks that are both in the notes and differ: they are
     not part of the text.
     """
@@ -115,6 +116,7 @@ class Answer:
     notebook: FromNotebook | None = None
     parts: tuple[Part, ...] = ()
     disagreements: tuple[tuple[str, str], ...] = ()
+    cut: bool = False
 
 
 Event = Loading | TakingUp | Notice | Found | Text | Answer

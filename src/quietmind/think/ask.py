@@ -107,6 +107,7 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
         found=True,
         stopped_early=exchange.stopped_early,
         notebook=exchange.notebook,
+        cut=exchange.cut,
     )
 
 

@@ -15,7 +15,8 @@ from quietmind.think.sheet import Sheet
 class Exchange:
     """A generation from a sheet. Its properties stand once all ``texts`` have been taken.
 
-    ``first_token_ms`` counts from when it was asked for; ``stopped_early`` says why the model did not come to its end.
+    ``first_token_ms`` counts from when it was asked for; ``stopped_early`` says why the model did not come to its end,
+    and ``cut`` that there was no room for more.
     """
 
     def __init__(self, engine: Engine, question: str, sheet: Sheet) -> None:
@@ -23,6 +24,7 @@ class Exchange:
         self.draft = Draft(sheet.given, sheet.nearest)
         self.first_token_ms = 0.0
         self.stopped_early: str | None = None
+        self.cut = False
         self._engine = engine
         self._request = Request(sheet.prompt, sheet.max_tokens, stop=stop_words(question))
         self._last_token_ms = 0.0
@@ -37,6 +39,7 @@ class Exchange:
             if isinstance(event, Finished):
                 self._measured = event.timings
                 if event.reason == "length":
+                    self.cut = True
                     self.stopped_early = f"the answer was cut at {self.sheet.cut_at}"
                 break
             self._pieces += 1
