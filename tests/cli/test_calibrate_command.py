@@ -46,7 +46,7 @@ def test_an_archive_that_is_too_small_is_counted_and_nothing_is_left(
 @pytest.fixture
 def found() -> Calibration:
     levels = (
-        Tried("near", 0.1, 10.04, Damage(0.0004, 0.01, 70, 6, 6)),
+        Tried("near", 0.1, 10.04, Damage(0.0004, 0.01, 70, 6, 6, 0.002, 90)),
         Tried("small", 0.4, 20.5, Damage(0.004, 0.1, 66, 5, 6)),
     )
     basis = SimpleNamespace(size=12 << 20)
@@ -61,7 +61,7 @@ def found() -> Calibration:
 def test_it_prints_what_was_measured(found: Calibration, capsys: pytest.CaptureFixture[str]) -> None:
     _print("a model", found)
     said = capsys.readouterr().out
-    for each in ("10.0   0.0004    0.0100        6 of 6", "12.0 MiB", "16,000 tokens", "10 min", "with: 1"):
+    for each in ("10.0       0.0004  0.0100        0.0020      6 of 6", "12.0 MiB", "16,000 tokens", "10 min", "with: 1"):
         assert each in said
 
 

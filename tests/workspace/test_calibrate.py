@@ -29,7 +29,7 @@ from quietmind.workspace.workspace import Workspace
 ROTATION = Rotation(Pairs.NEIGHBOURS, 64, 64, 1e4)
 OURS = Fingerprint("weights", "tokenizer", "template", "rope", "f16", "fake 1")
 # Groups of one layer; of K, of V and of the bands one part each is measured, with two probes of two words.
-SMALLEST = Effort(650, 650, tried=200, held_out=260, least=400, every=60, subjects=0, lines=0, continued=2, width=256)
+SMALLEST = Effort(650, 650, tried=200, held_out=260, least=400, every=60, subjects=0, facts=0, continued=2, width=256)
 
 
 @pytest.fixture(scope="module")

@@ -18,15 +18,15 @@ from quietmind.engine.port import Finished, Position, Request
 from quietmind.kvstore.slots import parse, put_rows, rows
 from quietmind.model.locate import locate
 from quietmind.notes.document import Passage
-from quietmind.workspace.damage import Damage, Probes, kl, measure
+from quietmind.workspace.damage import Damage, Probe, Probes, kl, measure
 from quietmind.workspace.layout import Layout, lay_out
 
-LINE = "The pump of house {n} was opened on a Monday and closed again by the gardener of house {n}"
+LINE = "Note {n}: in the summer the pump was opened at {hour}:25 and closed again by the gardener"
 
 
 def passages(count: int) -> list[Passage]:
     text = "a line that is said in every note, word for word, many times over\n"
-    return [Passage(Path(f"/n/{n}.md"), 1, 2, text + LINE.format(n=n), f"Note {n}") for n in range(count)]
+    return [Passage(Path(f"/n/{n}.md"), 1, 2, text + LINE.format(n=n, hour=10 + n), f"Note {n}") for n in range(count)]
 
 
 def an_engine(step: Step = "an answer") -> FakeEngine:
@@ -90,29 +90,58 @@ def test_without_an_answer_there_is_no_damage_to_speak_of() -> None:
         Damage.between(((),), ((),))
 
 
-def test_lines_that_are_asked_for_stand_there_once_and_are_spread_over_the_notebook() -> None:
-    engine = an_engine()
-    layout = laid(engine)
-    probes = Probes.of(layout, subjects=0, lines=4)
-    assert len(probes.endings) == 2 + 4
-    asked = [ending[-1].text for ending in probes.endings[2:]]
-    assert not any("every note" in text for text in asked)
-    assert [int(text.split("house ")[1].split()[0]) for text in asked] == [0, 3, 6, 9]
-    for ending in probes.endings[2:]:
-        begun = ending[-1].text
-        assert sum(passage.text.count(begun) for passage in passages(12)) == 1
-        assert not any(segment.trusted for segment in (ending[0], ending[-1]))
-    assert probes == Probes.of(laid(an_engine()), subjects=0, lines=4)
+def test_facts_are_asked_for_up_to_their_value_and_the_rest_in_the_models_own_words() -> None:
+    probes = Probes.of(laid(an_engine()), subjects=1, facts=4)
+    facts, open_ones = probes.asked[:4], probes.asked[4:]
+    assert [probe.value for probe in facts] == ["10:25", "13:25", "16:25", "19:25"]
+    assert [probe.value for probe in open_ones] == ["", "", ""]
+    for probe in facts:
+        assert probe.ending[-1].text.endswith("was opened at")
+        assert probe.tokens > len(probe.value)
+        assert not any(segment.trusted for segment in (probe.ending[0], probe.ending[-1]))
+    assert probes == Probes.of(laid(an_engine()), subjects=1, facts=4)
 
 
 def test_only_what_is_held_is_asked_for() -> None:
-    probes = Probes.of(laid(an_engine()), blocks=2, subjects=2, lines=2)
-    lines, subjects = (
-        [ending[-1].text for ending in probes.endings[4:]],
-        [ending[0].text for ending in probes.endings[2:4]],
-    )
-    assert ["house 0" in lines[0], "house 1" in lines[1]] == [True, True]
-    assert ["Note 0" in subjects[0], "Note 1" in subjects[1]] == [True, True]
+    probes = Probes.of(laid(an_engine()), blocks=2, subjects=2, facts=2)
+    assert [probe.value for probe in probes.asked[:2]] == ["10:25", "11:25"]
+    assert ["Note 0" in probes.asked[4].ending[0].text, "Note 1" in probes.asked[5].ending[0].text] == [True, True]
+
+
+def spoken(*words: str) -> tuple[Position, ...]:
+    return tuple(Position(number, word, {number: -0.1}) for number, word in enumerate(words))
+
+
+def test_of_a_fact_only_what_says_its_value_counts() -> None:
+    probe = Probe((), 6, "10:25")
+    answer = probe.answer(spoken(" 10", ":", "25", " each", " day"))
+    assert [position.text for position in answer] == [" 10", ":", "25"]
+    assert probe.is_right(answer)
+    assert not probe.is_right(spoken(" 10", ":", "30"))
+    assert len(Probe((), 6).answer(spoken("in", " my", " own", " words"))) == 4
+
+
+def test_facts_that_the_exact_cache_does_not_know_say_nothing() -> None:
+    def known(right: int) -> tuple[int, list[str]]:
+        probes = Probes((*(Probe((), 3, "12") for _ in range(6)), Probe((), 3)))
+        answers = [spoken("12") if number < right else spoken("13") for number in range(6)] + [spoken("words")]
+        left, kept = probes.known(answers)
+        assert len(kept) == len(left.asked)
+        return sum(bool(probe.value) for probe in left.asked), [position.text for position in kept[-1]]
+
+    assert known(5) == (5, ["words"])
+    assert known(3) == (0, ["words"])  # too few: what is said in its own words has to do
+
+
+def test_facts_are_held_to_the_bound_and_the_models_own_words_told_apart() -> None:
+    probes = Probes((Probe((), 3, "12"), Probe((), 3)))
+    exact = ((place(1, {1: 0.9}),), (place(2, {2: 0.6, 3: 0.4}), place(4, {4: 0.9})))
+    other = ((place(1, {1: 0.8}),), (place(3, {2: 0.4, 3: 0.6}), place(5, {5: 0.9})))
+    damage = Damage.between(exact, other, probes)
+    assert (damage.positions, damage.same, damage.probes, damage.prose_positions) == (1, 1, 1, 1)
+    assert damage.prose is not None
+    assert damage.mean < damage.everywhere < damage.prose
+    assert damage.everywhere == pytest.approx((damage.mean + damage.prose) / 2)
 
 
 def test_subjects_are_of_one_note_alone_and_asked_about_in_its_language() -> None:
@@ -122,30 +151,24 @@ def test_subjects_are_of_one_note_alone_and_asked_about_in_its_language() -> Non
         Passage(Path("/n/2.md"), 2, 2, "And again.", "Chat"),
         Passage(Path("/n/3.md"), 1, 1, "Насос включают вручную, потом открывают клапан valve.", "Насосы"),
     ]
-    probes = Probes.of(lay_out(an_engine(), notes, reserve=200), subjects=4, lines=0)
-    first, second = (ending[0] for ending in probes.endings[2:4])
+    probes = Probes.of(lay_out(an_engine(), notes, reserve=200), subjects=4, facts=0)
+    first, second = (probe.ending[0] for probe in probes.asked[2:4])
     assert first.text == "What do the notes say about “Pumps > Start”? Answer in one sentence."
     assert second.text == "Что сказано в заметках о «Насосы»? Ответь одним предложением."
     assert {first.trusted, second.trusted} == {False}  # what a note is called is no control token
 
 
-def test_where_notes_share_their_headings_more_lines_are_asked_for() -> None:
-    notes = [Passage(each.path, 1, 2, each.text, "Notes") for each in passages(12)]
-    probes = Probes.of(lay_out(an_engine(), notes, reserve=200), subjects=3, lines=1)
-    assert ["house" in ending[-1].text for ending in probes.endings] == [False] * 2 + [True] * 4
-
-
-def test_notes_without_a_line_to_complete_are_still_asked_about() -> None:
+def test_notes_without_a_fact_are_still_asked_about() -> None:
     engine = an_engine()
     layout = lay_out(engine, [Passage(Path("/n/1.md"), 1, 1, "short", "Note")], reserve=200)
-    assert len(Probes.of(layout, subjects=0).endings) == 2
+    assert len(Probes.of(layout, subjects=0).asked) == 2
 
 
 def test_every_probe_begins_with_the_prefix_that_is_held() -> None:
     engine = an_engine()
     layout = laid(engine)
-    answers = measure(engine, layout.prefix(), Probes.of(layout, tokens=3))
-    assert [len(each) for each in answers] == [2] * 8
+    answers = measure(engine, layout.prefix(), Probes.of(layout, facts=0, tokens=3))
+    assert [len(each) for each in answers] == [2] * 6
     prefix = layout.prefix_tokens()
     for request in engine.requests:
         assert engine.tokenize(request.prompt)[: len(prefix)] == prefix
@@ -170,7 +193,7 @@ def test_of_a_real_cache_the_damage_grows_with_the_noise(tmp_path: Path) -> None
         pytest.skip("the small model is not here: run `quietmind pull tiny`")
     with LlamaCpp.start(LlamaCppOptions(model, context=1024, threads=1, batch=256, micro_batch=256)) as engine:
         layout = lay_out(engine, passages(6), reserve=256)
-        probes = Probes.of(layout, subjects=1, lines=2, tokens=4)
+        probes = Probes.of(layout, subjects=1, facts=0, tokens=4)
         *_, last = engine.generate(Request(layout.prefix(), 1))
         assert isinstance(last, Finished)
         engine.save(tmp_path / "exact")

@@ -70,7 +70,7 @@ def store(tmp_path: Path) -> Store:
 
 
 # A codec that loses nothing stands in for one that loses little: what the engine shows of it is the script's.
-LOSSY = Packing(NEAR, (Exact(),), floor=0.0)
+LOSSY = Packing(NEAR, (Exact(),), floor=Floor(0.0))
 
 
 def laid(engine: FakeEngine, notes: int = len(NOTES)) -> Layout:
@@ -108,7 +108,7 @@ def test_the_engine_goes_on_with_what_was_stored(store: Store) -> None:
 
 def test_what_answers_otherwise_is_kept_losslessly_and_that_is_what_the_engine_holds(store: Store) -> None:
     engine = Engine(lossy=lambda file: file.name.startswith("packed-"))
-    report = reading(engine, store, Packing(NEAR, (Exact(), Exact()), floor=0.0))
+    report = reading(engine, store, Packing(NEAR, (Exact(), Exact()), floor=Floor(0.0)))
     assert report.finished
     assert measured(report).level == EXACT
     assert len(report.finer) == 2
@@ -118,7 +118,7 @@ def test_what_answers_otherwise_is_kept_losslessly_and_that_is_what_the_engine_h
 
 def test_the_next_finer_codec_is_taken_first(store: Store) -> None:
     engine = Engine(lossy=lambda file: file.name.startswith("packed-0"))
-    report = reading(engine, store, Packing(NEAR, (Exact(), Exact()), floor=0.0))
+    report = reading(engine, store, Packing(NEAR, (Exact(), Exact()), floor=Floor(0.0)))
     assert measured(report).level == NEAR
     assert len(report.finer) == 1
     assert engine.restored[-1].startswith("packed-1")
@@ -177,7 +177,7 @@ def test_a_stretch_without_room_is_packed_and_the_engine_goes_on_with_the_exact_
 
 
 def test_what_is_read_on_a_lossy_beginning_notes_its_loss(store: Store) -> None:
-    packing = Packing(NEAR, (Exact(),), floor=1.0)
+    packing = Packing(NEAR, (Exact(),), floor=Floor(1.0))
     lossy = Engine(lossy=lambda file: file.name.startswith("packed-"))
     first = measured(reading(lossy, store, packing, notes=11))
     assert first.damage is not None
@@ -188,7 +188,7 @@ def test_what_is_read_on_a_lossy_beginning_notes_its_loss(store: Store) -> None:
 
 
 def test_a_reading_without_loss_does_not_go_on_from_a_lossy_beginning(store: Store) -> None:
-    reading(Engine(), store, Packing(NEAR, (Exact(),), floor=1.0), notes=11)
+    reading(Engine(), store, Packing(NEAR, (Exact(),), floor=Floor(1.0)), notes=11)
     store_of_exact = reading(Engine(), store, LOSSLESS)
     assert store_of_exact.restored == 0
     assert measured(store_of_exact).loss == 0.0
@@ -218,9 +218,10 @@ def test_what_is_to_be_lossless_goes_on_only_from_what_is() -> None:
     assert not Packing(SMALL).goes_on_from(header({}))  # a lossy codec of which nothing is known
 
 
-@pytest.mark.parametrize("floor", [None, Floor(0.0002), Floor(0.0002, 4)])
-def test_what_was_measured_comes_back_from_the_note(floor: Floor | None) -> None:
-    given = Measured(NEAR, Damage(0.0003, 0.002, 90, 5, 6), floor, 0.0001, "abc")
+@pytest.mark.parametrize("floor", [None, Floor(0.0002), Floor(0.0002, 4, 0.003)])
+@pytest.mark.parametrize("prose", [(), (0.004, 80)])
+def test_what_was_measured_comes_back_from_the_note(floor: Floor | None, prose: tuple[()] | tuple[float, int]) -> None:
+    given = Measured(NEAR, Damage(0.0003, 0.002, 90, 5, 6, *prose), floor, 0.0001, "abc")
     note = given.note(9.87)
     assert note["ratio"] == 9.87
     assert Measured.of(header(note)) == given

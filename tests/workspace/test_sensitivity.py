@@ -17,7 +17,7 @@ from quietmind.kvstore.gathering import SINKS, Sensitivity
 from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.slots import Plane, SlotLayout, rows
 from quietmind.workspace.damage import Damage
-from quietmind.workspace.sensitivity import MOST, floor_of, runs_of, sensitivity_of, smoothed
+from quietmind.workspace.sensitivity import MOST, roundings_of, runs_of, sensitivity_of, smoothed
 from quietmind.workspace.trial import Trial
 
 HEADS, LENGTH, CELLS = 2, 32, 200
@@ -64,7 +64,7 @@ def known(tmp_path: Path, layers: int, cost: Callable[[Plane], NDArray[np.float6
 
 def measured(trial: Known, rotation: Rotation, *, every: int = 1) -> Sensitivity:
     given = cast(Trial, trial)
-    return sensitivity_of(given, rotation, floor_of(given).mean, every=every)
+    return sensitivity_of(given, rotation, roundings_of(given).mean, every=every)
 
 
 def costs(plane: Plane, rotation: Rotation) -> NDArray[np.float64]:
@@ -125,7 +125,7 @@ def test_what_costs_nothing_is_cheap_and_never_free(tmp_path: Path) -> None:
 
 
 def test_the_floor_is_what_rounding_shows(tmp_path: Path) -> None:
-    floor = floor_of(cast(Trial, known(tmp_path, 2, lambda _plane: np.full(WIDTH, 0.02), rounding=0.003)))
+    floor = roundings_of(cast(Trial, known(tmp_path, 2, lambda _plane: np.full(WIDTH, 0.02), rounding=0.003)))
     assert floor.mean == pytest.approx(0.003, rel=0.01)
     assert floor.mean <= floor.most < MOST
 

@@ -75,7 +75,7 @@ def _forecast(seconds: float) -> None:
 def _print(name: str, found: Calibration) -> None:
     from quietmind.plan.table import align
 
-    rows: list[tuple[str, ...]] = [("level", "times smaller", "KL mean", "KL worst", "same answers")]
+    rows: list[tuple[str, ...]] = [("level", "times smaller", "KL of facts", "worst", "in own words", "same facts")]
     rows += [_row(each) for each in found.levels]
     click.echo("\n".join(align(rows, {0})))
     click.echo(f"KL below {found.floor:.4f} cannot be told from the engine's own rounding")
@@ -89,7 +89,8 @@ def _print(name: str, found: Calibration) -> None:
 def _row(tried: Tried) -> tuple[str, ...]:
     damage = tried.damage
     same = f"{damage.same} of {damage.probes}"
-    return tried.level, f"{tried.ratio:.1f}", f"{damage.mean:.4f}", f"{damage.worst:.4f}", same
+    prose = "-" if damage.prose is None else f"{damage.prose:.4f}"
+    return tried.level, f"{tried.ratio:.1f}", f"{damage.mean:.4f}", f"{damage.worst:.4f}", prose, same
 
 
 def _as_json(found: Calibration) -> dict[str, Any]:

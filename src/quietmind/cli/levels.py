@@ -30,6 +30,8 @@ def measured_words(snapshot: Snapshot) -> str:
             f"measured against the exact cache: KL divergence {damage.mean:.5f} (worst {damage.worst:.4f}) over "
             f"{damage.positions:,} positions, {damage.same:,} of {damage.probes:,} answers the same"
         )
+        if damage.prose is not None:
+            said.append(f"{damage.prose:.5f} in the model's own words, over {damage.prose_positions:,}")
     if measured.floor is not None:
         same = "" if measured.floor.same is None else f", {measured.floor.same:,} the same"
         said.append(f"with nothing but the last bits changed {measured.floor.kl:.5f}{same}")
@@ -52,6 +54,7 @@ def level_json(snapshot: Snapshot | None) -> dict[str, Any]:
         "positions": damage.positions if damage else None,
         "same": damage.same if damage else None,
         "probes": damage.probes if damage else None,
+        "kl_prose": damage.prose if damage else None,
         "kl_floor": measured.floor.kl if measured.floor else None,
         "kl_before": measured.before,
         "basis": measured.basis or None,

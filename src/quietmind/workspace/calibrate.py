@@ -30,12 +30,12 @@ from quietmind.kvstore.rotation import Rotation, rotation_of
 from quietmind.kvstore.store import Store
 from quietmind.plan.kv import bytes_per_token, kv_type
 from quietmind.plan.yarn import yarn_for
-from quietmind.workspace.damage import LINES, SUBJECTS, Damage, Probes
+from quietmind.workspace.damage import FACTS, SUBJECTS, Damage, Probes
 from quietmind.workspace.launch import Start
 from quietmind.workspace.layout import Layout
-from quietmind.workspace.levels import BOUNDS, NEAR, SMALL
+from quietmind.workspace.levels import BOUNDS, NEAR, SMALL, Floor
 from quietmind.workspace.sampling import Sample, blocks_within, sampled
-from quietmind.workspace.sensitivity import Floor, floor_of, runs_of, sensitivity_of
+from quietmind.workspace.sensitivity import Roundings, roundings_of, runs_of, sensitivity_of
 from quietmind.workspace.stepping import losses_for
 from quietmind.workspace.store import free_bytes
 from quietmind.workspace.trial import Trial, read_exactly
@@ -58,7 +58,7 @@ class Effort:
 
     The statistics come from ``tokens`` in pieces of up to ``piece``; noise is tried on the first ``tried`` of them, in
     each ``every``-th part of the cache, and steps on ``held_out`` others. Fewer than ``least`` tokens in all are too
-    few. ``subjects``, ``lines`` and ``continued`` are of the probes; ``width`` is the most channels of a group.
+    few. ``subjects``, ``facts`` and ``continued`` are of the probes; ``width`` is the most channels of a group.
     """
 
     tokens: int = TOKENS
@@ -68,7 +68,7 @@ class Effort:
     least: int = LEAST_TOKENS
     every: int = 1
     subjects: int = SUBJECTS
-    lines: int = LINES
+    facts: int = FACTS
     continued: int = 12
     width: int = MOST_WIDTH
 
@@ -137,13 +137,15 @@ class Calibrator:
             trial, other, gathering = self._read(sample, folder)
             # From here on the engine holds caches that were changed: nothing more is read.
             self.progress.begin("measuring what rounding costs", None)
-            floor = floor_of(trial, other)
-            sensitivity = sensitivity_of(trial, self.rotation, floor.mean, every=effort.every, progress=self.progress)
+            floor = roundings_of(trial, other)
+            sensitivity = sensitivity_of(
+                trial, self.rotation, floor.everywhere, every=effort.every, progress=self.progress
+            )
             self.progress.begin("finding the components", None)
             whole = gathering.basis(sensitivity, fingerprint=self.fingerprint, steps={NEAR: _FINEST})
             levels = self._levels(_Losses(whole, sensitivity), other, floor)
             seconds = time.monotonic() - began
-            note = _note(levels, floor.most, gathering.tokens, seconds)
+            note = _note(levels, floor, gathering.tokens, seconds)
             basis = whole.with_steps({each.level: each.step for each in levels}, note)
             path = _kept(basis, folder, self.store.bases)
             removed = forget_older(self.store, path, self.fingerprint)
@@ -185,7 +187,7 @@ class Calibrator:
     def _trial(self, layout: Layout, tokens: int, file: Path) -> Trial:
         blocks = blocks_within(layout, tokens)
         effort = self.effort
-        probes = Probes.of(layout, blocks, subjects=effort.subjects, lines=effort.lines, tokens=effort.continued)
+        probes = Probes.of(layout, blocks, subjects=effort.subjects, facts=effort.facts, tokens=effort.continued)
         return Trial.of(self.engine, layout, blocks, file, probes)
 
     def _require_tokens(self, tokens: int, trial: Trial) -> None:
@@ -199,7 +201,7 @@ class Calibrator:
                 "give more --tokens"
             )
 
-    def _levels(self, losses: _Losses, trial: Trial, floor: Floor) -> tuple[Tried, ...]:
+    def _levels(self, losses: _Losses, trial: Trial, floor: Roundings) -> tuple[Tried, ...]:
         """Return what each level's step is and does to the piece that was held out."""
         self.progress.begin("choosing steps", None)
         bounds = [bound.kl for bound in BOUNDS.values()]
@@ -214,7 +216,7 @@ class Calibrator:
         for level, bound in BOUNDS.items():
             tried = self._tried(level, losses.basis, trial, steps[level])
             for _ in range(_LOOKED_AGAIN):
-                if tried.damage.mean <= bound.kl + floor.most:
+                if not bound.passed_by(tried.damage, Floor(floor.most, prose=floor.prose)):
                     break
                 tried = self._tried(level, losses.basis, trial, _FINER * tried.step)
             levels.append(tried)
@@ -282,11 +284,18 @@ class _Losses:
         return low * self._unit
 
 
-def _note(levels: tuple[Tried, ...], floor: float, tokens: int, seconds: float) -> dict[str, float | str]:
+def _note(levels: tuple[Tried, ...], floor: Roundings, tokens: int, seconds: float) -> dict[str, float | str]:
     """Return what is kept with a basis: plain numbers, to be read by people and by the self-check of a reading."""
-    note: dict[str, float | str] = {"floor": floor, "tokens": tokens, "seconds": round(seconds, 1)}
+    note: dict[str, float | str] = {
+        "floor": floor.most,
+        "floor_prose": floor.prose,
+        "tokens": tokens,
+        "seconds": round(seconds, 1),
+    }
     for each in levels:
         note |= {f"{each.level} ratio": round(each.ratio, 2), f"{each.level} kl": each.damage.mean}
+        if each.damage.prose is not None:
+            note[f"{each.level} kl_prose"] = each.damage.prose
     return note
 
 

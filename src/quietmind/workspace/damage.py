@@ -1,28 +1,32 @@
 """What a cache that is not the exact one does to answers: the same probes of both, and how far their words differ.
 
-A probe is a question to the notes that are held, as people ask them: what is said about something, or what all of it
-is about. Two ask for the rest of a line that stands there once, which is the hardest on a cache: on the same one, word
-for word costs several times the divergence of an answer in the model's own words.
+A probe asks for a fact of the notes that are held, or for an answer in the model's own words, as people ask: what is
+said about something, or what all of it is about. A fact has one right answer, so that its probes say what was lost; of
+them only those count that the exact cache answers rightly. In its own words a model can go on in several ways that are
+equally good: a divergence there is several times as large on the same cache, and changes the words more than what is
+said.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
 from typing import Self
 
 from quietmind.engine.port import Engine, Position, Prompt, Segment, probing
 from quietmind.notes.document import Passage
+from quietmind.workspace.facts import facts_of
 from quietmind.workspace.layout import Layout
 
 SUBJECTS = 4  # headings of notes that are asked about
-LINES = 2  # that are to be completed
+FACTS = 24  # that are asked for; about half of them even a small model finds
 TOKENS = 16  # of a continuation
 TOP = 64  # likeliest tokens that are compared one by one; all others count as one
+
+# With fewer facts that the exact cache knows, answers in the model's own words are held to the bounds.
+_LEAST_FACTS = 4
 
 _QUESTIONS = (
     "What are these notes about? Answer in one sentence.",
@@ -31,11 +35,6 @@ _QUESTIONS = (
 _ABOUT = "What do the notes say about “{}”? Answer in one sentence."
 _ABOUT_IN_RUSSIAN = "Что сказано в заметках о «{}»? Ответь одним предложением."
 _COMPLETE = "Write out a line of the notes, word for word."
-_SHORTEST, _LONGEST = 40, 160  # characters of a line that is asked for
-_LEAST_WORDS = 6
-
-_WORD = re.compile(r"\w+")
-_SPACE = re.compile(r"\s+")
 
 # Probabilities come as 32-bit floats, summed over some hundred thousand tokens: below this a remainder is rounding.
 _ROUNDING = 1e-6
@@ -45,11 +44,35 @@ Continuation = tuple[Position, ...]
 
 
 @dataclass(frozen=True)
-class Probes:
-    """What is asked behind a prefix: the segments that follow it, and ``tokens`` to continue each by."""
+class Probe:
+    """What is asked behind a prefix: the segments that follow it, to be continued by ``tokens``.
 
-    endings: tuple[tuple[Segment, ...], ...]
-    tokens: int = TOKENS
+    ``value`` is the fact that is asked for; empty where the answer is in the model's own words.
+    """
+
+    ending: tuple[Segment, ...]
+    tokens: int
+    value: str = ""
+
+    def answer(self, positions: Continuation) -> Continuation:
+        """Return the places of a continuation that say the value, or all of them where none is asked for."""
+        said = ""
+        for number, position in enumerate(positions):
+            said += position.text
+            if self.value and len(said.lstrip()) >= len(self.value):
+                return positions[: number + 1]
+        return positions
+
+    def is_right(self, answer: Continuation) -> bool:
+        """Say whether ``answer`` has the value that was asked for."""
+        return bool(self.value) and _text(answer).lstrip().startswith(self.value)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What is asked of a cache, facts first."""
+
+    asked: tuple[Probe, ...]
 
     @classmethod
     def of(
@@ -58,32 +81,51 @@ class Probes:
         blocks: int | None = None,
         *,
         subjects: int = SUBJECTS,
-        lines: int = LINES,
+        facts: int = FACTS,
         tokens: int = TOKENS,
     ) -> Self:
         """Return the probes of ``layout``, or of its first ``blocks`` blocks: the same ones each time.
 
-        ``subjects`` and ``lines`` are spread evenly over it. Where notes have fewer headings of their own, more lines
-        are asked for; fewer where there are fewer that are long enough and stand there once.
+        ``subjects`` and ``facts`` are at most so many, spread evenly over it; ``tokens`` are of answers in the model's
+        own words.
         """
         passages = [block.passage for block in layout.blocks[:blocks]]
-        about = _about(passages, subjects)
-        beginnings = _beginnings([passage.text for passage in passages], lines + subjects - len(about))
-        endings = [(Segment(question, False), *layout.tail) for question in (*_QUESTIONS, *about)]
-        endings += [
-            # The answer is begun for the model, with a word whole: what it says next is what stood there.
-            (Segment(_COMPLETE, False), *layout.tail, Segment(begun, False))
-            for begun in beginnings
+        asked = [
+            # The answer is begun for the model, up to the value: what it says next is what stood there.
+            Probe(
+                (Segment(_COMPLETE, False), *layout.tail, Segment(fact.begun, False)), len(fact.value) + 1, fact.value
+            )
+            for fact in facts_of([passage.text for passage in passages], facts)
         ]
-        return cls(tuple(endings), tokens)
+        asked += [
+            Probe((Segment(question, False), *layout.tail), tokens)
+            for question in (*_QUESTIONS, *_about(passages, subjects))
+        ]
+        return cls(tuple(asked))
+
+    def known(self, answers: Sequence[Continuation]) -> tuple[Probes, tuple[Continuation, ...]]:
+        """Return the probes that say something, with those of ``answers``, the exact cache's, that are theirs.
+
+        Without the facts that it does not know; without any where it knows too few.
+        """
+        right = [probe.is_right(answer) for probe, answer in zip(self.asked, answers, strict=True)]
+        enough = sum(right) >= _LEAST_FACTS
+        kept = [
+            (probe, answer)
+            for probe, answer, is_right in zip(self.asked, answers, right, strict=True)
+            if not probe.value or (is_right and enough)
+        ]
+        return replace(self, asked=tuple(probe for probe, _ in kept)), tuple(answer for _, answer in kept)
 
 
 @dataclass(frozen=True)
 class Damage:
     """How far two caches' answers differ.
 
-    ``mean`` and ``worst`` are of the Kullback-Leibler divergence in nats at ``positions`` places: of the exact cache's
-    distribution of the next token from the other's. ``same`` of the ``probes`` were continued by the same tokens.
+    ``mean`` and ``worst`` are of the Kullback-Leibler divergence in nats at ``positions`` places where a fact is said:
+    of the exact cache's distribution of the next token from the other's. ``same`` of the ``probes`` of facts were
+    continued by the same tokens. ``prose`` is the mean where the answers are in the model's own words; None where no
+    facts were asked for, and all the others are of these.
     """
 
     mean: float
@@ -91,15 +133,43 @@ class Damage:
     positions: int
     same: int
     probes: int
+    prose: float | None = None
+    prose_positions: int = 0
+
+    @property
+    def everywhere(self) -> float:
+        """The mean divergence at all places together."""
+        if self.prose is None:
+            return self.mean
+        total = self.mean * self.positions + self.prose * self.prose_positions
+        return total / (self.positions + self.prose_positions)
 
     @classmethod
-    def between(cls, exact: Sequence[Continuation], other: Sequence[Continuation]) -> Self:
-        """Return the damage of ``other``, the answers to the same probes. Raises ValueError where there are none."""
-        divergences = [each for pair in zip(exact, other, strict=True) for each in kl(*pair)]
+    def between(
+        cls, exact: Sequence[Continuation], other: Sequence[Continuation], probes: Probes | None = None
+    ) -> Self:
+        """Return the damage of ``other``, the answers to the same ``probes``; None: all are of one kind.
+
+        Raises ValueError where there are none.
+        """
+        asked = [""] * len(exact) if probes is None else [probe.value for probe in probes.asked]
+        pairs = list(zip(exact, other, asked, strict=True))
+        facts = [(one, two) for one, two, value in pairs if value]
+        prose = [(one, two) for one, two, value in pairs if not value]
+        held = facts or prose
+        divergences = [each for pair in held for each in kl(*pair)]
         if not divergences:
             raise ValueError("no probe was answered")
-        same = sum(_said(one) == _said(two) for one, two in zip(exact, other, strict=True))
-        return cls(sum(divergences) / len(divergences), max(divergences), len(divergences), same, len(exact))
+        free = [each for pair in prose for each in kl(*pair)] if facts else []
+        return cls(
+            mean=sum(divergences) / len(divergences),
+            worst=max(divergences),
+            positions=len(divergences),
+            same=sum(_said(one) == _said(two) for one, two in held),
+            probes=len(held),
+            prose=sum(free) / len(free) if free else None,
+            prose_positions=len(free),
+        )
 
 
 def measure(engine: Engine, prefix: Prompt, probes: Probes) -> tuple[Continuation, ...]:
@@ -109,7 +179,10 @@ def measure(engine: Engine, prefix: Prompt, probes: Probes) -> tuple[Continuatio
     EngineRefused for an engine that tells no probabilities, and what a generation raises.
     """
     asked = probing(engine)
-    return tuple(asked.probe(Prompt([*prefix.segments, *ending]), probes.tokens, TOP) for ending in probes.endings)
+    return tuple(
+        probe.answer(asked.probe(Prompt([*prefix.segments, *probe.ending]), probe.tokens, TOP))
+        for probe in probes.asked
+    )
 
 
 def kl(exact: Sequence[Position], other: Sequence[Position]) -> list[float]:
@@ -151,29 +224,9 @@ def _is_russian(text: str) -> bool:
     return 2 * sum(not letter.isascii() for letter in letters) > len(letters)
 
 
-def _beginnings(texts: Sequence[str], count: int) -> list[str]:
-    """Return the first halves of at most ``count`` lines, spread evenly over ``texts``, none of which occurs again."""
-    lines = [line.strip() for text in texts for line in text.splitlines()]
-    times = Counter(lines)
-    candidates = [_half(line) for line in lines if times[line] == 1 and _worth_asking(line)]
-    whole = "\n".join(texts)
-    found: list[str] = []
-    for number in range(count):
-        start, end = (len(candidates) * edge // count for edge in (number, number + 1))
-        found += islice((half for half in candidates[start:end] if whole.count(half) == 1), 1)
-    return found
-
-
-def _worth_asking(line: str) -> bool:
-    return len(line) >= _SHORTEST and len(_WORD.findall(line)) >= _LEAST_WORDS
-
-
-def _half(line: str) -> str:
-    """Return the first half of the beginning of ``line``, cut between two words."""
-    line = line[:_LONGEST]
-    ends = [space.start() for space in _SPACE.finditer(line)] or [len(line)]
-    return line[: min(ends, key=lambda end: abs(end - len(line) // 2))]
-
-
 def _said(positions: Continuation) -> list[tuple[int, str]]:
     return [(position.token, position.text) for position in positions]
+
+
+def _text(positions: Continuation) -> str:
+    return "".join(position.text for position in positions)

@@ -113,7 +113,7 @@ class Keeping:
     def _measured(self, cache: Cache, asking: _Asking, unpacked: Path) -> tuple[Measured, str]:
         """Return what the engine shows of what was ``unpacked``, and which promise of the level that breaks."""
         bound, damage = BOUNDS[self.packing.level], asking.damage_of(unpacked)
-        floor = None if self.packing.floor is None else Floor(self.packing.floor)
+        floor = self.packing.floor
         broken = bound.broken_by(damage, floor or Floor())
         if broken:  # else the floor makes no difference, and costs as much to measure as a check
             floor = asking.floor()
@@ -146,6 +146,7 @@ class _Asking:
         self._progress = progress
         self._cache = cache
         self._held = cache.file
+        self._probes = Probes(())
         self._exact: tuple[Continuation, ...] = ()
         self._floor: Floor | None = None
 
@@ -153,9 +154,10 @@ class _Asking:
         """Return how far answers from ``file`` differ from those of the exact cache; it is held afterwards."""
         if not self._exact:
             self.hold(self._cache.file)
-            self._exact = self._answers()
+            every = self._every()
+            self._probes, self._exact = every.known(self._answers(every))
         self.hold(file)
-        return Damage.between(self._exact, self._answers())
+        return Damage.between(self._exact, self._answers(self._probes), self._probes)
 
     def floor(self) -> Floor:
         """Return how far answers differ where the last bits of the exact cache do."""
@@ -164,7 +166,7 @@ class _Asking:
             try:
                 write_with_noise(self._cache.file, noisy)
                 damage = self.damage_of(noisy)
-                self._floor = Floor(damage.mean, damage.same)
+                self._floor = Floor(damage.mean, damage.same, damage.prose or 0.0)
             except SnapshotNotUnderstood:  # nothing is excused then
                 self._floor = Floor()
             finally:
@@ -182,12 +184,16 @@ class _Asking:
             raise EngineRefused(f"{self._engine.model}: the engine restored {said}; start it again")
         self._held = file
 
-    def _answers(self) -> tuple[Continuation, ...]:
+    def _every(self) -> Probes:
+        """Return all that can be asked of the whole blocks that are held."""
         layout, left, blocks = self._cache.layout, self._cache.tokens - len(self._cache.layout.tokens[0]), 0
         for ids in layout.tokens[1:]:
             if len(ids) > left:
                 break
             left, blocks = left - len(ids), blocks + 1
-        answers = measure(self._engine, layout.beginning(self._cache.tokens), Probes.of(layout, blocks))
+        return Probes.of(layout, blocks)
+
+    def _answers(self, probes: Probes) -> tuple[Continuation, ...]:
+        answers = measure(self._engine, self._cache.layout.beginning(self._cache.tokens), probes)
         self._progress.advance()
         return answers

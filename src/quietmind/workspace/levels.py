@@ -28,37 +28,57 @@ EXACT, NEAR, SMALL = "exact", "near", "small"
 LEVELS = (EXACT, NEAR, SMALL)
 
 # What a snapshot's note says, by its key.
-_LEVEL, _BEFORE, _FLOOR, _FLOOR_SAME = "level", "kl_before", "floor", "floor_same"
+_LEVEL, _BEFORE, _PROSE, _PROSE_POSITIONS = "level", "kl_before", "kl_prose", "prose_positions"
+_FLOOR, _FLOOR_SAME, _FLOOR_PROSE = "floor", "floor_same", "floor_prose"
 
 _FINER, _FINEST = 0.75, 0.5  # of a step
+
+# On the same cache the divergence over free text is three to five times that over facts (docs/log.md).
+_PROSE_TO_FACTS = 10.0
 
 
 @dataclass(frozen=True)
 class Floor:
     """What the engine shows when K and V change in their last bits; less than that cannot be told from it.
 
-    The mean divergence ``kl`` and, where these very probes were asked, how many were ``same``.
+    The mean divergence ``kl`` where facts are said, ``prose`` where the model uses its own words and, where these very
+    probes were asked, how many facts were the ``same``.
     """
 
     kl: float = 0.0
     same: int | None = None
+    prose: float = 0.0
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a level promises: a mean divergence of at most ``kl`` nats beyond the floor, and ``same`` of the answers.
+    """What a level promises: a mean divergence of at most ``kl`` nats beyond the floor, and ``same`` of the facts.
 
-    Of the answers that the last bits alone leave the same: the others hang on a hair.
+    Of the facts that the last bits alone leave the same: the others hang on a hair. The divergence is that where facts
+    are said; in answers in the model's own words, where several ways to go on are equally good, it may be ``prose``.
     """
 
     kl: float
     same: float
 
+    @property
+    def prose(self) -> float:
+        """The mean divergence that answers in the model's own words may have, in nats beyond the floor."""
+        return _PROSE_TO_FACTS * self.kl
+
+    def passed_by(self, damage: Damage, floor: Floor) -> str:
+        """Say which divergence of ``damage`` is too large; nothing where none is."""
+        if damage.mean > self.kl + floor.kl:
+            return f"a divergence of {damage.mean:.5f}, past {self.kl:g}{_excused(floor.kl)}"
+        if damage.prose is not None and damage.prose > self.prose + floor.prose:
+            where = "in the model's own words"
+            return f"a divergence of {damage.prose:.5f} {where}, past {self.prose:g}{_excused(floor.prose)}"
+        return ""
+
     def broken_by(self, damage: Damage, floor: Floor) -> str:
         """Say which promise ``damage`` breaks; nothing where it breaks none."""
-        if damage.mean > self.kl + floor.kl:
-            beyond = f" and a floor of {floor.kl:.5f}" if floor.kl else ""
-            return f"a divergence of {damage.mean:.5f}, past {self.kl:g}{beyond}"
+        if passed := self.passed_by(damage, floor):
+            return passed
         if damage.same < self.same * (damage.probes if floor.same is None else floor.same):
             return f"{damage.same} of {damage.probes} answers the same"
         return ""
@@ -72,14 +92,14 @@ class Packing:
     """How a run stores what it reads: with the first of ``codecs``, coarse to fine, that keeps what ``level`` promises.
 
     Losslessly where none does. ``basis`` is the digest of the basis of those codecs, empty where they need none, and
-    ``floor`` its model's mean divergence at the floor, where calibration has measured it. ``remark`` says, once a run,
+    ``floor`` what calibration has measured of its model's floor. ``remark`` says, once a run,
     why snapshots are larger than they could be.
     """
 
     level: str = EXACT
     codecs: tuple[Codec, ...] = ()
     basis: str = ""
-    floor: float | None = None
+    floor: Floor | None = None
     remark: str = ""
 
     def goes_on_from(self, header: Header) -> bool:
@@ -146,8 +166,10 @@ class Measured:
                 "same": self.damage.same,
                 "of": self.damage.probes,
             }
+            if self.damage.prose is not None:
+                found |= {_PROSE: self.damage.prose, _PROSE_POSITIONS: self.damage.prose_positions}
         if self.floor is not None:
-            found[_FLOOR] = self.floor.kl
+            found |= {_FLOOR: self.floor.kl, _FLOOR_PROSE: self.floor.prose}
             if self.floor.same is not None:
                 found[_FLOOR_SAME] = self.floor.same
         if self.before:
@@ -182,7 +204,7 @@ def packing_for(level: str, card: ModelCard, context: int, fingerprint: Fingerpr
     basis = find(store.bases, fingerprint)
     if basis is None:
         return Packing(level, _without_basis(level, rotation), remark=_no_basis(card))
-    return Packing(level, _with_basis(level, basis), basis.digest, _number(basis.note, _FLOOR))
+    return Packing(level, _with_basis(level, basis), basis.digest, _floor(basis.note))
 
 
 def _with_basis(level: str, basis: Basis) -> tuple[Codec, ...]:
@@ -222,18 +244,23 @@ def _no_basis(card: ModelCard) -> str:
     return f"no basis for {card.name}: `quietmind calibrate` makes its snapshots about half as large still"
 
 
+def _excused(floor: float) -> str:
+    return f" and a floor of {floor:.5f}" if floor else ""
+
+
 def _damage(note: Mapping[str, float | str]) -> Damage | None:
     """Return the damage that a note tells of; None where it tells of none, or not as numbers."""
     mean, worst, *counts = (_number(note, key) for key in ("kl_mean", "kl_worst", "positions", "same", "of"))
     positions, same, probes = (None if count is None else int(count) for count in counts)
     if mean is None or worst is None or positions is None or same is None or probes is None:
         return None
-    return Damage(mean, worst, positions, same, probes)
+    prose_positions = _number(note, _PROSE_POSITIONS)
+    return Damage(mean, worst, positions, same, probes, _number(note, _PROSE), int(prose_positions or 0))
 
 
 def _floor(note: Mapping[str, float | str]) -> Floor | None:
-    kl, same = _number(note, _FLOOR), _number(note, _FLOOR_SAME)
-    return None if kl is None else Floor(kl, None if same is None else int(same))
+    kl, same, prose = (_number(note, key) for key in (_FLOOR, _FLOOR_SAME, _FLOOR_PROSE))
+    return None if kl is None else Floor(kl, None if same is None else int(same), prose or 0.0)
 
 
 def _number(note: Mapping[str, float | str], key: str) -> float | None:

@@ -53,25 +53,34 @@ _Part = Sequence[_Stretch]
 
 
 @dataclass(frozen=True)
-class Floor:
+class Roundings:
     """The KL divergence that other roundings of the same cache make: what is less cannot be told from it.
 
-    ``mean`` is of several, ``most`` the largest of them.
+    ``mean`` is of several where facts are said, ``most`` the largest of them; ``everywhere`` is the mean at all places
+    and ``prose`` the largest where the model answers in its own words.
     """
 
     mean: float
     most: float
+    everywhere: float
+    prose: float
 
 
-def floor_of(*trials: Trial) -> Floor:
+def roundings_of(*trials: Trial) -> Roundings:
     """Return what the engine shows of ``trials`` when all of their K and V change in their last bits."""
-    costs = []
+    damages = []
     for trial in trials:
         content = trial.file.read_bytes()
         everything = [_stretch(content, plane, np.arange(plane.width)) for plane in trial.rows.planes]
         shakes = [partial(_shake, part=everything, size=_ROUNDING, seed=seed) for seed in range(_ROUNDINGS)]
-        costs += [trial.damage(shake).mean for shake in shakes]
-    return Floor(sum(costs) / len(costs), max(costs))
+        damages += [trial.damage(shake) for shake in shakes]
+    means = [damage.mean for damage in damages]
+    return Roundings(
+        mean=sum(means) / len(means),
+        most=max(means),
+        everywhere=sum(damage.everywhere for damage in damages) / len(damages),
+        prose=max(damage.prose or 0.0 for damage in damages),
+    )
 
 
 def runs_of(layout: SlotLayout, rotation: Rotation) -> int:
@@ -82,7 +91,7 @@ def runs_of(layout: SlotLayout, rotation: Rotation) -> int:
 def sensitivity_of(
     trial: Trial, rotation: Rotation, floor: float, *, every: int = 1, progress: Progress = SILENT
 ) -> Sensitivity:
-    """Return what a unit of error variance costs in each part. ``floor`` is that of :func:`floor_of`.
+    """Return what a unit of error variance costs in each part. ``floor`` is what it is everywhere.
 
     Of the parts of a kind only each ``every``-th is measured; the others take the median. The noise is the same each
     time. Raises what a trial raises.
@@ -176,7 +185,7 @@ def _cost(trial: Trial, part: _Part, size: float, floor: float) -> tuple[float, 
     aim = math.sqrt(least * MOST)
     tried = []
     for _ in range(_ATTEMPTS):
-        cost = trial.damage(partial(_shake, part=part, size=size)).mean - floor
+        cost = trial.damage(partial(_shake, part=part, size=size)).everywhere - floor
         tried.append((size, max(cost, least / 2)))
         if least <= cost <= MOST or (cost < least and size == _LARGEST):
             break

@@ -21,7 +21,7 @@ from quietmind.workspace.layout import Layout
 class Trial:
     """The exact cache of ``prefix`` in ``file``, where its rows lie in it, and the ``answers`` to ``probes`` from it.
 
-    To ask all probes once takes about ``seconds``.
+    To ask all probes once takes at most about ``seconds``.
     """
 
     engine: Engine
@@ -46,7 +46,7 @@ class Trial:
         # Restored, as every other cache will be: how a prompt is cut into batches changes the last bits of answers.
         saving(engine).restore(file)
         began = time.monotonic()
-        answers = measure(engine, prefix, probes)
+        probes, answers = probes.known(measure(engine, prefix, probes))
         return cls(engine, prefix, probes, file, rows, answers, time.monotonic() - began)
 
     def damage(self, change: Callable[[memoryview], None]) -> Damage:
@@ -60,7 +60,7 @@ class Trial:
                 raise EOFError(f"{self.file.name} has become shorter")
             change(target)
         saving(self.engine).restore(changed)
-        return Damage.between(self.answers, measure(self.engine, self.prefix, self.probes))
+        return Damage.between(self.answers, measure(self.engine, self.prefix, self.probes), self.probes)
 
 
 def read_exactly(
