@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.routing import APIRoute
@@ -22,6 +21,7 @@ from quietmind.serve.ollama_answer import Embedding, Retelling, error_of
 from quietmind.serve.ollama_models import running, shown, tags
 from quietmind.serve.ollama_passage import Retold, Route, fetched, named
 from quietmind.serve.ollama_request import chat, embed, embeddings, generate, model_of, parsed
+from quietmind.serve.ollama_schema import DESCRIBED
 from quietmind.serve.served import Served
 
 # The version of Ollama whose API this is: clients ask for it, and hold back what an older one did not know.
@@ -40,54 +40,27 @@ _NOT_HERE = (
 _MANAGED_ELSEWHERE = "models are not fetched or changed here; use `quietmind pull NAME`, then `quietmind up NAME`"
 
 
-def _body(fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    schema = {"type": "object", "properties": fields, "required": required}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-_TEXT, _FLAG, _OBJECT = {"type": "string"}, {"type": "boolean"}, {"type": "object"}
-_FORMAT = {"oneOf": [{"type": "string", "enum": ["json"]}, _OBJECT]}
-_THINK = {"oneOf": [_FLAG, {"type": "string", "enum": ["low", "medium", "high", "max"]}]}
-_ASKED = {"model": _TEXT, "options": _OBJECT, "format": _FORMAT, "think": _THINK, "stream": {**_FLAG, "default": True}}
-_MESSAGE = {
-    "type": "object",
-    "properties": {"role": {"type": "string", "enum": ["system", "user", "assistant", "tool"]}, "content": _TEXT},
-    "required": ["role"],
-}
-_BODIES = {
-    "/api/chat": _body(
-        {**_ASKED, "messages": {"type": "array", "items": _MESSAGE}, "tools": {"type": "array", "items": _OBJECT}},
-        ["model"],
-    ),
-    "/api/generate": _body({**_ASKED, "prompt": _TEXT, "system": _TEXT, "raw": _FLAG}, ["model"]),
-    "/api/embed": _body(
-        {"model": _TEXT, "input": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT}]}}, ["model", "input"]
-    ),
-    "/api/embeddings": _body({"model": _TEXT, "prompt": _TEXT}, ["model"]),
-}
-
-
 def router(served: Served) -> APIRouter:
     """Return the routes."""
     routes = APIRouter()
     for each in _ROUTES:
         _add(routes, served, each)
 
-    @routes.get("/api/version")
+    @routes.get("/api/version", openapi_extra=DESCRIBED["/api/version"])
     async def version() -> Response:
         return as_json({"version": SPOKEN, "quietmind": __version__})
 
-    @routes.get("/api/tags")
+    @routes.get("/api/tags", openapi_extra=DESCRIBED["/api/tags"])
     async def listed(request: Request) -> Response:
         status, content = await fetched(request.scope, "/v1/models")
         return _described(status, content) or as_json(tags(served, json.loads(content)["data"]))
 
-    @routes.get("/api/ps")
+    @routes.get("/api/ps", openapi_extra=DESCRIBED["/api/ps"])
     async def loaded(request: Request) -> Response:
         status, content = await fetched(request.scope, "/v1/models")
         return _described(status, content) or as_json(running(served, json.loads(content)["data"]))
 
-    @routes.post("/api/show", openapi_extra=_body({"model": _TEXT}, ["model"]))
+    @routes.post("/api/show", openapi_extra=DESCRIBED["/api/show"])
     async def show(request: Request) -> Response:
         try:
             model = model_of(parsed(await request.body()))
@@ -132,7 +105,7 @@ def _add(routes: APIRouter, served: Served, route: Route) -> None:
         methods=["POST"],
         response_class=Response,
         name=route.path.removeprefix("/api/"),
-        openapi_extra=_BODIES[route.path],
+        openapi_extra=DESCRIBED[route.path],
     )
 
 
