@@ -207,7 +207,7 @@ def _beside(said: Answer) -> dict[str, Any]:
     """Return what stands beside the text."""
     known = as_json(said)
     citations = known.pop("citations")
-    for repeated in ("question", "answer", "timings"):
+    for repeated in ("question", "timings"):  # not the answer: here it stands without its sources as text
         del known[repeated]
     return {"citations": citations, "timings": _timings(said.timings.engine), "archive": known}
 
