@@ -51,6 +51,7 @@ from serve_load_sums import Turn, jain, kendall, overtaken, percentile, slope, w
 PREDICTED = {
     "wrong_or_lost": 0,
     "overtaken_most": 0,
+    "processor_ms": 5.0,
     "added_first_ms_p50": 6.0,
     "added_first_ms_p99": 25.0,
     "memory_mib_per_hour_below": 12.0,
@@ -110,6 +111,7 @@ def child(words: Sequence[str], workspace: Path) -> Iterator[tuple[psutil.Proces
         else:
             raise SystemExit(f"{' '.join(words)} ended before it was ready")
         process.terminate()
+        process.wait(30)  # before its standard input ends, which would be a second signal
 
 
 async def seconds(url: str, body: dict[str, Any], key: str = "") -> tuple[float, float]:
@@ -124,9 +126,13 @@ async def seconds(url: str, body: dict[str, Any], key: str = "") -> tuple[float,
     return first, time.perf_counter() - began
 
 
-async def added_ms(served: Served, engine_url: str) -> dict[str, float | None]:
-    """Return what the address adds to a chat, over pairs; who goes first alternates."""
+async def added_ms(served: Served, engine_url: str, process: psutil.Process) -> dict[str, float | None]:
+    """Return what the address adds to a chat, over pairs; who goes first alternates.
+
+    ``processor_ms`` is what its process works for a chat, half of them streamed, whatever else the machine does.
+    """
     straight = replace(served, model=MODEL)
+    worked = processor_ms(process)
     added: dict[str, list[float]] = {"first": [], "whole": []}
     for number in range(2 * PAIRS + 10):
         stream = number % 2 == 0
@@ -137,11 +143,18 @@ async def added_ms(served: Served, engine_url: str) -> dict[str, float | None]:
             place = 0 if stream else 1
             difference = pair[served.url][place] - pair[engine_url][place]
             added["first" if stream else "whole"].append(1000 * difference)
-    return {
+    worked = (processor_ms(process) - worked) / (2 * PAIRS + 10)
+    return {"processor_ms": rounded(worked)} | {
         f"added_{name}_ms_p{round(100 * share)}": rounded(percentile(values, share))
         for name, values in added.items()
         for share in (0.5, 0.99)
     }
+
+
+def processor_ms(process: psutil.Process) -> float:
+    """Return the milliseconds that a process has worked."""
+    times = process.cpu_times()
+    return 1000 * float(times.user + times.system)
 
 
 def rounded(value: float | None) -> float | None:
@@ -287,7 +300,7 @@ async def measured(
         print(f"questions to the notes are left out: {refusal}")
         served = replace(served, codes={})
     served = await search_tool(await known_vectors(served))
-    added = {} if engine_url is None else await added_ms(served, engine_url)
+    added = {} if engine_url is None else await added_ms(served, engine_url, process)
     records, samples, began = await loaded(served, process, arguments)
     log: list[dict[str, Any]] = []
     busy = None

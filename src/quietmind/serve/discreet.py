@@ -42,6 +42,7 @@ def discretion() -> Iterator[None]:
     told = logging.StreamHandler(sys.stderr)
     told.setLevel(logging.WARNING)
     told.setFormatter(Discreet())
+    told.addFilter(lambda each: (each.name, each.levelno) != ("asyncio", logging.WARNING))  # of clients that go away
     root, in_threads = logging.getLogger(), threading.excepthook
     before = root.handlers[:]
 
