@@ -165,7 +165,8 @@ class _Offered:
         if wrong is not None:
             at = ".".join(str(part) for part in wrong.absolute_path)
             raise UsageError(f"{name}: {f'{at}: ' if at else ''}{_short(wrong.message)}")
-        return {key: int(value) if isinstance(value, float) else value for key, value in arguments.items()}
+        whole = json.loads(_clean(json.dumps(arguments, ensure_ascii=False)))
+        return {key: int(value) if isinstance(value, float) else value for key, value in whole.items()}
 
     async def _used(self, name: str, given: Json, context: Context) -> Json:
         if name == mcp_tools.ASK.name:
@@ -287,8 +288,9 @@ def _clean(text: str) -> str:
 
 
 def _short(text: str) -> str:
-    flat = " ".join(text.split())
-    return _clean(flat if len(flat) <= _LONGEST_ERROR else f"{flat[:_LONGEST_ERROR]}…")
+    """Return ``text`` in a line: what was refused stands at its beginning, and why at its end."""
+    flat, half = " ".join(text.split()), _LONGEST_ERROR // 2
+    return _clean(flat if len(flat) <= _LONGEST_ERROR else f"{flat[:half]}…{flat[-half:]}")
 
 
 def _mime(path: Path) -> str:
