@@ -126,8 +126,8 @@ export async function get(path, given = {}) {
 }
 
 /**
- * Ask, and yield what comes: {place} in the line, {text}, and {chunk} for each event as it is. Aborting the signal
- * cancels the generation. Raises Refused, also for an answer that breaks off.
+ * Ask, and yield what comes: {place} in the line, how many passages were {found}, and {chunk} with its {text}. Aborting
+ * the signal cancels the generation. Raises Refused, also for an answer that breaks off.
  */
 export async function* ask(body, signal) {
   const response = await exchange("/v1/chat/completions", {
@@ -139,8 +139,10 @@ export async function* ask(body, signal) {
   let finished = false;
   try {
     for await (const line of linesOf(response.body)) {
-      const place = /^: queue position (\d+)/.exec(line);
+      const place = /^: queue position (\d+)$/.exec(line);
       if (place) yield { place: Number(place[1]) };
+      const found = /^: (\d+) passages found$/.exec(line);
+      if (found) yield { found: Number(found[1]) };
       if (!line.startsWith("data:")) continue;
       const data = line.slice(5).trim();
       if (data === "[DONE]") {

@@ -47,6 +47,7 @@ async function show() {
 function redraw() {
   fill(document);
   byId("language").textContent = language === "en" ? "RU" : "EN";
+  byId("language").lang = language === "en" ? "ru" : "en"; // as its label is
   byId("language").ariaLabel = say("language.change");
   showTheme();
   showState();

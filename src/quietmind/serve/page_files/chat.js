@@ -1,7 +1,7 @@
 /** The conversation of this tab: questions, answers as they are written, and the citations under them. */
 
 import { Refused, ask, connection } from "./api.js";
-import { byId, el, keep, kept } from "./dom.js";
+import { byId, el, keep, kept, refill } from "./dom.js";
 import { Prose } from "./prose.js";
 import * as source from "./source.js";
 import { fill, say, seconds } from "./words.js";
@@ -18,6 +18,8 @@ let start = null;
 let turns = [];
 /** The turn that is being answered, with what stops it; null while none is. */
 let current = null;
+/** The buttons that open lines, and the citation of each. */
+const openers = new WeakMap();
 
 /** One question and its answer. What is not drawn can be kept as JSON. */
 class Turn {
@@ -28,17 +30,22 @@ class Turn {
     this.answer = kept.answer ?? null; // what the last event said of the answer: citations, timings
     this.state = kept.state === "asking" ? "broken" : (kept.state ?? "asking");
     this.why = kept.why ?? "";
-    this.place = null;
-    this.began = 0;
+    this.took = kept.took ?? null; // milliseconds, as they were seen here
+    this.place = 0;
+    this.found = null;
   }
 
   get kept() {
-    const { question, model, text, answer, state, why } = this;
-    return { question, model, text, answer, state, why };
+    const { question, model, text, answer, state, why, took } = this;
+    return { question, model, text, answer, state, why, took };
   }
 
   get citations() {
     return this.answer?.citations ?? [];
+  }
+
+  get ofArchive() {
+    return this.model === "archive" || this.model.startsWith("archive:");
   }
 
   /** Return the element of the turn, drawn anew. */
@@ -70,11 +77,11 @@ class Turn {
     this.said.ariaBusy = String(this.state === "asking");
     this.progress.classList.toggle("busy", this.state === "asking");
     this.progress.classList.toggle("trouble", this.state === "broken");
-    this.progress.replaceChildren(this.standing(), " ", this.state === "asking" ? this.clock : "");
+    refill(this.progress, el("span", {}, this.standing()), this.state === "asking" && this.clock);
     this.progress.hidden = this.state === "done";
     if (this.state === "asking") return;
-    this.below.replaceChildren(...this.differing(), ...this.sources());
-    this.after.replaceChildren(...this.footer());
+    refill(this.below, this.differing(), this.sources());
+    refill(this.after, this.footer());
   }
 
   standing() {
@@ -82,8 +89,9 @@ class Turn {
     if (this.state === "broken") return [say("turn.broken"), this.why].filter(Boolean).join(": ");
     if (this.state === "done") return say("turn.ready", { count: this.citations.length });
     if (this.text) return say("turn.writing");
-    if (this.place) return say("turn.waiting", { count: this.place });
-    return say(this.model.startsWith("archive") ? "turn.reading" : "turn.thinking");
+    if (this.place > 0) return say("turn.waiting", { count: this.place });
+    if (this.found !== null) return say("turn.found", { count: this.found });
+    return say(this.ofArchive ? "turn.searching" : "turn.reading");
   }
 
   /** Return what stands in the place of a mark: a button where its citation is known. */
@@ -92,21 +100,16 @@ class Turn {
     const citation = this.citations.find((each) => each.number === number);
     if (citation === undefined) return el("span", { class: "mark bare" }, String(number));
     const place = `${source.nameOf(citation.path)}, ${source.where(citation)}`;
-    return el(
-      "button",
-      {
-        type: "button",
-        class: "mark",
-        title: citation.quote,
-        "aria-label": say("cite.open", { number: String(number), place }),
-        onclick: (event) => this.open(citation, event.currentTarget),
-      },
-      String(number),
-    );
+    const properties = { class: "mark", title: citation.quote, "aria-label": say("cite.open", { number: String(number), place }) };
+    return this.opener(citation, properties, String(number));
   }
 
-  open(citation, from) {
-    source.show(citation, this.citations, from);
+  /** Return a button that opens the lines of a citation. */
+  opener(citation, properties, ...children) {
+    const onclick = (event) => source.show(citation, this.citations, event.currentTarget);
+    const button = el("button", { type: "button", onclick, ...properties }, children);
+    openers.set(button, citation);
+    return button;
   }
 
   sources() {
@@ -118,9 +121,9 @@ class Turn {
   }
 
   sourceOf(citation) {
-    return el(
-      "button",
-      { type: "button", "data-number": citation.number, onclick: (event) => this.open(citation, event.currentTarget) },
+    return this.opener(
+      citation,
+      {},
       el("span", { class: "mark" }, String(citation.number)),
       el(
         "span",
@@ -129,7 +132,7 @@ class Turn {
         el("span", { class: "path" }, `${shortPath(citation.path)} · ${source.where(citation)}`),
         citation.standing === "verified"
           ? null
-          : el("span", { class: citation.verified ? "note" : "trouble" }, ` ${say(`cite.${citation.standing}`)}`),
+          : el("span", { class: citation.verified ? "note" : "trouble" }, say(`cite.${citation.standing}`)),
       ),
     );
   }
@@ -151,22 +154,21 @@ class Turn {
 
   footer() {
     const { answer } = this;
-    const timings = answer?.timings;
     const facts = [];
     if (answer?.model) facts.push(answer.model);
-    if (timings) {
-      facts.push(seconds(timings.total_ms / 1000));
-      facts.push(say("turn.tokens", { count: timings.prompt_tokens }));
-      if (timings.cached_tokens) facts.push(say("turn.restored", { count: timings.cached_tokens }));
+    if (this.took !== null) facts.push(seconds(this.took / 1000));
+    if (answer?.timings) {
+      facts.push(say("turn.tokens", { count: answer.timings.prompt_n }));
+      if (answer.timings.cache_n > 0) facts.push(say("turn.restored", { count: answer.timings.cache_n }));
     }
     if (answer?.stopped_early) facts.push(say("turn.early", { why: answer.stopped_early }));
     const again = el("button", { type: "button", class: "link", onclick: () => askAgain(this) }, say("turn.again"));
     return [
-      ...facts.map((fact) => el("span", {}, fact)),
-      this.text ? copying("turn.copy", () => this.text) : null,
-      this.model.startsWith("archive") ? copying("turn.terminal", () => commandOf(this)) : null,
-      this.state === "done" ? null : again,
-    ].filter(Boolean);
+      facts.map((fact) => el("span", {}, fact)),
+      this.text !== "" && copying("turn.copy", () => this.text),
+      this.ofArchive && copying("turn.terminal", () => commandOf(this)),
+      this.state !== "done" && again,
+    ];
   }
 }
 
@@ -214,7 +216,7 @@ export function stop() {
 }
 
 /** Return where the question of this tab stands: null for none, 0 for answered now, else how many come before it. */
-export const place = () => (current === null ? null : (current.turn.place ?? 0));
+export const place = () => current?.turn.place ?? null;
 
 /** Go to the next (1) or previous (-1) source of the last answer, and open it. */
 export function stepSource(by) {
@@ -230,6 +232,17 @@ export function stepSource(by) {
   source.show(turn.citations[buttons.indexOf(button)], turn.citations, button, true);
 }
 
+source.changes.addEventListener("change", showOpen);
+
+/** Mark the buttons of the citation whose lines are shown. */
+function showOpen() {
+  for (const button of turnsList.querySelectorAll("button")) {
+    const isShown = openers.has(button) && openers.get(button) === source.shown();
+    if (isShown) button.setAttribute("aria-current", "true");
+    else button.removeAttribute("aria-current");
+  }
+}
+
 composer.addEventListener("submit", (event) => {
   event.preventDefault();
   if (stop()) return;
@@ -237,6 +250,7 @@ composer.addEventListener("submit", (event) => {
   if (text === "" || !connection.here) return;
   question.value = "";
   keep("sessionStorage", "draft", null);
+  if (matchMedia("(pointer: coarse)").matches) question.blur(); // the keyboard of a phone makes room for the answer
   answer(new Turn({ question: text, model: scope.value }));
 });
 
@@ -280,9 +294,9 @@ async function answer(turn) {
   turn.element.scrollIntoView({ block: "start", behavior: "smooth" });
   byId("forget").hidden = false;
   current = { turn, stop };
-  turn.began = Date.now();
   showSubmit();
-  const ticking = setInterval(() => (turn.clock.textContent = seconds((Date.now() - turn.began) / 1000)), 100);
+  const began = Date.now();
+  const ticking = setInterval(() => (turn.clock.textContent = seconds((Date.now() - began) / 1000)), 100);
   try {
     for await (const event of ask({ model: turn.model, messages, ...wishes() }, stop.signal)) take(turn, event);
     turn.state = "done";
@@ -292,6 +306,7 @@ async function answer(turn) {
     if (turn.state === "broken") turn.why = error instanceof Refused ? error.message : String(error);
   } finally {
     clearInterval(ticking);
+    turn.took = Date.now() - began;
     current = null;
     remember();
     turn.draw(); // anew: marks whose citations have come are buttons now
@@ -303,12 +318,13 @@ async function answer(turn) {
 
 function take(turn, event) {
   if (event.place !== undefined) turn.place = event.place;
-  if (event.text) {
-    turn.text += event.text;
-    turn.place = 0;
+  if (event.found !== undefined) [turn.place, turn.found] = [0, event.found];
+  turn.text += event.text ?? "";
+  const { archive, citations, timings } = event.chunk ?? {};
+  if (archive !== undefined) {
+    turn.answer = { ...archive, citations, timings };
+    turn.text = archive.answer; // the stream ended with the sources as text, which stand below it here
   }
-  const told = event.chunk?.quietmind ?? null;
-  if (told !== null) turn.answer = told;
   requestAnimationFrame(() => turn.state === "asking" && turn.show());
 }
 
@@ -330,9 +346,8 @@ function earlier(model) {
 
 /** Return what this browser wishes otherwise than the settings say. */
 function wishes() {
-  const passages = Number(kept("localStorage", "passages"));
   const tokens = Number(kept("localStorage", "max_tokens"));
-  return { ...(passages ? { passages } : {}), ...(tokens ? { max_tokens: tokens } : {}) };
+  return tokens > 0 ? { max_tokens: tokens } : {};
 }
 
 /** Return the command that asks the same. */
@@ -340,9 +355,8 @@ function commandOf(turn) {
   const words = ["quietmind", "ask", quoted(turn.question)];
   if (turn.model === "archive:deep") words.push("--deep");
   else if (turn.model !== "archive") words.push("--notebook", quoted(turn.model.slice("archive:".length)));
-  const { passages, max_tokens: tokens } = wishes();
-  if (passages) words.push("--passages", String(passages));
-  if (tokens) words.push("--max-tokens", String(tokens));
+  const { max_tokens: tokens } = wishes();
+  if (tokens !== undefined) words.push("--max-tokens", String(tokens));
   return words.join(" ");
 }
 
@@ -389,16 +403,13 @@ function drawScopes() {
   const { archive, models } = start;
   const choice = (value, text) => el("option", { value }, text);
   const notebooks = archive?.notebooks ?? [];
-  scope.replaceChildren(
-    ...(archive?.notes
-      ? [
-          choice("archive", say("scope.archive")),
-          notebooks.length > 0 ? choice("archive:deep", say("scope.deep")) : null,
-          notebooks.length > 0
-            ? el("optgroup", { label: say("scope.notebooks") }, notebooks.map((name) => choice(`archive:${name}`, name)))
-            : null,
-        ].filter(Boolean)
-      : []),
+  refill(
+    scope,
+    archive?.notes > 0 && choice("archive", say("scope.archive")),
+    notebooks.length > 0 && [
+      choice("archive:deep", say("scope.deep")),
+      el("optgroup", { label: say("scope.notebooks") }, notebooks.map((name) => choice(`archive:${name}`, name))),
+    ],
     el("optgroup", { label: say("scope.models") }, models.map(({ name }) => choice(name, scopeName(name)))),
   );
   if ([...scope.options].some((option) => option.value === chosen)) scope.value = chosen;

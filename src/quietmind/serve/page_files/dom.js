@@ -7,13 +7,20 @@
 export function el(name, properties = {}, ...children) {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
-    if (value === null || value === undefined || value === false) continue;
+    if (absent(value)) continue;
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  refill(element, children);
   return element;
 }
+
+/** Put these children in the place of those that an element has. */
+export function refill(element, ...children) {
+  element.replaceChildren(...children.flat(Infinity).filter((child) => !absent(child)));
+}
+
+const absent = (value) => value === null || value === undefined || value === false;
 
 /** Return the element of this id, which the page has. */
 export const byId = (id) => document.getElementById(id);

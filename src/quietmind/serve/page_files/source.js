@@ -1,7 +1,7 @@
 /** The panel beside the question: the exact lines that a citation names, and as many around them as are wanted. */
 
 import { get } from "./api.js";
-import { byId, el } from "./dom.js";
+import { byId, el, refill } from "./dom.js";
 import { say } from "./words.js";
 
 const AROUND = 8; // lines before and after, at first
@@ -13,6 +13,12 @@ let open = null; // {citation, others, mark, from, to}: what is shown, and the m
 /** Return whether lines are shown. */
 export const isOpen = () => !panel.hidden;
 
+/** Tells of "change": another citation is shown, or none any more. */
+export const changes = new EventTarget();
+
+/** Return the citation whose lines are shown; null while none are. */
+export const shown = () => open?.citation ?? null;
+
 /**
  * Show the lines of `citation`, one of `others`. `mark` gets the focus back when the panel is closed; `keepFocus`
  * leaves it where it is.
@@ -21,6 +27,7 @@ export async function show(citation, others, mark, keepFocus = false) {
   open = { citation, others, mark, before: AROUND, after: AROUND };
   panel.hidden = false;
   byId("ask").classList.add("beside");
+  changes.dispatchEvent(new Event("change"));
   await load();
   if (!keepFocus) panel.focus({ preventScroll: true });
 }
@@ -32,6 +39,7 @@ export function close() {
   byId("ask").classList.remove("beside");
   if (open?.mark?.isConnected) open.mark.focus({ preventScroll: true });
   open = null;
+  changes.dispatchEvent(new Event("change"));
 }
 
 /** Show the next source of the same answer (step 1) or the one before (step -1). */
@@ -59,7 +67,7 @@ async function load() {
       after,
     });
   } catch (error) {
-    if (open?.citation === citation) panel.replaceChildren(heading(citation), el("p", { class: "trouble" }, error.message));
+    if (open?.citation === citation) refill(panel, heading(citation), el("p", { class: "trouble" }, error.message));
     return;
   }
   if (open?.citation !== citation) return; // another one was opened meanwhile
@@ -80,7 +88,8 @@ function draw(citation, found) {
       say(label),
     );
   const last = found.first + found.lines.length - 1;
-  panel.replaceChildren(
+  refill(
+    panel,
     heading(citation, found),
     standing(citation),
     found.first > 1 ? more("source.above", "before") : null,

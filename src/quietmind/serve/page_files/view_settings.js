@@ -2,12 +2,11 @@
 
 import { get } from "./api.js";
 import { command } from "./chat.js";
-import { el, keep, kept } from "./dom.js";
+import { el, keep, kept, refill } from "./dom.js";
 import { LANGUAGES, language, number, say } from "./words.js";
 
 export async function view({ theme, chooseTheme, chooseLanguage }) {
   const { file, settings } = await get("/page/settings");
-  const setting = (name) => settings.find((each) => each.name === name).value;
   return {
     parts: [
       el(
@@ -21,8 +20,7 @@ export async function view({ theme, chooseTheme, chooseLanguage }) {
           segments("language", "of-language", LANGUAGES, language, chooseLanguage),
           el("span", { id: "of-theme" }, say("settings.theme")),
           segments("look", "of-theme", Object.fromEntries(["auto", "light", "dark"].map((each) => [each, say(`settings.theme.${each}`)])), theme(), chooseTheme),
-          ...amount("passages", "settings.passages", setting("passages"), "--passages"),
-          ...amount("max_tokens", "settings.tokens", setting("max_tokens"), "--max-tokens"),
+          longest(settings.find((each) => each.name === "max_tokens").value),
         ),
         kept("sessionStorage", "key") === null
           ? null
@@ -43,20 +41,21 @@ function segments(name, labelledby, choices, chosen, choose) {
   );
 }
 
-/** Return a number that questions of this page are asked with, and the words of a command that does the same. */
-function amount(name, label, usual, option) {
-  const input = el("input", { type: "number", id: `wish-${name}`, min: "1", step: "1", inputmode: "numeric", placeholder: number(usual), value: kept("localStorage", name) });
+/** Return how long an answer of this page may get, and the command that does the same; `usual` is what is set. */
+function longest(usual) {
+  const input = el("input", { type: "number", id: "longest", min: "1", step: "1", placeholder: number(usual), value: kept("localStorage", "max_tokens") });
   const same = el("span", { class: "labelled" });
   const show = () => {
-    const value = kept("localStorage", name);
-    same.replaceChildren(...(value === null ? [say("settings.asSet", { value: usual })] : [say("settings.same"), command(`quietmind ask QUESTION ${option} ${value}`)]));
+    const value = kept("localStorage", "max_tokens");
+    refill(same, value === null ? say("settings.asSet", { value: usual }) : [say("settings.same"), command(`quietmind ask QUESTION --max-tokens ${value}`)]);
   };
   input.addEventListener("change", () => {
-    keep("localStorage", name, input.validity.valid && Number(input.value) >= 1 ? String(Math.floor(input.value)) : null);
+    const wanted = Math.floor(Number(input.value));
+    keep("localStorage", "max_tokens", wanted >= 1 ? String(wanted) : null);
     show();
   });
   show();
-  return [el("label", { for: `wish-${name}` }, say(label)), el("span", { class: "labelled" }, input, same)];
+  return [el("label", { for: "longest" }, say("settings.tokens")), el("span", { class: "labelled" }, input, same)];
 }
 
 function forgetKey(button) {
