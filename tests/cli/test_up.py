@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from quietmind.cli.main import cli
 from quietmind.serve.up import Wanted
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "archive"
 Quietmind = Callable[..., subprocess.CompletedProcess[str]]
 
 pytest.importorskip("uvicorn", reason="serving takes uvicorn: pip install 'quietmind[serve]'")
@@ -188,7 +189,7 @@ def test_a_question_beside_it_restores_notebooks_where_the_model_runs(
     question = ("ask", "At how many degrees does the pump start?", "--json", "--max-tokens", "12")
     key = tmp_path / "key"
     with started(tmp_path, "tiny", "--key-file", str(key)) as process:
-        address(process)
+        url = address(process)
         engines = psutil.Process(process.pid).children(recursive=True)
         read = answered(quietmind(*question, "--notebook", "pumps"))
         assert read["notebook"]["read_s"] > 0
@@ -196,6 +197,11 @@ def test_a_question_beside_it_restores_notebooks_where_the_model_runs(
         assert restored["notebook"]["restored_tokens"] == restored["notebook"]["tokens"] == read["notebook"]["tokens"]
         assert restored["timings"]["cached_tokens"] == restored["notebook"]["tokens"]
         assert restored["answer"] == read["answer"]
+        shown = {"Authorization": f"Bearer {key.read_text(encoding='ascii').strip()}"}
+        body = {"model": "archive:pumps", "messages": [{"role": "user", "content": question[1]}], "max_tokens": 12}
+        served = httpx2.post(f"{url}/v1/chat/completions", json=body, headers=shown, timeout=60, trust_env=False).json()
+        assert served["archive"]["notebook"]["restored_tokens"] == restored["notebook"]["tokens"]
+        assert served["choices"][0]["message"]["content"].startswith(restored["answer"])
         assert psutil.Process(process.pid).children(recursive=True) == engines
         assert list((tmp_path / "workspace" / "lent").iterdir()) == []
         log = (tmp_path / "workspace" / "logs" / "llamacpp.log").exists()
@@ -239,7 +245,6 @@ def answered(done: subprocess.CompletedProcess[str]) -> Any:
         (["tiny", "no-such-model"], 1, "quietmind pull"),
         (["tiny", "--engine", "steam"], 2, "llama-server"),
         (["tiny", "--key-file", "none/key"], 2, "name another --key-file"),
-        ([], 2, "MODELS"),
     ],
 )
 def test_what_cannot_run_is_refused_in_one_line(
@@ -266,6 +271,25 @@ def test_the_kv_type_of_the_settings_is_for_the_engines_that_know_it(
     monkeypatch.setattr("quietmind.serve.up.up", lambda wanted, *_: asked.append(wanted))
     assert CliRunner().invoke(cli, ["up", "a-model", *words]).exit_code == 0
     assert [wanted.ask.kv_type for wanted in asked] == [expected]
+
+
+def test_the_model_of_the_settings_runs_and_answers_from_the_notes_with_lines_that_hold(
+    quietmind: Quietmind, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tmp_path / "settings.toml"
+    settings.write_text('model = "tiny"\npassages = 1\nembedder = "none"', encoding="utf-8")
+    monkeypatch.setenv("QUIETMIND_SETTINGS", str(settings))
+    assert quietmind("index", str(EXAMPLES)).returncode == 0
+    with started(tmp_path) as process:
+        url = address(process)
+        question = "How long does a single watering session last at most?"
+        answer = chat(url, model="archive", messages=[{"role": "user", "content": question}], max_tokens=24).json()
+        first = answer["choices"][0]["message"]["citations"][0]
+        lines = Path(first["path"]).read_text(encoding="utf-8").splitlines()
+        assert first["quote"] in "\n".join(lines[first["first_line"] - 1 : first["last_line"]])
+        assert first["verified"]
+        where = f"{Path(first['path']).relative_to(EXAMPLES)}:{first['first_line']}-{first['last_line']}"
+        assert where in answer["choices"][0]["message"]["content"]
 
 
 def test_an_address_in_use_is_refused_with_its_user(quietmind: Quietmind, tiny: Path) -> None:

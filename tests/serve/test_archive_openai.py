@@ -22,7 +22,7 @@ from quietmind.workspace.workspace import Workspace
 
 CHAT = "/v1/chat/completions"
 ASKED = "How long does a single watering session last at most?"
-SOURCES = "\n\nSources:\n[1] "
+SOURCES = "\n\nSources:  \n[1] "
 
 
 def body(question: str = ASKED, **more: Any) -> dict[str, Any]:

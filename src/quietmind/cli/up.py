@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from quietmind.base.paths import shown_path
 from quietmind.base.units import format_bytes
 from quietmind.cli.entrance import entrance_options
-from quietmind.cli.options import debug_option, json_option, model_options, workspace_option
+from quietmind.cli.options import State, debug_option, json_option, model_options, pass_state, workspace_option
 from quietmind.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _END = "end it with Ctrl-C here or `quietmind down`"
 
 
 @click.command()
-@click.argument("models", nargs=-1, required=True)
+@click.argument("models", nargs=-1)
 @click.option("--engine", default="llama.cpp", help="What runs them (default: llama.cpp, in a child of ours).")
 @model_options
 @click.option("--experts", type=click.IntRange(min=1), help="Experts at work for each token (default: as trained).")
@@ -38,9 +38,11 @@ _END = "end it with Ctrl-C here or `quietmind down`"
 @json_option
 @workspace_option
 @debug_option
+@pass_state
 @click.pass_context
 def up(
     ctx: click.Context,
+    state: State,
     models: tuple[str, ...],
     engine: str,
     context: int | None,
@@ -52,10 +54,11 @@ def up(
     as_json: bool,
     workspace: Path,
 ) -> None:
-    """Keep MODELS running, and serve them at one OpenAI-compatible address of this machine until Ctrl-C.
+    """Keep MODELS running, and serve them and the notes at one address of this machine until Ctrl-C.
 
-    They are planned under one memory budget; the first has what the others leave. A crash, a hang or a lack of memory
-    is told, and the engine is started again.
+    Without MODELS, the one that the settings name. Several are planned under one memory budget; the first has what the
+    others leave, and answers from the notes. A crash, a hang or a lack of memory is told, and the engine is started
+    again.
     """
     from quietmind.plan.ask import Ask
     from quietmind.plan.engines import default_kv_type
@@ -66,11 +69,12 @@ def up(
     if ctx.get_parameter_source("kv") is not ParameterSource.COMMANDLINE:
         kv = default_kv_type(engine, kv)
     wanted = Wanted(
-        names=models,
+        names=models or (state.settings.model,),
         ask=Ask(context, kv, threads=threads, experts_used=experts, engine=engine),
         workspace=Path(os.path.abspath(workspace)),  # noqa: PTH100 - resolve() would follow links
         entrance=entrance,
         limits=Limits(answer=time_limit),
+        settings=state.settings,
     )
     if (warning := entrance.warning) is not None:
         _tell(warning)
@@ -96,8 +100,8 @@ def up(
     elif as_json:
         print_json(_found_json(found))
     else:
-        state = "runs already" if found.state == "serving" else "is being started by another `quietmind up`"
-        click.echo(f"{', '.join(found.models)} {state} at {found.url}/v1; end it with `quietmind down`")
+        already = "runs already" if found.state == "serving" else "is being started by another `quietmind up`"
+        click.echo(f"{', '.join(found.models)} {already} at {found.url}/v1; end it with `quietmind down`")
 
 
 def _tell(line: str) -> None:

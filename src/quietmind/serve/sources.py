@@ -12,6 +12,8 @@ from quietmind.think.telling import citation_lines, remarks
 from quietmind.workspace.workspace import Workspace
 
 HEADING = "Sources:"
+# Two blanks keep a line end where the text is shown as Markdown.
+_LINE_END = "  \n"
 
 
 async def behind(archive: Archive, answer: Answer) -> str:
@@ -19,11 +21,11 @@ async def behind(archive: Archive, answer: Answer) -> str:
 
     Raises WorkspaceError.
     """
-    lines = remarks(answer)
+    blocks = [remarks(answer)]
     if answer.citations:
         roots = await archive.call(Workspace.roots)
-        lines += [HEADING, *citation_lines(answer, below(roots))]
-    return "\n".join(lines)
+        blocks.append([HEADING, *citation_lines(answer, below(roots))])
+    return "\n\n".join(_LINE_END.join(lines) for lines in blocks if lines)
 
 
 def below(roots: Sequence[Path]) -> Callable[[Path], str]:

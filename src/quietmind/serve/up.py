@@ -12,11 +12,14 @@ from types import FrameType
 from typing import Any
 
 from quietmind.base.errors import EngineRefused
+from quietmind.base.settings import Settings
 from quietmind.engine.port import Engine
 from quietmind.plan.ask import Ask
 from quietmind.plan.engines import engine_kind
+from quietmind.serve.archive import Archive, MakeDesk, no_notebooks
 from quietmind.serve.entrance import Entrance
 from quietmind.serve.gateway import Gateway
+from quietmind.serve.guard import Guard
 from quietmind.serve.key import key_of
 from quietmind.serve.lane import Lane
 from quietmind.serve.limits import Limits
@@ -24,11 +27,13 @@ from quietmind.serve.listen import Address, serve, taken_address
 from quietmind.serve.loan import Lending, clear
 from quietmind.serve.patience import Patience
 from quietmind.workspace.attempt import PlannedAttempt
+from quietmind.workspace.choose import Desk
 from quietmind.workspace.launch import Start, prepare
 from quietmind.workspace.lending import terms_of
 from quietmind.workspace.running import AlreadyRunning, Running, hold
 from quietmind.workspace.supervise import Attempt, Supervised
 from quietmind.workspace.together import asked_of, together
+from quietmind.workspace.workspace import Workspace
 
 # In the workspace: the caches that change hands between us and whoever borrows a model.
 _LENT = "lent"
@@ -39,13 +44,14 @@ MakeAttempt = Callable[[Start, Path], Attempt]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to run, and where it is to be reached."""
+    """What is to run, and where it is to be reached. ``settings`` None: as where there is no file of them."""
 
     names: Sequence[str]
     ask: Ask
     workspace: Path
     entrance: Entrance = field(default_factory=Entrance)
     limits: Limits = field(default_factory=Limits)
+    settings: Settings | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,7 @@ def up(
                     for start, name in zip(starts, wanted.names, strict=True)
                 ]
                 guard = entrance.guard(None if key is None else key.text)
-                _serve(Gateway(lanes, guard, limits=wanted.limits), address, lambda: served(lanes))
+                _serve(_gateway(wanted, guard, lanes, starts, tell), address, lambda: served(lanes))
     except AlreadyRunning as error:
         running = error.running
         if running is None or running.asked != asked or not _is_at(running, entrance, key_file):
@@ -148,6 +154,34 @@ def _lane(start: Start, called: str, attempt: Attempt, tell: Tell, engines: Exit
         patience=Patience.of(start.plan),
         lending=Lending(lent, lambda engine: _terms(supervised, engine)),
     )
+
+
+def _gateway(wanted: Wanted, guard: Guard, lanes: Sequence[Lane], starts: Sequence[Start], tell: Tell) -> Gateway:
+    """Return what serves the lanes, and the notes of the workspace, which the first of them answers from."""
+    settings = wanted.settings or Settings(workspace=wanted.workspace)
+    archive = Archive(wanted.workspace, settings, lanes[0], _desk(lanes[0], settings), tell)
+    return Gateway(
+        lanes,
+        guard,
+        archive=archive,
+        workspace=wanted.workspace,
+        settings=settings,
+        starts=starts,
+        limits=wanted.limits,
+    )
+
+
+def _desk(lane: Lane, settings: Settings) -> MakeDesk:
+    """Return where questions take up notebooks: those that were read under the very run of ``lane`` are restored."""
+
+    def desk(workspace: Workspace, engine: Engine) -> Desk:
+        attempt = lane.supervised.attempt
+        # Of several caches, nobody could tell which one a question would find.
+        if lane.turns.width > 1 or not isinstance(attempt, PlannedAttempt):
+            return no_notebooks(workspace, engine)
+        return Desk.of(workspace, attempt.run, engine, settings.snapshot_gib, settings.snapshot_level)
+
+    return desk
 
 
 def _terms(supervised: Supervised, engine: Engine) -> dict[str, Any]:
