@@ -246,9 +246,65 @@ def test_errors_that_others_give_are_one_text_too(served: Any) -> None:
         httpx2.get(f"{served.url}/api/chat", trust_env=False),
         httpx2.get(f"{served.url}/api/nothing", trust_env=False),
         httpx2.get(f"{served.url}/api/tags", headers={"Host": "evil.example"}, trust_env=False),
-        httpx2.post(f"{served.url}/api/chat", content=b" " * (65 << 20), trust_env=False),
     )
-    assert [answer.status_code for answer in answers] == [405, 404, 403, 413]
+    assert [answer.status_code for answer in answers] == [405, 404, 403]
     assert all(isinstance(answer.json()["error"], str) for answer in answers)
     elsewhere = httpx2.get(f"{served.url}/v1/nothing", trust_env=False)
     assert elsewhere.json()["error"]["code"] == "path"
+
+
+QUESTION = "How long does a single watering session last at most?"
+
+
+def test_the_notes_answer_with_their_sources_as_text_and_as_a_field(client: Any) -> None:
+    answer = client.chat("archive", [{"role": "user", "content": QUESTION}])
+    assert "[1]" in answer.message.content
+    assert "Sources:" in answer.message.content
+    assert (answer.done_reason, answer.done) == ("stop", True)
+    assert answer.prompt_eval_count > 0
+    assert answer.eval_duration > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/api/chat", "/api/generate"])
+def test_citations_stand_on_the_last_line(served: Any, path: str, stream: bool) -> None:
+    asked: dict[str, Any] = (
+        {"messages": [{"role": "user", "content": QUESTION}]} if path == "/api/chat" else {"prompt": QUESTION}
+    )
+    answer = post(served.url, path, model="archive:latest", stream=stream, **asked)
+    *lines, last = [json.loads(line) for line in answer.text.splitlines()]
+    said = [each["message"] if path == "/api/chat" else each for each in (*lines, last)]
+    assert last["done"]
+    assert said[-1]["citations"][0]["verified"]
+    assert said[-1]["citations"][0]["path"].startswith("/")
+    assert not any("citations" in each for each in said[:-1])
+    text = "".join(each["content" if path == "/api/chat" else "response"] for each in said)
+    assert "[1]" in text
+    assert "Sources:" in text
+
+
+def test_the_notes_are_listed_and_have_no_tools(served: Any, client: Any) -> None:
+    assert {"archive", "archive:deep"} <= {model.model for model in client.list().models}
+    shown = client.show("archive")
+    assert shown.capabilities == ["completion"]
+    assert shown.modelinfo["quietmind.context_length"] == 4096
+    asked = {"model": "archive", "messages": [{"role": "user", "content": QUESTION}]}
+    refused: tuple[tuple[dict[str, Any], int], ...] = (
+        ({"model": "archive:nothing"}, 404),
+        ({"format": "json"}, 400),
+        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}, 400),
+        ({"options": {"num_ctx": 100_000}}, 400),
+        ({"messages": [{"role": "assistant", "content": "and?"}]}, 400),
+    )
+    for fields, status in refused:
+        answer = post(served.url, "/api/chat", **{**asked, **fields})
+        assert answer.status_code == status
+        assert isinstance(answer.json()["error"], str)
+
+
+def test_a_question_whose_client_goes_away_leaves_the_line(served: Any) -> None:
+    asked = {"model": "archive", "messages": [{"role": "user", "content": QUESTION}]}
+    with served.lane.turns.join():
+        with pytest.raises(httpx2.ReadTimeout):
+            post(served.url, "/api/chat", 1.5, stream=False, **asked)
+        until(lambda: not served.lane.turns.waiting)

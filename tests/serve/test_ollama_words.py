@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quietmind.base.errors import UsageError
@@ -159,6 +159,7 @@ _fields = st.dictionaries(
 )
 
 
+@settings(max_examples=60)
 @given(_fields)
 def test_whatever_is_asked_makes_a_request_that_is_json_or_a_refusal_of_one_line(fields: dict[str, Any]) -> None:
     body = json.dumps({**fields, "model": "m"}).encode()
@@ -171,6 +172,7 @@ def test_whatever_is_asked_makes_a_request_that_is_json_or_a_refusal_of_one_line
         assert "\n" not in refusal
 
 
+@settings(max_examples=50)
 @given(st.lists(st.lists(_names, min_size=1, max_size=3), max_size=4), st.randoms(use_true_random=False), st.booleans())
 def test_each_result_of_a_tool_goes_to_a_call_of_that_name(rounds: list[list[str]], random: Any, named: bool) -> None:
     messages: list[dict[str, Any]] = [USER]
@@ -260,6 +262,7 @@ def test_what_the_engine_does_not_tell_is_left_out() -> None:
 _arguments = st.dictionaries(_texts, st.integers() | _texts | st.lists(st.booleans(), max_size=2), max_size=3)
 
 
+@settings(max_examples=50)
 @given(st.lists(st.tuples(_names, _arguments), min_size=1, max_size=3), st.data())
 def test_calls_of_tools_come_whole_however_they_were_cut(calls: list[tuple[str, dict[str, Any]]], data: Any) -> None:
     chunks = []

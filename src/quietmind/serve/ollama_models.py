@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from quietmind.serve.embeddings import embedder_name
 from quietmind.serve.served import Served
 from quietmind.workspace.attempt import PlannedAttempt
 
@@ -69,7 +70,7 @@ def shown(served: Served, model: Described) -> dict[str, Any]:
         "template": (start.card.chat_template or "") if start is not None else "",
         "details": _details(start),
         "model_info": info,
-        "capabilities": _capabilities(model, start),
+        "capabilities": _capabilities(start) if model["id"] != embedder_name(served.archive) else ["embedding"],
         "modified_at": _modified(served, start),
     }
 
@@ -119,10 +120,8 @@ def _size(parameters: int) -> str:
     return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M"
 
 
-def _capabilities(model: Described, start: Start | None) -> list[str]:
-    """Return what a model can do, as far as its chat template shows it."""
-    if model.get("kind") == "embedding":
-        return ["embedding"]
+def _capabilities(start: Start | None) -> list[str]:
+    """Return what a model that answers can do, as far as its chat template shows it."""
     template = (start.card.chat_template or "") if start is not None else ""
     can = ["completion"]
     can += ["tools"] if any(word in template for word in _TOOLS) else []

@@ -72,8 +72,8 @@ def chat(content: Fields) -> Translated:
     model, options = model_of(content), _object(content, "options")
     messages = _messages(_list(content, "messages"))
     tools = _list(content, "tools")
-    if not all(isinstance(tool, dict) and isinstance(tool.get("function"), dict) for tool in tools):
-        raise UsageError("each of `tools` must be an object with a `function`")
+    if not all(isinstance(tool, dict) and _text(_object(tool, "function"), "name") for tool in tools):
+        raise UsageError("each of `tools` must be an object with a `function` that has a `name`")
     body = {
         "messages": messages,
         **({"tools": tools} if tools else {}),
@@ -141,10 +141,8 @@ def _embedding(content: Fields, body: dict[str, Any] | None) -> Translated:
 
 def _generation(path: str, content: Fields, model: str, options: Fields, body: dict[str, Any] | None) -> Translated:
     streamed = _flag(content, "stream", default=True)
-    asked = None
-    if body is not None:
-        usage = {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
-        asked = {"model": model, **body, **_sampling(options), **usage}
+    how = _sampling(options) | ({"stream": True, "stream_options": {"include_usage": True}} if streamed else {})
+    asked = None if body is None else {"model": model, **body, **how}
     return Translated(path, model, asked, streamed, _context(options))
 
 
@@ -211,10 +209,10 @@ def _sampling(options: Fields) -> dict[str, Any]:
     stop = options.get("stop")
     if isinstance(stop, str):
         stop = [stop]
-    if stop:
+    if stop is not None:
         if not isinstance(stop, list) or not all(isinstance(text, str) for text in stop):
             raise UsageError("`stop` must be a text or a list of texts")
-        said["stop"] = stop
+        said |= {"stop": stop} if stop else {}
     return said
 
 
@@ -247,9 +245,9 @@ def _think(wanted: Any) -> dict[str, Any]:
 
 
 def _logprobs(content: Fields) -> dict[str, Any]:
+    top = _whole(content, "top_logprobs", least=0)
     if not _flag(content, "logprobs", default=False):
         return {}
-    top = _whole(content, "top_logprobs", least=0)
     return {"logprobs": True, **({} if top is None else {"top_logprobs": top})}
 
 

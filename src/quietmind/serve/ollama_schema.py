@@ -8,6 +8,7 @@ from typing import Any
 Schema = dict[str, Any]
 
 _MODEL: Schema = {"type": "string", "minLength": 1}
+_NAME: Schema = {"type": "string", "minLength": 1}
 _TEXT: Schema = {"type": ["string", "null"]}
 _FLAG: Schema = {"type": ["boolean", "null"]}
 _OBJECT: Schema = {"type": "object"}
@@ -38,7 +39,7 @@ _CALL: Schema = {
     "properties": {
         "function": {
             "type": "object",
-            "properties": {"name": {"type": "string", "minLength": 1}, "arguments": {"type": ["object", "null"]}},
+            "properties": {"name": _NAME, "arguments": {"type": ["object", "null"]}},
             "required": ["name"],
         }
     },
@@ -53,7 +54,11 @@ _MESSAGE: Schema = {
     },
     "required": ["role"],
 }
-_TOOL: Schema = {"type": "object", "properties": {"function": _OBJECT}, "required": ["function"]}
+_TOOL: Schema = {
+    "type": "object",
+    "properties": {"function": {"type": "object", "properties": {"name": _NAME}, "required": ["name"]}},
+    "required": ["function"],
+}
 _ASKED: Schema = {
     "model": _MODEL,
     "options": _OPTIONS,
@@ -102,14 +107,11 @@ DESCRIBED: Mapping[str, Schema] = {
             "model": _MODEL,
             "input": {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
             "dimensions": _number("integer", 1),
-            "options": _OPTIONS,
         },
         ("model", "input"),
         _having("model", "embeddings"),
     ),
-    "/api/embeddings": _taking(
-        {"model": _MODEL, "prompt": _TEXT, "options": _OPTIONS}, ("model",), _having("embedding")
-    ),
+    "/api/embeddings": _taking({"model": _MODEL, "prompt": _TEXT}, ("model",), _having("embedding")),
     "/api/show": _taking({"model": _MODEL}, ("model",), _having("details", "model_info", "capabilities")),
     "/api/tags": _giving(_having("models")),
     "/api/ps": _giving(_having("models")),
