@@ -21,6 +21,7 @@ from quietmind.notes.language import Language
 from quietmind.notes.linking import Edge, Place
 from quietmind.serve.mcp_tools import LARGEST_TEXT, LONGEST_LIST
 from quietmind.think.answer import Answer
+from quietmind.think.telling import citation_as_json
 
 if TYPE_CHECKING:
     from quietmind.workspace.notebook import Notebook
@@ -106,17 +107,7 @@ def answered(answer: Answer, notices: Sequence[str]) -> Json:
         "found": answer.found,
         "answer": answer.text,
         "citations": [
-            {
-                "number": each.number,
-                "path": written(each.path),
-                "first_line": each.first_line,
-                "last_line": each.last_line,
-                "place": each.place,
-                "quote": each.quote[:_LONGEST_LIST_TEXT],
-                "verified": each.verified,
-                "standing": each.standing.value,
-                "supports": list(each.supports),
-            }
+            citation_as_json(each) | {"path": written(each.path), "quote": each.quote[:_LONGEST_LIST_TEXT]}
             for each in citations
         ],
         "unsupported": list(answer.unsupported),
