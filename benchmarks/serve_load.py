@@ -33,7 +33,6 @@ import psutil
 from serve_load_client import (
     CHAT,
     EMBEDDINGS,
-    MCP,
     STREAMED_CHATS,
     Record,
     Refused,
@@ -43,6 +42,7 @@ from serve_load_client import (
     calling,
     chat_body,
     client,
+    search_tool,
 )
 from serve_load_engine import KEY, MODEL
 from serve_load_sums import Turn, jain, kendall, overtaken, percentile, slope, waits_between
@@ -176,20 +176,13 @@ async def known_vectors(served: Served) -> Served:
     return replace(served, vectors=vectors)
 
 
-async def search_tool(served: Served) -> Served:
-    """Return ``served`` with the name of the MCP tool that searches; without where a call takes a session."""
-    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+async def with_search(served: Served) -> Served:
+    """Return ``served`` with the name of the MCP tool that searches; without where there is none."""
     try:
-        async with calling(served.url, MCP, body, {"Accept": "application/json, text/event-stream"}) as call:
-            text = b"".join([piece async for piece in call.pieces()]).decode()
-        if call.status != 200:
-            raise Wrong(f"{MCP} answers {call.status}")
-        document = json.loads(next(line for line in text.splitlines() if '"tools"' in line).removeprefix("data: "))
-        (tool,) = [tool["name"] for tool in document["result"]["tools"] if tool["name"] == "search"]
-    except (Wrong, StopIteration, ValueError, LookupError) as error:
+        return replace(served, tool=await search_tool(served.url))
+    except (Refused, Wrong) as error:
         print(f"searches are left out: {error}")
         return served
-    return replace(served, tool=tool)
 
 
 async def sampled(process: psutil.Process, samples: list[Sample]) -> None:
@@ -268,7 +261,7 @@ def report(
         "jain": rounded(jain([done[number] for number in range(clients)])),
         "least_and_most_of_a_client": [min(done[number] for number in range(clients)), max(done.values(), default=0)],
         "first_word_ms": {f"p{share}": rounded(percentile(waited, share / 100)) for share in (50, 99)},
-        "engine_idle_between_turns_ms": {f"p{share}": rounded(percentile(idle, share / 100)) for share in (50, 99)},
+        "between_turns_ms": {f"p{share}": rounded(percentile(idle, share / 100)) for share in (50, 99)},
         "cancelled_ms": {f"p{share}": rounded(percentile(left, share / 100)) for share in (50, 99, 100)},
         "memory_mib": {
             "first": round(samples[0].ours / 2**20, 1),
@@ -299,7 +292,7 @@ async def measured(
     except Refused as refusal:
         print(f"questions to the notes are left out: {refusal}")
         served = replace(served, codes={})
-    served = await search_tool(await known_vectors(served))
+    served = await with_search(await known_vectors(served))
     added = {} if engine_url is None else await added_ms(served, engine_url, process)
     records, samples, began = await loaded(served, process, arguments)
     log: list[dict[str, Any]] = []

@@ -21,6 +21,8 @@ import h11
 CHAT, EMBEDDINGS, MODELS, MCP = "/v1/chat/completions", "/v1/embeddings", "/v1/models", "/mcp"
 # An answer that has not come by then is lost.
 PATIENCE_SECONDS = 600.0
+_ACCEPT = {"Accept": "application/json, text/event-stream"}
+_HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "serve_load", "version": "1"}}
 _WORDS = ("harbour", "keeps", "its", "lamps", "lit", "while", "fog", "rolls", "over", "slow", "grey", "water")
 
 
@@ -157,7 +159,7 @@ def refused(status: int, content: Any, headers: Mapping[str, str]) -> Refused:
 
 @asynccontextmanager
 async def calling(
-    url: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    url: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None, method: str = ""
 ) -> AsyncIterator[Call]:
     """Ask, and yield the call once its answer's head is there."""
     parts = urlsplit(url)
@@ -165,7 +167,7 @@ async def calling(
     try:
         call = Call(reader, writer)
         content = b"" if body is None else json.dumps(body).encode()
-        await call.send(parts.netloc, "GET" if body is None else "POST", path, content, headers or {})
+        await call.send(parts.netloc, method or ("GET" if body is None else "POST"), path, content, headers or {})
         await call.head()
         yield call
     finally:
@@ -272,17 +274,46 @@ async def listed(served: Served, _record: Record, _chance: random.Random) -> Non
         raise Wrong(f"models are {names}")
 
 
-async def searched(served: Served, record: Record, _chance: random.Random) -> None:
-    """Search through MCP, without a session."""
+async def searched(served: Served, record: Record, chance: random.Random) -> None:
+    """Search through MCP, in a session of its own, which some clients leave open."""
+    async with calling(served.url, MCP, _message("initialize", _HELLO, record.nonce), _ACCEPT) as call:
+        session = {**_ACCEPT, "Mcp-Session-Id": (await _result(call)).headers.get("mcp-session-id", "")}
     params = {"name": served.tool, "arguments": {"query": f"code of {record.nonce}"}}
-    body = {"jsonrpc": "2.0", "id": record.nonce, "method": "tools/call", "params": params}
-    accept = {"Accept": "application/json, text/event-stream"}
-    async with calling(served.url, MCP, body, accept) as call:
-        text = b"".join([piece async for piece in call.pieces()]).decode()
-    if call.status != 200:
-        raise Refused(call.status, "mcp", None)
+    async with calling(served.url, MCP, _message("tools/call", params, record.nonce), session) as call:
+        text = (await _result(call)).text
     if served.codes[record.nonce] not in text or record.nonce not in text:
         raise Wrong("the search found another note")
+    if chance.random() < 0.5:
+        async with calling(served.url, MCP, headers=session, method="DELETE") as call:
+            await _result(call)
+
+
+async def search_tool(url: str) -> str:
+    """Return the name of the tool that searches. Raises Refused, Wrong."""
+    async with calling(url, MCP, _message("initialize", _HELLO, "1"), _ACCEPT) as call:
+        session = {**_ACCEPT, "Mcp-Session-Id": (await _result(call)).headers.get("mcp-session-id", "")}
+    async with calling(url, MCP, _message("tools/list", {}, "2"), session) as call:
+        text = (await _result(call)).text
+    if '"search"' not in text:
+        raise Wrong("no tool is called search")
+    return "search"
+
+
+@dataclass(frozen=True)
+class _Result:
+    headers: Mapping[str, str]
+    text: str
+
+
+async def _result(call: Call) -> _Result:
+    text = b"".join([piece async for piece in call.pieces()]).decode()
+    if call.status != 200:
+        raise Refused(call.status, "mcp", None)
+    return _Result(call.headers, text)
+
+
+def _message(method: str, params: Mapping[str, Any], number: str) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
 
 
 def archive_body(name: str, *, stream: bool) -> dict[str, Any]:

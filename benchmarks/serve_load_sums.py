@@ -82,7 +82,7 @@ def slope(points: Sequence[tuple[float, float]]) -> float | None:
 
 
 def waits_between(services: Sequence[tuple[float, float, float]]) -> list[float]:
-    """Return how long the engine stood idle between two services while somebody was waiting, in seconds.
+    """Return the time between two services while the later one was waiting, in seconds; others may be served in it.
 
     Each service is (asked, began, ended): when its client asked, when it reached the engine, when it left that.
     """
