@@ -253,6 +253,14 @@ def test_errors_that_others_give_are_one_text_too(served: Any) -> None:
     assert elsewhere.json()["error"]["code"] == "path"
 
 
+def test_a_body_that_is_nested_without_end_is_refused(served: Any) -> None:
+    for depth in (500, 990, 5_000):  # the middle one may be read, and not written again
+        nested = '{"a":' * depth + "1" + "}" * depth
+        body = f'{{"model": "{MODEL}", "messages": [{{"role": "user", "content": "x"}}], "format": {nested}}}'
+        answer = httpx2.post(f"{served.url}/api/chat", content=body, trust_env=False)
+        assert answer.status_code in (200, 400)
+
+
 QUESTION = "How long does a single watering session last at most?"
 
 

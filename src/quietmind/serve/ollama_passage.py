@@ -60,23 +60,42 @@ class Retold(Response):
             body = await exchange.body(self._served.largest_body)
         except ClientGone:
             return
-        try:
-            asked = body if isinstance(body, Refusal) else self._route.translate(parsed(body))
-        except UsageError as error:
-            asked = refuse(400, str(error))
+        asked = body if isinstance(body, Refusal) else self._translated(body)
         if isinstance(asked, Refusal):
             await give(exchange, {"error": asked.message}, asked.status)
             return
-        name = named(self._served, asked.model)
-        telling = self._route.telling(asked.model)
+        telling = self._route.telling(asked.called)
         if asked.body is None or asked.context is not None:
-            lacking = await _lacking(scope, name, asked)
+            lacking = await _lacking(scope, asked)
             if lacking is not None or asked.body is None:
                 await give(exchange, *(lacking or (telling.loaded(), 200)))
                 return
-        said = json.dumps({**asked.body, "model": name}).encode("ascii")
         back = _Stream(send, telling) if asked.streamed and isinstance(telling, Retelling) else _Answer(send, telling)
-        await scope["app"](_rewritten(scope, "POST", asked.path, said), _replayed(said, receive), back)
+        again = _rewritten(scope, "POST", asked.path, asked.body)
+        await scope["app"](again, _replayed(asked.body, receive), back)
+
+    def _translated(self, body: bytes) -> _Asked | Refusal:
+        try:
+            wanted = self._route.translate(parsed(body))
+            name = named(self._served, wanted.model)
+            said = None if wanted.body is None else json.dumps({**wanted.body, "model": name}).encode("ascii")
+        except UsageError as error:
+            return refuse(400, str(error))
+        except RecursionError:
+            return refuse(400, "the body is nested too deeply")
+        return _Asked(wanted.path, wanted.model, name, said, wanted.streamed, wanted.context)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A translated request: ``called`` is the model in the client's words and ``name`` in ours; see Translated."""
+
+    path: str
+    called: str
+    name: str
+    body: bytes | None
+    streamed: bool
+    context: int | None
 
 
 def named(served: Served, model: str) -> str:
@@ -110,16 +129,16 @@ async def fetched(scope: Scope, path: str) -> tuple[int, bytes]:
     return statuses[0], b"".join(pieces)
 
 
-async def _lacking(scope: Scope, name: str, asked: Translated) -> tuple[dict[str, str], int] | None:
+async def _lacking(scope: Scope, asked: _Asked) -> tuple[dict[str, str], int] | None:
     """Return why the model cannot answer, with a status: it is not there, or its context is smaller than asked for."""
-    status, content = await fetched(scope, f"/v1/models/{name}")
+    status, content = await fetched(scope, f"/v1/models/{asked.name}")
     if status != 200:
         return error_of(content, status), status
     context = json.loads(content).get("max_model_len")
     if asked.context is None or context is None or asked.context <= context:
         return None
     message = (
-        f"num_ctx asks for {asked.context:,} tokens, and {asked.model} runs with a context of {context:,}; "
+        f"num_ctx asks for {asked.context:,} tokens, and {asked.called} runs with a context of {context:,}; "
         f"leave it out, or start the model with `quietmind up --context {asked.context}`"
     )
     return {"error": message}, 400
