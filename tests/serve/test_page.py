@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from quietmind.base.settings import Settings
+from quietmind.base.units import GIB
 from quietmind.cli.main import cli
 from quietmind.machine.load import load_machine
 from quietmind.model.open import open_card
@@ -35,7 +36,7 @@ def get(url: str, **headers: str) -> httpx2.Response:
 
 
 def lines(served: Any, path: Path | str, first: int = 1, last: int = 1, **more: int) -> httpx2.Response:
-    asked = {"path": str(path), "first": first, "last": last, **more}
+    asked: dict[str, str | int] = {"path": str(path), "first": first, "last": last, **more}
     return httpx2.get(f"{served.url}/page/lines", params=asked, trust_env=False)
 
 
@@ -137,10 +138,8 @@ def test_lines_that_make_no_sense_are_refused(served: Any, asked: str) -> None:
 
 def test_the_memory_picture_is_the_ledger_of_all_models_together() -> None:
     machine = load_machine("rtx-pro-6000-192")
-    machine = replace(
-        machine,
-        devices=tuple(replace(device, free_bytes=device.memory_bytes - (1 << 30)) for device in machine.devices),
-    )
+    devices = [replace(each, free_bytes=each.memory_bytes and each.memory_bytes - GIB) for each in machine.devices]
+    machine = replace(machine, devices=tuple(devices))
     starts = []
     for name in ("Qwen3-30B-A3B", "gpt-oss-20b"):
         card, ask = open_card(name), Ask(context=8192)
@@ -150,7 +149,7 @@ def test_the_memory_picture_is_the_ledger_of_all_models_together() -> None:
     for device in picture["devices"]:
         of_ledger = sum(start.plan.ledger.total(device["device"]) for start in starts)
         assert device["needed"] == of_ledger == sum(part["bytes"] for part in device["parts"])
-        assert device["others"] == 1 << 30
+        assert device["others"] == GIB
         assert device["needed"] + device["others"] + device["free"] == device["capacity"] + device["missing"]
     rows = [row for start in starts for row in start.plan.ledger.rows]
     assert [row["bytes"] for row in picture["ledger"]] == [row.bytes for row in rows]

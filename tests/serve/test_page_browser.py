@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,19 @@ def test_the_answer_can_be_walked_through_from_the_keyboard(served: Any, opened:
     expect(page.locator("#view h1")).to_have_text("Memory")
 
 
+def test_the_keys_are_where_they_are_on_a_russian_keyboard_too(served: Any, opened: Any) -> None:
+    page = opened(served.url)
+    page.keyboard.press("Escape")
+    press = "(pressed) => document.body.dispatchEvent(new KeyboardEvent('keydown', { bubbles: true, ...pressed }))"
+    page.evaluate(press, {"key": ",", "code": "Slash", "shiftKey": True})
+    expect(page.locator("#keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    page.evaluate(press, {"key": "е", "code": "KeyT"})
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.evaluate(press, {"key": ".", "code": "Slash"})
+    expect(page.locator("#question")).to_be_focused()
+
+
 def test_a_question_that_follows_carries_what_was_said_before(served: Any, opened: Any) -> None:
     page = opened(served.url)
     put(page, "first words", "fake-model")
@@ -140,7 +154,10 @@ def test_an_answer_that_is_stopped_is_stopped_at_the_engine(served: Any, opened:
     page.keyboard.press("Escape")
     expect(turn.locator(".progress")).to_have_text("Stopped by you")
     expect(page.locator("#submit")).to_have_text("Ask")
-    page.wait_for_function("fetch('/page/queue').then(r => r.json()).then(q => q.models[0].answering === 0)")
+    deadline = time.monotonic() + 10
+    while served.lane.turns.answering > 0:
+        assert time.monotonic() < deadline, "the engine goes on"
+        time.sleep(0.01)
     expect(turn.get_by_text("Ask again")).to_be_visible()
 
 

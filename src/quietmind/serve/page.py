@@ -141,7 +141,7 @@ def _add_archive(routes: APIRouter, served: Served) -> None:
 
     @routes.get("/page/status")
     async def status() -> Response:
-        return await shown(lambda workspace: archive_of(workspace.status(served.settings.embedder)))
+        return await shown(lambda workspace: archive_of(workspace, served.settings.embedder))
 
     @routes.get("/page/notebooks")
     async def notebooks() -> Response:

@@ -16,8 +16,8 @@ from quietmind.notes.census import Census
 from quietmind.serve.lane import Lane
 from quietmind.serve.served import Served
 from quietmind.workspace.due import Standing, standing
+from quietmind.workspace.embedding import NONE, chosen
 from quietmind.workspace.levels import Measured
-from quietmind.workspace.status import Status
 from quietmind.workspace.store import budget_of, open_store
 from quietmind.workspace.workspace import Workspace
 
@@ -103,13 +103,18 @@ def lines_of(workspace: Workspace, path: str, first: int, last: int) -> dict[str
     }
 
 
-def archive_of(found: Status) -> dict[str, Any]:
-    """Return what is indexed of each folder and how that stands to the files, as `quietmind status` says it."""
+def archive_of(workspace: Workspace, embedder: str | None) -> dict[str, Any]:
+    """Return what is indexed of each folder and how that stands to the files, as `quietmind status` says it.
+
+    ``embedder`` is what the settings say.
+    """
+    found = workspace.status(embedder)
     return {
         "workspace": str(found.folder),
         "roots": [_census(each) for each in found.roots],
         "bytes": dict(found.bytes),
         "passages": found.passages,
+        "by_meaning": chosen(embedder) != NONE,
         "vectors": [_vectors(each) for each in found.vectors if each.serves or each.wanted],
     }
 

@@ -126,8 +126,9 @@ export async function get(path, given = {}) {
 }
 
 /**
- * Ask, and yield what comes: {place} in the line, how many passages were {found}, and {chunk} with its {text}. Aborting
- * the signal cancels the generation. Raises Refused, also for an answer that breaks off.
+ * Ask, and yield what comes: {place} in the line, how many passages were {found}, a {notice} of what is not as one may
+ * think, and {chunk} with its {text}. Aborting the signal cancels the generation. Raises Refused, also for an answer
+ * that breaks off.
  */
 export async function* ask(body, signal) {
   const response = await exchange("/v1/chat/completions", {
@@ -139,10 +140,7 @@ export async function* ask(body, signal) {
   let finished = false;
   try {
     for await (const line of linesOf(response.body)) {
-      const place = /^: queue position (\d+)$/.exec(line);
-      if (place) yield { place: Number(place[1]) };
-      const found = /^: (\d+) passages found$/.exec(line);
-      if (found) yield { found: Number(found[1]) };
+      if (line.startsWith(": ")) yield told(line.slice(2));
       if (!line.startsWith("data:")) continue;
       const data = line.slice(5).trim();
       if (data === "[DONE]") {
@@ -162,6 +160,14 @@ export async function* ask(body, signal) {
     connection.look();
     throw new Refused("");
   }
+}
+
+/** Return what a comment of the stream says. */
+function told(comment) {
+  const place = /^queue position (\d+)$/.exec(comment);
+  if (place) return { place: Number(place[1]) };
+  const found = /^(\d+) passages found$/.exec(comment);
+  return found ? { found: Number(found[1]) } : { notice: comment };
 }
 
 /** Yield the lines of a stream of bytes, the last one only if it is whole. */

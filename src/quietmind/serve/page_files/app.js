@@ -29,6 +29,7 @@ async function show() {
   const view = byId("view");
   view.hidden = name === "ask";
   if (name === "ask") return;
+  if (name === "notebooks") learn().catch(() => {}); // there may be new ones, and they can be asked from here
   const heading = el("header", {}, el("h1", {}, say(`${name}.title`)), el("p", {}, say(`${name}.lead`)));
   view.replaceChildren(heading);
   scrollTo(0, 0);
@@ -170,8 +171,16 @@ const KEYS = {
   t: () => chooseTheme(dark() ? "light" : "dark"),
   ...Object.fromEntries(VIEWS.map((view, index) => [String(index + 1), () => (location.hash = `#${view}`)])),
 };
-KEYS.ArrowDown = () => source.isOpen() && KEYS.j();
-KEYS.ArrowUp = () => source.isOpen() && KEYS.k();
+KEYS.ArrowRight = () => source.step(1);
+KEYS.ArrowLeft = () => source.step(-1);
+
+/** Return the key of KEYS that was pressed, on a Russian keyboard too, where the letters stand elsewhere; or null. */
+function keyOf({ key, code, shiftKey }) {
+  if (key in KEYS) return key;
+  if (!/^[а-яё.,]$/i.test(key)) return null;
+  const there = code === "Slash" ? (shiftKey ? "?" : "/") : code.replace("Key", "").toLowerCase();
+  return there in KEYS ? there : null;
+}
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
@@ -179,10 +188,11 @@ addEventListener("keydown", (event) => {
     if (!chat.stop()) source.isOpen() ? source.close() : document.activeElement?.blur();
     return;
   }
-  if (event.target.closest("textarea, input, select") || !(event.key in KEYS)) return;
-  if (event.key.startsWith("Arrow") && !source.isOpen()) return;
+  const key = keyOf(event);
+  if (key === null || event.target.closest("textarea, input, select")) return;
+  if (key.startsWith("Arrow") && !source.isOpen()) return;
   event.preventDefault();
-  KEYS[event.key]();
+  KEYS[key]();
 });
 
 byId("menu").addEventListener("click", () => {

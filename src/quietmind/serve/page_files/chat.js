@@ -18,6 +18,7 @@ let start = null;
 let turns = [];
 /** The turn that is being answered, with what stops it; null while none is. */
 let current = null;
+const still = matchMedia("(prefers-reduced-motion: reduce)");
 /** The buttons that open lines, and the citation of each. */
 const openers = new WeakMap();
 
@@ -31,13 +32,14 @@ class Turn {
     this.state = kept.state === "asking" ? "broken" : (kept.state ?? "asking");
     this.why = kept.why ?? "";
     this.took = kept.took ?? null; // milliseconds, as they were seen here
+    this.notices = kept.notices ?? [];
     this.place = 0;
     this.found = null;
   }
 
   get kept() {
-    const { question, model, text, answer, state, why, took } = this;
-    return { question, model, text, answer, state, why, took };
+    const { question, model, text, answer, state, why, took, notices } = this;
+    return { question, model, text, answer, state, why, took, notices };
   }
 
   get citations() {
@@ -50,8 +52,9 @@ class Turn {
 
   /** Return the element of the turn, drawn anew. */
   draw() {
-    this.progress = el("p", { class: "progress", role: "status" });
+    this.progress = el("p", { class: "progress" });
     this.clock = el("span", { "aria-hidden": "true" });
+    this.heeded = el("div", { class: "notices" });
     this.said = el("div", { class: "answer" });
     this.below = el("div", { class: "sources" });
     this.after = el("div", { class: "after" });
@@ -60,6 +63,7 @@ class Turn {
       "article",
       { class: "turn" },
       el("h2", {}, this.question, this.model === "archive" ? null : el("small", {}, scopeName(this.model))),
+      this.heeded,
       this.progress,
       this.said,
       this.below,
@@ -74,11 +78,13 @@ class Turn {
   /** Bring the element into step with what is known. */
   show() {
     this.prose.show(this.text);
+    refill(this.heeded, this.notices.map((notice) => el("p", {}, notice)));
     this.said.ariaBusy = String(this.state === "asking");
     this.progress.classList.toggle("busy", this.state === "asking");
     this.progress.classList.toggle("trouble", this.state === "broken");
     refill(this.progress, el("span", {}, this.standing()), this.state === "asking" && this.clock);
     this.progress.hidden = this.state === "done";
+    if (this === current?.turn) announce(this.standing());
     if (this.state === "asking") return;
     refill(this.below, this.differing(), this.sources());
     refill(this.after, this.footer());
@@ -291,7 +297,7 @@ async function answer(turn) {
   if (turns.length === 0) turnsList.replaceChildren();
   turns.push(turn);
   turnsList.append(turn.draw());
-  turn.element.scrollIntoView({ block: "start", behavior: "smooth" });
+  turn.element.scrollIntoView({ block: "start", behavior: still.matches ? "instant" : "smooth" });
   byId("forget").hidden = false;
   current = { turn, stop };
   showSubmit();
@@ -310,7 +316,7 @@ async function answer(turn) {
     current = null;
     remember();
     turn.draw(); // anew: marks whose citations have come are buttons now
-    announce(turn);
+    announce(turn.standing());
     showSubmit();
     connection.look();
   }
@@ -319,6 +325,7 @@ async function answer(turn) {
 function take(turn, event) {
   if (event.place !== undefined) turn.place = event.place;
   if (event.found !== undefined) [turn.place, turn.found] = [0, event.found];
+  if (event.notice !== undefined) turn.notices.push(event.notice);
   turn.text += event.text ?? "";
   const { archive, citations, timings } = event.chunk ?? {};
   if (archive !== undefined) {
@@ -328,10 +335,9 @@ function take(turn, event) {
   requestAnimationFrame(() => turn.state === "asking" && turn.show());
 }
 
-/** The end of an answer is said to those who hear the page. */
-function announce(turn) {
-  turn.progress.hidden = false;
-  turn.progress.classList.toggle("unseen", turn.state === "done");
+/** Say where an answer stands to those who hear the page; what has not changed is not said again. */
+function announce(words) {
+  if (byId("said").textContent !== words) byId("said").textContent = words;
 }
 
 /** Return the turns that a question of this kind follows upon. */
@@ -363,7 +369,9 @@ function commandOf(turn) {
 /** Return a word as a shell takes it. */
 const quoted = (word) => (/^[\w./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
 
+/** Return a button that copies a text; nothing where the browser lets no page copy, as it does without TLS. */
 function copying(label, text) {
+  if (navigator.clipboard === undefined) return null;
   const button = el("button", { type: "button", class: "link" }, say(label));
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText(text());
@@ -438,7 +446,7 @@ function greeting(title, ...below) {
 /** Return a command that can be copied. */
 export function command(text) {
   const copy = copying("copy.command", () => text);
-  copy.className = "plain";
+  if (copy !== null) copy.className = "plain";
   return el("div", { class: "command" }, el("code", {}, text), copy);
 }
 

@@ -129,11 +129,11 @@ function heading(citation, found = null) {
       found?.title || nameOf(citation.path),
       el("small", {}, `${found?.shown ?? nameOf(citation.path)} · ${where(citation)}`),
     ),
-    el("button", { class: "plain", disabled: at <= 0, "aria-label": say("source.previous"), onclick: () => step(-1) }, "↑"),
+    el("button", { class: "plain", disabled: at <= 0, "aria-label": say("source.previous"), onclick: () => step(-1) }, "←"),
     el(
       "button",
       { class: "plain", disabled: at >= open.others.length - 1, "aria-label": say("source.next"), onclick: () => step(1) },
-      "↓",
+      "→",
     ),
     el("button", { class: "plain", "aria-label": say("source.close"), onclick: close }, "✕"),
   );

@@ -20,7 +20,7 @@ export async function view() {
       ],
     };
   }
-  return { parts: [...found.roots.map(folder), vectors(found), disk(found)] };
+  return { parts: [found.roots.map(folder), vectors(found), disk(found)].flat() };
 }
 
 function folder(root) {
@@ -91,7 +91,9 @@ function skipped(root) {
   );
 }
 
+/** Return what can be found by meaning; nothing where the person wants no vectors. */
 function vectors(found) {
+  if (!found.by_meaning && found.vectors.length === 0) return [];
   const missing = found.vectors.length === 0 || found.vectors.some((each) => each.embedded < found.passages);
   return el(
     "section",

@@ -143,7 +143,7 @@ export const words = {
   "memory.device": "Устройство",
   "memory.part": "Часть",
   "memory.bytes": "Размер",
-  "memory.read": "На токен",
+  "memory.read": "Читается на токен",
   "memory.formula": "Формула",
   "memory.total": "Вместе",
   "memory.fits": "помещается",
