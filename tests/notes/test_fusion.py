@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from quietmind.base.sqlite import connect
 from quietmind.notes.document import Hit
-from quietmind.notes.fusion import Ranks, fused, key_of, score
+from quietmind.notes.fusion import DEPTH, Standing, fused, key_of, scores, shares
 from quietmind.notes.index import Index
 from quietmind.notes.schema import MIGRATIONS
 from quietmind.notes.search import ranked
@@ -23,7 +24,8 @@ NOTES = {
     "three.md": "# Pump\n\nThe relay starts the pump.\n",
     "four.md": "# Ёлка\n\nЁлку покупаем в декабре.\n",
 }
-RANK = st.integers(1, 200)
+SHARE, COVERAGE = (st.integers(first, 1000).map(lambda n: n / 1000) for first in (0, 1))
+PATHS = (Path("/notes/a.md"), Path("/notes/b.md"))
 
 
 class Archive:
@@ -101,25 +103,47 @@ def test_no_more_than_the_limit_is_returned(archive: Archive) -> None:
     assert len(archive.names("насос реле", near, list(NOTES), limit=2)) == 2
 
 
-@given(rank=RANK, other=RANK, share=st.floats(0.01, 1))
-def test_those_without_a_vector_stand_to_each_other_as_by_words(rank: int, other: int, share: float) -> None:
-    one, two = (score(Ranks(words, None, embedded=False), share) for words in (rank, other))
-    assert (one > two) == (rank < other)
+@given(SHARE, SHARE, COVERAGE)
+def test_those_without_a_vector_stand_to_each_other_as_by_words(one: float, other: float, coverage: float) -> None:
+    found = scores({1: Standing(PATHS[0], one, None), 2: Standing(PATHS[1], other, None)}, coverage)
+    assert (found[1] > found[2]) == (one > other)
 
 
-@given(rank=RANK, part=st.integers(1, 100))
-def test_a_vector_that_agrees_with_the_words_changes_nothing(rank: int, part: int) -> None:
-    words = 1 + (rank - 1) * part
-    without = score(Ranks(words, None, embedded=False), 1 / part)
-    assert score(Ranks(words, rank, embedded=True), 1 / part) == pytest.approx(without)
+@given(SHARE, COVERAGE)
+def test_a_vector_that_agrees_with_the_words_changes_nothing(words: float, coverage: float) -> None:
+    (without,) = scores({1: Standing(PATHS[0], words, None)}, coverage).values()
+    assert scores({1: Standing(PATHS[0], words, words)}, coverage)[1] == pytest.approx(without)
 
 
-@given(words=RANK, meaning=RANK, share=st.floats(0.01, 1))
-def test_a_better_rank_is_a_better_score_and_the_first_of_few_counts_no_more_than_the_first_of_all(
-    words: int, meaning: int, share: float
+@given(SHARE, SHARE, COVERAGE)
+def test_more_of_either_leg_is_more_and_all_of_both_is_the_most(words: float, meaning: float, coverage: float) -> None:
+    (here,) = scores({1: Standing(PATHS[0], words, meaning)}, coverage).values()
+    assert here <= scores({1: Standing(PATHS[0], 1.0, meaning)}, coverage)[1] <= 1.0
+    assert here <= scores({1: Standing(PATHS[0], words, 1.0)}, coverage)[1] <= 1.0
+
+
+def test_where_words_hardly_say_the_question_meaning_decides() -> None:
+    standings = {1: Standing(PATHS[0], 1.0, 0.0), 2: Standing(PATHS[1], 0.0, 1.0)}
+    all_said, hardly = scores(standings, 1.0), scores(standings, 0.2)
+    assert all_said[1] > all_said[2]
+    assert hardly[1] < hardly[2]
+
+
+def test_the_best_passage_of_a_note_counts_for_what_all_of_them_have_shown_and_the_others_for_themselves() -> None:
+    apart = {1: Standing(PATHS[0], 0.9, 0.1), 2: Standing(PATHS[0], 0.1, 0.9), 3: Standing(PATHS[1], 0.9, 0.2)}
+    found = scores(apart, 1.0)
+    assert found[1] == scores({1: Standing(PATHS[0], 0.9, 0.9)}, 1.0)[1] > found[3]
+    assert found[2] == scores({2: Standing(PATHS[0], 0.1, 0.9)}, 1.0)[2] < found[3]
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=150), st.floats(0.001, 1))
+def test_the_nearest_has_all_of_it_and_no_more_than_the_share_of_the_archive_have_any(
+    similarities: list[float], share: float
 ) -> None:
-    here = score(Ranks(words, meaning, embedded=True), share)
-    assert here > score(Ranks(words + 1, meaning, embedded=True), share)
-    assert here > score(Ranks(words, meaning + 1, embedded=True), share)
-    assert here <= score(Ranks(words, meaning, embedded=True), 1.0)
-    assert here > score(Ranks(words, None, embedded=True), share)
+    ordered = sorted(similarities, reverse=True)
+    found = shares(ordered, share)
+    assert found[0] == 1.0
+    assert found == sorted(found, reverse=True)
+    assert all(0 <= each <= 1 for each in found)
+    if len(set(ordered)) == len(ordered) > 1:
+        assert sum(each > 0 for each in found) <= max(1, math.ceil(DEPTH * share))
