@@ -31,7 +31,7 @@ _END = "end it with Ctrl-C here or `quietmind down`"
 @click.option("--engine", default="llama.cpp", help="What runs them (default: llama.cpp, in a child of ours).")
 @model_options
 @click.option("--experts", type=click.IntRange(min=1), help="Experts at work for each token (default: as trained).")
-@entrance_options
+@entrance_options()
 @click.option(
     "--time-limit", type=click.FloatRange(min=1), default=21600, help="Longest answer in seconds (default: 6 hours)."
 )
