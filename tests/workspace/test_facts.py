@@ -55,6 +55,7 @@ def test_names_serve_where_there_are_too_few_numbers() -> None:
         "The pump of the first house holds 12 litres",
         "The controller in the cellar talks to the Kestrel",
         "Every pump and every other thing here talks talks talks to the pump",
+        "Nobody knows what the old valve was for. Closed it stays",
     ]
     assert values(texts) == ["12", "Kestrel"]
 

@@ -21,7 +21,7 @@ from quietmind.workspace.facts import facts_of
 from quietmind.workspace.layout import Layout
 
 SUBJECTS = 4  # headings of notes that are asked about
-FACTS = 24  # that are asked for; about half of them even a small model finds
+FACTS = 32  # that are asked for; a third of them even a small model finds
 TOKENS = 16  # of a continuation
 TOP = 64  # likeliest tokens that are compared one by one; all others count as one
 

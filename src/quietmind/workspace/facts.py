@@ -15,7 +15,9 @@ from dataclasses import dataclass
 SHORTEST, LONGEST = 2, 8
 
 _LEAST_WORDS, _LEAST_BEFORE, _MOST_BEFORE = 4, 20, 160  # words and characters that lead to it
-_RARE = 2  # a name that occurs no more often
+_RARE, _SHORTEST_NAME = 2, 4  # a name occurs no more often, and has so many letters at least
+
+_ENDS = ".!?:;…"  # a capital letter after one of these is no sign of a name
 
 _PIECE = re.compile(r"\S+")
 _WORD = re.compile(r"\w+")
@@ -37,12 +39,12 @@ def facts_of(texts: Sequence[str], count: int) -> list[Fact]:
     lines = [line.strip() for text in texts for line in text.splitlines()]
 
     def is_name(value: str) -> bool:
-        return value.isalpha() and value[0].isupper() and times[value] <= _RARE
+        return value.isalpha() and value[0].isupper() and len(value) >= _SHORTEST_NAME and times[value] <= _RARE
 
     numbers = _found(lines, lambda value: any(character.isdigit() for character in value))
     chosen = _spread(numbers, count, whole)
     taken = {fact.begun for fact in chosen}
-    names = [fact for fact in _found(lines, is_name) if fact.begun not in taken]
+    names = [fact for fact in _found(lines, is_name) if fact.begun not in taken and fact.begun[-1] not in _ENDS]
     return chosen + _spread(names, count - len(chosen), whole)
 
 
