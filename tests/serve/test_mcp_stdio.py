@@ -1,0 +1,145 @@
+"""The model behind `quietmind mcp`: woken by a question, given back when it was borrowed, kept for a while when not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quietmind.base.settings import Settings
+from quietmind.engine.fake import FakeEngine
+from quietmind.engine.port import Engine
+from quietmind.plan.ask import Ask
+from quietmind.serve import archive
+from quietmind.serve.archive import InLine, Question
+from quietmind.think.answer import Answer
+from quietmind.workspace.asked_model import AskedModel
+from quietmind.workspace.workspace import Workspace
+
+pytest.importorskip("mcp", reason="MCP takes more packages: pip install 'quietmind[mcp]'")
+
+from quietmind.serve.mcp_stdio import OwnNotes
+
+TEXT = "The tank holds 85 litres of water. [1]"
+
+
+class Here:
+    """The notes of one test. ``before`` is done where a model is started; ``engines`` are those that were."""
+
+    def __init__(self, folder: Path, *, borrowed: bool, idle: float) -> None:
+        (folder / "notes").mkdir()
+        (folder / "notes" / "tank.md").write_text("# Tank\n\nThe tank holds 85 litres of water.\n", encoding="utf-8")
+        with Workspace(folder / "workspace", create=True) as workspace:
+            workspace.index(folder / "notes")
+        self.engines: list[FakeEngine] = []
+        self.before: Callable[[Callable[[int], None]], None] = lambda _waiting: None
+        here = self
+
+        class Scripted(AskedModel):
+            @property
+            def borrowed(self) -> bool:
+                return borrowed
+
+            def start(self) -> Engine:
+                here.before(self.waiting)
+                here.engines.append(FakeEngine(lambda _request: TEXT))
+                return here.engines[-1]
+
+        settings = Settings(workspace=folder / "workspace", embedder="none")
+
+        def asked(workspace: Workspace, waiting: Callable[[int], None]) -> AskedModel:
+            return Scripted("small", workspace, Ask(None, "f16"), settings, print, waiting)
+
+        self.notes = OwnNotes(folder / "workspace", settings, "small", asked, print, idle)
+
+    async def answer(self) -> Answer:
+        async with aclosing(self.notes.ask(Question("How much water does the tank hold?"))) as events:
+            async for event in events:
+                if isinstance(event, Answer):
+                    return event
+        raise AssertionError("there was no answer")
+
+
+def running(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 20))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # running() has an end
+        await asyncio.sleep(0.005)
+
+
+def test_a_model_of_our_own_is_kept_for_a_while(tmp_path: Path) -> None:
+    async def run() -> None:
+        here = Here(tmp_path, borrowed=False, idle=0.3)
+        assert here.notes.model() == ("small", "asleep")
+        for _ in range(2):
+            assert (await here.answer()).text == TEXT
+        assert len(here.engines) == 1
+        assert here.notes.model() == ("fake", "awake")
+        await until(lambda: here.notes.model()[1] == "asleep")
+        assert not here.engines[0].healthy()
+        await here.answer()
+        assert len(here.engines) == 2
+        await here.notes.close()
+        assert not here.engines[1].healthy()
+
+    running(run())
+
+
+def test_a_borrowed_model_is_given_back_after_the_last_of_those_who_ask(tmp_path: Path) -> None:
+    async def run() -> None:
+        here = Here(tmp_path, borrowed=True, idle=600)
+        answers = await asyncio.gather(here.answer(), here.answer(), here.answer())
+        assert {answer.text for answer in answers} == {TEXT}
+        assert len(here.engines) == 1
+        await until(lambda: not here.engines[0].healthy())
+        assert here.notes.model()[1] == "asleep"
+        await here.notes.close()
+
+    running(run())
+
+
+def test_a_borrowed_model_is_given_back_though_nobody_waited_for_it(tmp_path: Path) -> None:
+    lent = threading.Event()
+
+    async def run() -> None:
+        here = Here(tmp_path, borrowed=True, idle=600)
+        here.before = lambda _waiting: lent.wait(10)  # type: ignore[assignment]
+        asked = asyncio.ensure_future(here.answer())
+        await until(lambda: here.notes.model()[1] == "waking")
+        asked.cancel()
+        await asyncio.wait({asked})
+        lent.set()
+        await until(lambda: here.engines and not here.engines[0].healthy())
+        await here.notes.close()
+
+    running(run())
+
+
+def test_who_waits_in_the_line_of_a_lender_is_told_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "SIGN_OF_LIFE", 0.02)
+    lent = threading.Event()
+
+    def before(waiting: Callable[[int], None]) -> None:
+        waiting(2)
+        lent.wait(10)
+
+    async def run() -> None:
+        here = Here(tmp_path, borrowed=True, idle=600)
+        here.before = before
+        async with aclosing(here.notes.ask(Question("How much water does the tank hold?"))) as events:
+            async for event in events:
+                if event == InLine(2):
+                    lent.set()
+                if isinstance(event, Answer):
+                    break
+        assert lent.is_set()
+        await here.notes.close()
+
+    running(run())
