@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from quietmind.think.asked import Asked
 from quietmind.think.prompts import conversation, language_of
 
 
@@ -22,4 +23,4 @@ def test_the_answer_follows_the_language_of_the_question(question: str, language
 
 
 def test_the_question_comes_last() -> None:
-    assert conversation("  Why? ", ())[-1].content.endswith("Why?")
+    assert conversation(Asked.after("  Why? "), ())[-1].content.endswith("Why?")

@@ -102,17 +102,18 @@ def ask(
         answering = AskedModel(
             model or settings.model, archive, run, settings, warn, tell_place, allow_remote, key_file
         )
-        limits = {"passages": passages or settings.passages, "max_tokens": max_tokens or settings.max_tokens}
+        most, longest = passages or settings.passages, max_tokens or settings.max_tokens
         warn_of_unread(archive, within)
         if deep:
-            events = ask_deep(archive, question, answering.start, answering.desk, **limits)
+            events = ask_deep(archive, question, answering.start, answering.desk, passages=most, max_tokens=longest)
         else:
             desk = None if passages is not None else answering.desk
             events = ask_archive(
                 archive,
                 question,
                 answering.start,
-                **limits,
+                passages=most,
+                max_tokens=longest,
                 desk=desk,
                 notebook=notebook,
                 rerank=settings.rerank if rerank is None else rerank,

@@ -44,12 +44,13 @@ class Part:
 def parts() -> Sequence[Part]:
     """Return all parts. Raises EngineMissing where the packages for serving are not installed."""
     try:
-        from quietmind.serve import mcp, ollama, openai_api, page
+        from quietmind.serve import mcp, metrics, ollama, openai_api, page
     except ModuleNotFoundError as error:
         raise EngineMissing(f"serving takes more packages ({error}): pip install 'quietmind[serve]'") from error
 
     return (
         Part(openai_api.router, open_paths=openai_api.OPEN),
+        Part(metrics.router),
         Part(ollama.router),
         Part(mcp.router),
         Part(page.router, open_paths=page.OPEN),

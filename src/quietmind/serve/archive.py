@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import aclosing, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from quietmind.serve.embedders import Embedders
 from quietmind.serve.lane import Lane
 from quietmind.serve.threads import in_thread
 from quietmind.serve.turns import MOST_WAITING, Ticket
-from quietmind.think.answer import Event
+from quietmind.think.answer import Answer, Event, Text
 from quietmind.think.ask import ask
 from quietmind.think.deep import ask_deep
 from quietmind.workspace.choose import Desk
@@ -106,8 +107,14 @@ class Archive:
         Close it (``contextlib.aclosing``) when nobody wants the answer any more: its generation ends within a moment.
         Raises QuietmindError.
         """
+        began, tally, silent = time.monotonic(), self.lane.tally, True
         async with self._one_more(), aclosing(_Asking(self, question).events()) as events:
             async for event in events:
+                if isinstance(event, Text) and silent:
+                    silent = False
+                    tally.first_token.add(time.monotonic() - began)
+                elif isinstance(event, Answer):
+                    tally.answered(event)
                 yield event
 
     async def call(self, use: Callable[[Workspace], _Answer]) -> _Answer:
@@ -246,13 +253,22 @@ class _Asking:
             return archive.desk(workspace, engine)
 
         if question.deep:
-            return ask_deep(workspace, question.text, self._engine, desk, passages=passages, max_tokens=max_tokens)
+            return ask_deep(
+                workspace,
+                question.text,
+                self._engine,
+                desk,
+                passages=passages,
+                max_tokens=max_tokens,
+                earlier=question.earlier,
+            )
         return ask(
             workspace,
             question.text,
             self._engine,
             passages=passages,
             max_tokens=max_tokens,
+            earlier=question.earlier,
             desk=desk if question.passages is None else None,
             notebook=question.notebook,
             within=question.within,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from quietmind.base.settings import Settings
 from quietmind.engine.borrowed import LOAN
@@ -64,7 +66,7 @@ class Gateway:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
-            await self._door(scope, receive, in_ollamas_words(scope, send))
+            await self._counted(scope, receive, in_ollamas_words(scope, send))
 
     async def warm(self) -> None:
         """Make ready for the first request."""
@@ -89,6 +91,22 @@ class Gateway:
             await receive()  # that it ends
         await send({"type": "lifespan.shutdown.complete"})
 
+    async def _counted(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began, status = time.monotonic(), ""
+
+        async def sent(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        try:
+            await self._door(scope, receive, sent)
+        finally:
+            # Only routes that there are have names: a client could ask for any number of others.
+            route = getattr(scope.get("route"), "path", "none")
+            self.served.requests.count(route, status, time.monotonic() - began)
+
     def _without_key(self, scope: Scope) -> bool:
         return token_of(scope["headers"]) is not None or is_open(scope["path"], self._parts)
 
@@ -100,3 +118,4 @@ class Gateway:
             # Who asks for the head alone is answered as if for all, of which the server sends the head.
             asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
             await self._app(asked, receive, send)
+            scope["route"] = asked.get("route")

@@ -11,6 +11,7 @@ from quietmind.engine.port import Endpoint, Engine
 from quietmind.serve.loan import Lending, Loan
 from quietmind.serve.patience import Patience
 from quietmind.serve.refusal import Refusal, refuse
+from quietmind.serve.tally import Tally
 from quietmind.serve.threads import in_thread
 from quietmind.serve.turns import Turns
 from quietmind.workspace.supervise import Supervised
@@ -30,7 +31,8 @@ class Lane:
 
     ``width`` requests are answered at once, each by an engine that is never silent for longer than ``patience``.
     ``last_words`` returns what the supervisor last told the person of this engine. ``lending`` None: it is not lent;
-    ``loan`` is the one that stands now. Used from one event loop; the engine has threads of its own.
+    ``loan`` is the one that stands now. ``tally`` counts what was asked. Used from one event loop; the engine has
+    threads of its own.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Lane:
         self.patience = patience or Patience()
         self.lending = lending
         self.loan: Loan | None = None
+        self.tally = Tally()
         self._last_words = last_words
         self._client: tuple[Endpoint, httpx2.AsyncClient] | None = None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,7 @@ class _Passage:
         self._asked = asked
         self._exchange = exchange
         self._headers: Headers = []
+        self._began = time.monotonic()
 
     async def run(self, headers: Headers) -> None:
         """Answer the client, with what the engine says or with why it does not; ``headers`` go with it."""
@@ -187,15 +189,22 @@ class _Passage:
     async def _pass_back(self, response: httpx2.Response, pieces: AsyncIterator[bytes], engine: Engine) -> None:
         """Send what the engine answers: events as they come, anything else when it is whole."""
         headers = [(name, value) for name, value in response.headers.raw if _goes_back(name)] + self._headers
+        tally = self._lane.tally
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
             content = b"".join([piece async for piece in pieces])
+            tally.passed(content)
             await self._exchange.give(response.status_code, headers, content)
             return
         if not self._exchange.begun:
             await self._exchange.begin(response.status_code, headers, events=True)
-        lines = WholeLines()
+        lines, silent = WholeLines(), True
         async for piece in pieces:
-            await self._exchange.write(lines.feed(piece))
+            if silent:
+                silent = False
+                tally.first_token.add(time.monotonic() - self._began)
+            whole = lines.feed(piece)
+            tally.passed(whole)
+            await self._exchange.write(whole)
         if lines.finished:
             await self._exchange.end(lines.rest)
         else:

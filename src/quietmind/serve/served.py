@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from quietmind.base.settings import Settings
 from quietmind.serve.lane import Lane
+from quietmind.serve.tally import Requests
 
 if TYPE_CHECKING:
     from quietmind.serve.archive import Archive
@@ -24,7 +25,8 @@ class Served:
     """What the parts of the address are made from.
 
     ``lanes`` are the models that run, and ``starts`` how they were planned, in the same order, where that is known.
-    ``archive`` None: no workspace is served. ``closing`` is set when the program ends. ``began`` is a Unix time.
+    ``archive`` None: no workspace is served. ``closing`` is set when the program ends. ``began`` is a Unix time, and
+    ``requests`` counts those since.
     """
 
     lanes: tuple[Lane, ...]
@@ -35,3 +37,4 @@ class Served:
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     largest_body: int = LARGEST_BODY
     began: int = field(default_factory=lambda: int(time.time()))
+    requests: Requests = field(default_factory=Requests)

@@ -8,10 +8,9 @@ from pathlib import Path
 from quietmind.base.paths import shown_path
 from quietmind.serve.archive import Archive
 from quietmind.think.answer import Answer
-from quietmind.think.telling import citation_lines, remarks
+from quietmind.think.telling import SOURCES, citation_lines, remarks
 from quietmind.workspace.workspace import Workspace
 
-HEADING = "Sources:"
 # Two blanks keep a line end where the text is shown as Markdown.
 _LINE_END = "  \n"
 
@@ -24,7 +23,7 @@ async def behind(archive: Archive, answer: Answer) -> str:
     blocks = [remarks(answer)]
     if answer.citations:
         roots = await archive.call(Workspace.roots)
-        blocks.append([HEADING, *citation_lines(answer, below(roots))])
+        blocks.append([SOURCES, *citation_lines(answer, below(roots))])
     return "\n\n".join(_LINE_END.join(lines) for lines in blocks if lines)
 
 

@@ -8,6 +8,10 @@ from quietmind.engine.port import Timings
 from quietmind.think.verify import Citation
 from quietmind.workspace.pack import Given
 
+# Why an answer did not come to its end; what follows the first says what bounds it.
+CUT_AT, REPEATED = "the answer was cut at ", "the model began to repeat itself and was stopped"
+STOPPED = (CUT_AT, REPEATED)
+
 NO_ENGINE = Timings(cached=0, prompt=0, prompt_ms=0.0, predicted=0, predicted_ms=0.0)
 
 

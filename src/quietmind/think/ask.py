@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 
 from quietmind.base.errors import SnapshotError, UsageError
 from quietmind.base.progress import SILENT, Progress
-from quietmind.engine.port import Engine
+from quietmind.engine.port import Engine, Message
 from quietmind.notes.document import Hit
 from quietmind.notes.filtering import Filter
 from quietmind.think.answer import Answer, AskTimings, Event, Found, Loading, Notice, TakingUp, Text
+from quietmind.think.asked import Asked
 from quietmind.think.exchange import Exchange, ms_since
 from quietmind.think.notebook_ask import chosen_sheet, named_sheet
 from quietmind.think.sheet import Sheet, passages_sheet
@@ -44,6 +46,7 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
     *,
     passages: int,
     max_tokens: int,
+    earlier: Sequence[Message] = (),
     desk: Callable[[Engine], Desk] | None = None,
     notebook: str | None = None,
     within: Filter | None = None,
@@ -55,7 +58,8 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
     Without a ``desk``, and where no notebook serves, at most ``passages`` of the notes are given to the model instead.
     ``notebook`` names the one to ask, whatever search finds; it is read now if it is not yet, which ``progress`` shows.
     Only passages ``within`` a filter are given; no notebook is asked then, since it holds what it holds. With
-    ``rerank`` the model first judges which of the passages found answer, and is given the best of them.
+    ``rerank`` the model first judges which of the passages found answer, and is given the best of them. The turns
+    ``earlier`` help to find what a question that goes on is about, and the model is told as much of them as has room.
 
     The engine is started only when there is something to ask, and is stopped before the Answer is yielded (and when
     the iterator is closed early). Raises UsageError for an empty question, a notebook that is none or a filter that
@@ -68,7 +72,9 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
         if within is not None:
             raise UsageError("a notebook is asked as a whole; leave out the filter, or --notebook")
         workspace.notebooks.named(notebook)
-    found = workspace.search(question, max(passages, JUDGED) if rerank else passages, within)
+    asked, found = looked_for(
+        workspace, Asked.after(question, earlier), max(passages, JUDGED) if rerank else passages, within
+    )
     hits = relevant(found)
     search_ms = ms_since(began)
     if not hits and notebook is None:
@@ -82,24 +88,26 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
         load_ms = ms_since(loading)
         sheet: Sheet | None = None
         if desk is not None and within is None and (notebook is not None or workspace.notebooks.all()):
-            wide = relevant(workspace.search(question, max(passages, RANKED_BY)))
+            wide = relevant(workspace.search(asked.query, max(passages, RANKED_BY)))
             limits = {"passages": passages, "max_tokens": max_tokens}
             if notebook is not None:
-                sheet = yield from named_sheet(desk(engine), notebook, question, wide, **limits, progress=progress)
+                sheet = yield from named_sheet(desk(engine), notebook, asked, wide, **limits, progress=progress)
             else:
-                sheet = yield from _chosen(lambda: desk(engine), question, wide, max_tokens)
+                sheet = yield from _chosen(lambda: desk(engine), asked, wide, max_tokens)
         if sheet is None:
-            best = reranked(engine, question, found)[:passages] if rerank else hits
-            sheet = passages_sheet(engine, question, best, max_tokens)
+            best = reranked(engine, asked.query, found)[:passages] if rerank else hits
+            sheet = passages_sheet(engine, asked, best, max_tokens)
+        if unheard := sheet.asked.unheard:
+            yield Notice(unheard)
         yield Found(sheet.given, sheet.unread)
-        exchange = Exchange(engine, question, sheet)
+        exchange = Exchange(engine, sheet)
         yield from map(Text, exchange.texts())
         model = engine.model
     timings = AskTimings(search_ms, load_ms, exchange.first_token_ms, ms_since(began), exchange.timings)
     yield Answer(
         question=question,
         text=exchange.draft.text,
-        citations=exchange.draft.citations(question),
+        citations=exchange.draft.citations(asked.query),
         unsupported=tuple(exchange.draft.unsupported),
         given=sheet.given,
         timings=timings,
@@ -112,14 +120,24 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
 
 
 def _chosen(
-    desk: Callable[[], Desk], question: str, hits: Sequence[Hit], max_tokens: int
+    desk: Callable[[], Desk], asked: Asked, hits: Sequence[Hit], max_tokens: int
 ) -> Generator[TakingUp | Notice, None, Sheet | None]:
     """Return what :func:`chosen_sheet` does; None also where the snapshots cannot be looked at."""
     try:
-        return (yield from chosen_sheet(desk(), question, hits, max_tokens))
+        return (yield from chosen_sheet(desk(), asked, hits, max_tokens))
     except SnapshotError as error:  # the notes answer without what was read of them
         yield Notice(f"no notebook is used: {error}")
         return None
+
+
+def looked_for(workspace: Workspace, asked: Asked, limit: int, within: Filter | None = None) -> tuple[Asked, list[Hit]]:
+    """Return ``asked`` with the first of its queries that leads to something, and the ``limit`` best passages."""
+    found: list[Hit] = []
+    for query in asked.queries:
+        asked, found = replace(asked, query=query), workspace.search(query, limit, within)
+        if relevant(found):
+            break
+    return asked, found
 
 
 def require_question(question: str) -> None:

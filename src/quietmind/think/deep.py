@@ -13,10 +13,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from quietmind.base.errors import EngineError
-from quietmind.engine.port import Engine, Timings
+from quietmind.engine.port import Engine, Message, Timings
 from quietmind.notes.document import Passage
 from quietmind.think.answer import NO_ENGINE, Answer, AskTimings, Event, Found, Loading, Notice, Part, TakingUp, Text
-from quietmind.think.ask import RANKED_BY, nothing_found, relevant, require_question
+from quietmind.think.ask import RANKED_BY, looked_for, nothing_found, relevant, require_question
+from quietmind.think.asked import Asked
 from quietmind.think.draft import CLOSEST_INSTEAD, Borne, Draft, cited, marks
 from quietmind.think.exchange import Exchange, ms_since
 from quietmind.think.joining import Finding, differing, findings, merged
@@ -42,16 +43,18 @@ def ask_deep(
     *,
     passages: int,
     max_tokens: int,
+    earlier: Sequence[Message] = (),
 ) -> Generator[Event]:
     """Answer ``question`` from every notebook that holds evidence, best first, and from the notes that are in none.
 
     One that cannot be restored gives at most ``passages`` of its notes. Each partial answer takes at most
-    ``max_tokens``. Engine and errors are as with :func:`quietmind.think.ask.ask`, but that an engine which fails later
-    than in the first leaves the answer to those that were given.
+    ``max_tokens``. ``earlier``, engine and errors are as with :func:`quietmind.think.ask.ask`, but that an engine which
+    fails later than in the first leaves the answer to those that were given.
     """
     require_question(question)
     began = time.perf_counter()
-    hits = relevant(workspace.search(question, max(passages, RANKED_BY)))
+    asked, found = looked_for(workspace, Asked.after(question, earlier), max(passages, RANKED_BY))
+    hits = relevant(found)
     search_ms = ms_since(began)
     if not hits:
         yield Found(())
@@ -65,7 +68,7 @@ def ask_deep(
         at = desk(engine)
         if not at.notebooks.all():
             yield Notice("there are no notebooks to ask; make some with `quietmind notebook auto`")
-        parts = _Parts(at, question, passages, max_tokens)
+        parts = _Parts(at, asked, passages, max_tokens)
         places = worth_asking(evidence(at.notebooks.all(), hits))
         for number, place in enumerate(places, 1):
             try:
@@ -89,7 +92,7 @@ def ask_deep(
     yield Answer(
         question=question,
         text=text,
-        citations=cited(borne, joined.numbered(each.passage for each in parts.nearest[:CLOSEST_INSTEAD]), question),
+        citations=cited(borne, joined.numbered(each.passage for each in parts.nearest[:CLOSEST_INSTEAD]), asked.query),
         unsupported=(),
         given=tuple(joined.given.values()),
         timings=AskTimings(search_ms, load_ms, parts.first_token_ms, ms_since(began), parts.engine),
@@ -103,14 +106,14 @@ def ask_deep(
 class _Parts:
     """The partial answers: asked one by one, with what they found and what they took."""
 
-    def __init__(self, desk: Desk, question: str, passages: int, max_tokens: int) -> None:
+    def __init__(self, desk: Desk, asked: Asked, passages: int, max_tokens: int) -> None:
         self.done: list[Part] = []
         self.findings: list[Finding] = []
         self.nearest: tuple[Given, ...] = ()
         self.first_token_ms = 0.0
         self.engine = NO_ENGINE
         self._desk = desk
-        self._question = question
+        self._asked = asked
         self._passages = passages
         self._max_tokens = max_tokens
 
@@ -122,11 +125,9 @@ class _Parts:
         sheet: Sheet | None = None
         if place.notebook is not None:
             yield TakingUp(place.notebook.name)
-            taken = sheet_of(self._desk, place.notebook, self._question, place.hits, self._max_tokens)
+            taken = sheet_of(self._desk, place.notebook, self._asked, place.hits, self._max_tokens)
             sheet, why = (None, taken.why) if isinstance(taken, Due) else (taken, "")
-        sheet = sheet or passages_sheet(
-            self._desk.engine, self._question, place.hits[: self._passages], self._max_tokens
-        )
+        sheet = sheet or passages_sheet(self._desk.engine, self._asked, place.hits[: self._passages], self._max_tokens)
         yield Found(sheet.given, sheet.unread)
         exchange = self._exchanged(sheet)
         found = findings(exchange.draft.borne, len(self.done))
@@ -143,19 +144,19 @@ class _Parts:
     def composed(self, joined: _Joined) -> Draft | None:
         """Return one answer that the model made of what was found; None where it fails a check or loses something."""
         engine = self._desk.engine
-        prompt = engine.render(composing(self._question, [joined.statement(each) for each in joined.agreeing]))
+        prompt = engine.render(composing(self._asked.question, [joined.statement(each) for each in joined.agreeing]))
         room = min(engine.context - len(engine.tokenize(prompt)), self._max_tokens * len(self.done))
         if room < 1:
             return None
         given = joined.numbered(source.passage for finding in joined.agreeing for source in finding.sources)
-        exchange = self._exchanged(Sheet(given, given, prompt, 0, room, "the end of the context"))
+        exchange = self._exchanged(Sheet(given, given, prompt, 0, room, "the end of the context", self._asked))
         draft = exchange.draft
         if exchange.stopped_early or draft.unsupported or not joined.is_whole_in(draft.borne):
             return None
         return draft
 
     def _exchanged(self, sheet: Sheet) -> Exchange:
-        exchange = Exchange(self._desk.engine, self._question, sheet)
+        exchange = Exchange(self._desk.engine, sheet)
         for _ in exchange.texts():
             pass
         self.first_token_ms = self.first_token_ms or exchange.first_token_ms

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from quietmind.engine.port import Engine, Finished, Request, Timings
-from quietmind.think.answer import FromNotebook
+from quietmind.think.answer import CUT_AT, REPEATED, FromNotebook
 from quietmind.think.draft import Draft
 from quietmind.think.prompts import stop_words
 from quietmind.think.sheet import Sheet
@@ -19,14 +19,14 @@ class Exchange:
     and ``cut`` that there was no room for more.
     """
 
-    def __init__(self, engine: Engine, question: str, sheet: Sheet) -> None:
+    def __init__(self, engine: Engine, sheet: Sheet) -> None:
         self.sheet = sheet
         self.draft = Draft(sheet.given, sheet.nearest)
         self.first_token_ms = 0.0
         self.stopped_early: str | None = None
         self.cut = False
         self._engine = engine
-        self._request = Request(sheet.prompt, sheet.max_tokens, stop=stop_words(question))
+        self._request = Request(sheet.prompt, sheet.max_tokens, stop=stop_words(sheet.asked.question))
         self._last_token_ms = 0.0
         self._pieces = 0
         self._measured: Timings | None = None
@@ -40,7 +40,7 @@ class Exchange:
                 self._measured = event.timings
                 if event.reason == "length":
                     self.cut = True
-                    self.stopped_early = f"the answer was cut at {self.sheet.cut_at}"
+                    self.stopped_early = f"{CUT_AT}{self.sheet.cut_at}"
                 break
             self._pieces += 1
             self._last_token_ms = ms_since(began)
@@ -48,7 +48,7 @@ class Exchange:
             yield from self.draft.take(event.text)
             if self.draft.repeats_itself:
                 events.close()  # tells the engine to stop
-                self.stopped_early = "the model began to repeat itself and was stopped"
+                self.stopped_early = REPEATED
                 break
         yield from self.draft.close(whole=self.stopped_early is None)
         if self._measured is None:

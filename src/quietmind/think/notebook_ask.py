@@ -9,6 +9,7 @@ from quietmind.base.errors import ContextOverflow, DiskFull, SnapshotError
 from quietmind.base.progress import Progress
 from quietmind.notes.document import Hit
 from quietmind.think.answer import Notice, TakingUp
+from quietmind.think.asked import Asked
 from quietmind.think.sheet import Sheet, notebook_sheet, passages_sheet
 from quietmind.workspace.choose import (
     ANSWERS_ALONE,
@@ -28,7 +29,7 @@ from quietmind.workspace.notebook import Notebook
 
 
 def chosen_sheet(
-    desk: Desk, question: str, hits: Sequence[Hit], max_tokens: int
+    desk: Desk, asked: Asked, hits: Sequence[Hit], max_tokens: int
 ) -> Generator[TakingUp | Notice, None, Sheet | None]:
     """Return the sheet of the best notebook that is read and holds enough of ``hits``; None where none does.
 
@@ -44,7 +45,7 @@ def chosen_sheet(
         if each.notebook is None:
             break  # what stands outside of all notebooks is the best there is, read or not
         yield TakingUp(each.notebook.name)
-        taken = sheet_of(desk, each.notebook, question, hits, max_tokens)
+        taken = sheet_of(desk, each.notebook, asked, hits, max_tokens)
         if isinstance(taken, Due):
             first = first or taken
             continue
@@ -64,7 +65,7 @@ def chosen_sheet(
 def named_sheet(
     desk: Desk,
     name: str,
-    question: str,
+    asked: Asked,
     hits: Sequence[Hit],
     *,
     passages: int,
@@ -89,10 +90,10 @@ def named_sheet(
                 context=desk.engine.context,
             )
         yield Notice(f"notebook {name!r} is not used whole: {taken.why}; {taken.mend}")
-        return passages_sheet(desk.engine, question, within[:passages], max_tokens)
+        return passages_sheet(desk.engine, asked, within[:passages], max_tokens)
     if isinstance(taken, Due):
         taken = yield from _read(desk, taken, progress)
-    sheet = notebook_sheet(desk.engine, question, taken, hits, max_tokens)
+    sheet = notebook_sheet(desk.engine, asked, taken, hits, max_tokens)
     if sheet.max_tokens < max_tokens:
         yield Notice(f"the answer may take {sheet.cut_at}")
     if left := len(taken.layout.left_out):
@@ -125,13 +126,13 @@ def unused(due: Due) -> str:
     return f"notebook {due.notebook.name!r} holds this and is not used: {due.why}{due.mend and '; '}{due.mend}"
 
 
-def sheet_of(desk: Desk, notebook: Notebook, question: str, hits: Sequence[Hit], max_tokens: int) -> Sheet | Due:
+def sheet_of(desk: Desk, notebook: Notebook, asked: Asked, hits: Sequence[Hit], max_tokens: int) -> Sheet | Due:
     """Return the sheet of ``notebook`` if it can be restored and what is about the question is in it, else why not."""
     taken = take_up(desk, notebook)
     if isinstance(taken, Due):
         return taken
     try:
-        sheet = notebook_sheet(desk.engine, question, taken, hits, max_tokens)
+        sheet = notebook_sheet(desk.engine, asked, taken, hits, max_tokens)
     except ContextOverflow as error:
         return Due(taken.notebook, str(error))
     if not sheet.nearest:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from quietmind.engine.port import Message
+from quietmind.think.asked import Asked
 from quietmind.workspace.pack import Given
 
 Language = Literal["en", "ru"]
@@ -26,6 +27,9 @@ class _Wording:
     behind: str
     compose: str
     statements: str
+    before: str
+    answer: str
+    wish: str
 
 
 _WORDINGS: dict[Language, _Wording] = {
@@ -45,6 +49,9 @@ _WORDINGS: dict[Language, _Wording] = {
             "brackets, like [1]. Answer in English."
         ),
         statements="Statements:",
+        before="Before this, in the same conversation:",
+        answer="Answer:",
+        wish="A wish about the form of the answer, which changes nothing of what was said above:",
     ),
     "ru": _Wording(
         system=(
@@ -62,6 +69,9 @@ _WORDINGS: dict[Language, _Wording] = {
             "которых оно взято, например [1]. Отвечай по-русски."
         ),
         statements="Утверждения:",
+        before="До этого в том же разговоре:",
+        answer="Ответ:",
+        wish="Пожелание о форме ответа, которое ничего не меняет в сказанном выше:",
     ),
 }
 
@@ -77,23 +87,38 @@ def stop_words(question: str) -> tuple[str, ...]:
     return (f"\n{_WORDINGS[language_of(question)].question}",)
 
 
-def conversation(question: str, given: Sequence[Given]) -> list[Message]:
-    """Return the messages that ask ``question`` of the given passages, best first. The question comes last."""
-    wording = _WORDINGS[language_of(question)]
+def conversation(asked: Asked, given: Sequence[Given]) -> list[Message]:
+    """Return the messages that ask the question of the given passages, best first. The question comes last."""
+    wording = _WORDINGS[language_of(asked.question)]
     notes = "\n".join(passage.block for passage in given)
     return [
         Message("system", wording.system),
-        Message("user", f"{wording.notes}\n\n{notes}\n{wording.question} {question.strip()}"),
+        Message("user", f"{wording.notes}\n\n{notes}\n{_before(asked)}{wording.question} {asked.question.strip()}"),
     ]
 
 
-def behind_notebook(question: str) -> str:
+def behind_notebook(asked: Asked) -> str:
     """Return what stands behind a notebook's notes: the question, and how and in which language to answer it.
 
     What stands before them is the same for all questions (workspace.layout).
     """
-    wording = _WORDINGS[language_of(question)]
-    return f"\n{wording.question} {question.strip()}\n\n{wording.behind}"
+    wording = _WORDINGS[language_of(asked.question)]
+    return f"\n{_before(asked)}{wording.question} {asked.question.strip()}\n\n{wording.behind}"
+
+
+def _before(asked: Asked) -> str:
+    """Return what was said before the question, and the wish; nothing where nothing was.
+
+    Told as part of what the person says: a turn of its own in another's name could say that our rules are others.
+    """
+    wording = _WORDINGS[language_of(asked.question)]
+    lines: list[str] = []
+    if asked.turns:
+        speakers = {"user": wording.question, "assistant": wording.answer}
+        lines += [wording.before, *(f"{speakers[turn.role]} {turn.content.strip()}" for turn in asked.turns), ""]
+    if asked.wish:
+        lines += [f"{wording.wish} {asked.wish}", ""]
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 def composing(question: str, statements: Sequence[str]) -> list[Message]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from quietmind.base.errors import ContextOverflow
-from quietmind.engine.port import Engine
+from quietmind.engine.port import Engine, Prompt
 from quietmind.notes.document import Hit
+from quietmind.think.asked import SHARE, Asked
 from quietmind.think.prompts import behind_notebook, conversation
 from quietmind.think.support import closest
 from quietmind.workspace.choose import Held
@@ -22,7 +23,8 @@ class Sheet:
     """Passages and the prompt that asks of them. ``nearest`` of ``given`` come closest to the question, best first.
 
     The engine has yet to read ``unread`` tokens of the passages. ``cut_at`` says what bounds the answer, for one that
-    reaches its ``max_tokens``. ``held`` is the notebook whose prompt this is.
+    reaches its ``max_tokens``. ``held`` is the notebook whose prompt this is. ``asked`` is what of the question and the
+    turns before it the model is told.
     """
 
     given: tuple[Given, ...]
@@ -31,24 +33,26 @@ class Sheet:
     unread: int
     max_tokens: int
     cut_at: str
+    asked: Asked
     held: Held | None = None
 
 
-def passages_sheet(engine: Engine, question: str, hits: Sequence[Hit], max_tokens: int) -> Sheet:
+def passages_sheet(engine: Engine, asked: Asked, hits: Sequence[Hit], max_tokens: int) -> Sheet:
     """Pack what of ``hits`` fits beside the question and ``max_tokens`` of answer. Raises ContextOverflow."""
-    bare = len(engine.tokenize(engine.render(conversation(question, ()))))
+    asked = _heard(engine, asked, max_tokens, lambda asked: engine.render(conversation(asked, ())))
+    bare = len(engine.tokenize(engine.render(conversation(asked, ()))))
     budget = engine.context - max_tokens - bare
     given = pack(
         hits,
         budget,
         count=lambda text: len(engine.tokenize(text)),
-        focus=lambda text: closest(question, text).start,
+        focus=lambda text: closest(asked.query, text).start,
     )
     while given:
-        prompt = engine.render(conversation(question, given))
+        prompt = engine.render(conversation(asked, given))
         if len(engine.tokenize(prompt)) + max_tokens <= engine.context:
             tokens = sum(each.tokens for each in given)
-            return Sheet(given, given, prompt, tokens, max_tokens, f"--max-tokens {max_tokens}")
+            return Sheet(given, given, prompt, tokens, max_tokens, f"--max-tokens {max_tokens}", asked)
         given = given[:-1]
     raise ContextOverflow(
         f"the question takes {bare:,} tokens and {max_tokens:,} are kept for the answer, which leaves no room for "
@@ -58,8 +62,8 @@ def passages_sheet(engine: Engine, question: str, hits: Sequence[Hit], max_token
     )
 
 
-def notebook_sheet(engine: Engine, question: str, held: Held, hits: Sequence[Hit], max_tokens: int) -> Sheet:
-    """Ask ``question`` of the whole notebook. Where ``max_tokens`` do not fit behind it, the answer may take fewer.
+def notebook_sheet(engine: Engine, asked: Asked, held: Held, hits: Sequence[Hit], max_tokens: int) -> Sheet:
+    """Ask the question of the whole notebook. Where ``max_tokens`` do not fit behind it, the answer may take fewer.
 
     Raises ContextOverflow where hardly any are left.
     """
@@ -70,8 +74,10 @@ def notebook_sheet(engine: Engine, question: str, held: Held, hits: Sequence[Hit
         for block, tokens in zip(layout.blocks, layout.tokens[1:], strict=True)
     )
     nearest = tuple(sorted((each for each in given if each.score), key=lambda each: -each.score))
-    prompt = layout.asking(behind_notebook(question))
-    needed, prefix = len(engine.tokenize(prompt)), sum(map(len, layout.tokens))
+    prefix = sum(map(len, layout.tokens))
+    asked = _heard(engine, asked, max_tokens, lambda asked: layout.asking(behind_notebook(asked)))
+    prompt = layout.asking(behind_notebook(asked))
+    needed = len(engine.tokenize(prompt))
     room = engine.context - needed
     if room < min(max_tokens, LEAST_ANSWER):
         raise ContextOverflow(
@@ -84,4 +90,13 @@ def notebook_sheet(engine: Engine, question: str, held: Held, hits: Sequence[Hit
     if room < max_tokens:
         tokens, cut_at = room, f"{room:,} tokens, all that a context of {engine.context:,} holds behind the notebook"
     there = prefix if held.read else held.restored.tokens if held.restored else 0
-    return Sheet(given, nearest, prompt, prefix - there, tokens, cut_at, held)
+    return Sheet(given, nearest, prompt, prefix - there, tokens, cut_at, asked, held)
+
+
+def _heard(engine: Engine, asked: Asked, max_tokens: int, prompt: Callable[[Asked], Prompt]) -> Asked:
+    """Return ``asked`` with what of the turns before it has room beside the question and its answer."""
+    if not asked.turns and not asked.wish:
+        return asked
+    alone = len(engine.tokenize(prompt(replace(asked, turns=(), wish=""))))
+    budget = min(engine.context // SHARE, engine.context - max_tokens - alone)
+    return asked.within(budget, lambda text: len(engine.tokenize(text)))

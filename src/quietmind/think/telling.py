@@ -6,14 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from quietmind.think.answer import Answer, FromNotebook, Part
+from quietmind.think.answer import STOPPED, Answer, FromNotebook, Part
 from quietmind.think.verify import Citation
 
+SOURCES = "Sources:"
 NOTHING_FOUND = "Nothing in the indexed notes is about this, so the model was not asked."
 _UNSUPPORTED = "[?] no passage that the model was given supports this sentence; treat it as the model's own words."
 _DIFFERING = "The notes differ here; which of them holds is for you to decide:"
 _CLOSEST_BESIDE = "Closest to the question in the notes:"
 _CLOSEST_INSTEAD = "No sentence of the answer stands in the notes. What comes closest to the question there:"
+_LEFT_OUT = "(left out: "
+# How the remarks behind an answer begin.
+_REMARKS = (NOTHING_FOUND, _UNSUPPORTED, _DIFFERING, _LEFT_OUT, *(f"({why}" for why in STOPPED))
 _STANDINGS = {
     "verified": "",
     "edited": "  (the file has changed around these words since it was indexed)",
@@ -23,6 +27,13 @@ _STANDINGS = {
 }
 
 
+def without_sources(text: str) -> str:
+    """Return the text of an answer without what was told behind it, as a client sends it back."""
+    lines = text.splitlines()
+    ends = (number for number, line in enumerate(lines) if line.strip() == SOURCES or line.startswith(_REMARKS))
+    return "\n".join(lines[: next(ends, len(lines))]).strip()
+
+
 def remarks(answer: Answer) -> list[str]:
     """Return the lines that a person should read with an answer, before its citations."""
     if not answer.found:
@@ -30,7 +41,7 @@ def remarks(answer: Answer) -> list[str]:
     lines = [] if answer.text or answer.parts else ["The model answered nothing."]
     if dropped := sum(len(part.dropped) for part in answer.parts):
         sentences = "1 sentence" if dropped == 1 else f"{dropped:,} sentences"
-        lines.append(f"(left out: {sentences} that no passage supports; the answer as JSON has them)")
+        lines.append(f"{_LEFT_OUT}{sentences} that no passage supports; the answer as JSON has them)")
     for one, other in answer.disagreements:
         lines += [_DIFFERING, f"- {one}", f"- {other}"]
     if answer.stopped_early:
