@@ -44,13 +44,17 @@ class EchoEngine:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the one request of a connection, until its client goes away."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        if head.startswith("GET"):
-            await _give(writer, {"log": self.log, "busy": self.busy})
-            writer.close()
-            return
-        length = next(int(line.split(":")[1]) for line in head.lower().split("\r\n") if line.startswith("content-len"))
-        asked = json.loads(await reader.readexactly(length))
+        with suppress(asyncio.IncompleteReadError):  # gone before it had asked
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+            if head.startswith("GET"):
+                await _give(writer, {"log": self.log, "busy": self.busy})
+            else:
+                lines = head.lower().split("\r\n")
+                length = next(int(line.split(":")[1]) for line in lines if line.startswith("content-length"))
+                await self._serve(json.loads(await reader.readexactly(length)), reader, writer)
+        writer.close()
+
+    async def _serve(self, asked: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         text = str(asked["messages"][-1]["content"])
         found = NONCE.search(text)
         entry = {"nonce": found[0] if found else None, "began": time.monotonic(), "ended": None, "left": False}
@@ -65,7 +69,6 @@ class EchoEngine:
             task.cancel()
             with suppress(asyncio.CancelledError, OSError):
                 await task
-        writer.close()
 
 
 async def _answer(asked: dict[str, Any], text: str, writer: asyncio.StreamWriter) -> None:
