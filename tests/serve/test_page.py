@@ -221,7 +221,7 @@ def test_both_languages_say_the_same_things() -> None:
     keys = {}
     for language in ("en", "ru"):
         text = (FILES / f"words.{language}.js").read_text(encoding="utf-8")
-        keys[language] = re.findall(r'^  (?=\S)"?([^":\n]+)"?: ["{]', text, re.MULTILINE)
+        keys[language] = re.findall(r'^  (?=\S)"?([^":\n]+)"?:(?: ["{]|$)', text, re.MULTILINE)
         assert len(keys[language]) == len(set(keys[language]))
         assert set(re.findall(r"\{(\w+)\}", text)) <= set(
             re.findall(r"\{(\w+)\}", (FILES / "words.en.js").read_text(encoding="utf-8"))

@@ -82,7 +82,7 @@ class Connection extends EventTarget {
 export const connection = new Connection();
 
 /** What asks the person for the key; set by whoever can. Called with whether the last one was wrong. */
-export const door = { ask: async (_wrong) => null };
+export const door = { ask: async () => null };
 
 let asking = null; // one dialog, however many requests were refused
 

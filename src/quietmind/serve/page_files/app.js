@@ -2,7 +2,7 @@
 
 import { connection, door, get } from "./api.js";
 import * as chat from "./chat.js";
-import { byId, el, keep, kept } from "./dom.js";
+import { byId, el, keep } from "./dom.js";
 import * as source from "./source.js";
 import { LANGUAGES, fill, language, say, speak } from "./words.js";
 
@@ -40,7 +40,8 @@ async function show() {
     view.replaceChildren(heading, ...shown.parts);
     leave = shown.leave ?? null;
   } catch (error) {
-    if (here() === name) view.replaceChildren(heading, el("p", { class: "trouble" }, say("failed", { why: error.message })));
+    if (here() === name)
+      view.replaceChildren(heading, el("p", { class: "trouble" }, say("failed", { why: error.message })));
   }
 }
 
@@ -88,7 +89,10 @@ function showState() {
   const busy = models.some((each) => each.answering > 0);
   const kind = !connection.here ? "away" : first?.state !== "ready" ? "starting" : busy ? "busy" : "ready";
   state.dataset.state = kind;
-  const words = [first?.name, kind === "away" ? say("state.away") : say(busy ? "state.answering" : `state.${first?.state}`)];
+  const words = [
+    first?.name,
+    kind === "away" ? say("state.away") : say(busy ? "state.answering" : `state.${first?.state}`),
+  ];
   if (waiting > 0) words.push(say("state.waiting", { count: waiting }));
   const told = first === undefined && connection.here ? "" : words.filter(Boolean).join(" · ");
   if (state.textContent !== told) state.replaceChildren(el("span", {}, told));
@@ -131,7 +135,9 @@ door.ask = (wrong) =>
       "form",
       { method: "dialog", onsubmit: () => resolve(input.value.trim()) },
       el("h2", {}, say("key.title")),
-      wrong ? el("p", { class: "trouble", role: "alert" }, say("key.wrong")) : el("p", { class: "quiet" }, say("key.text")),
+      wrong
+        ? el("p", { class: "trouble", role: "alert" }, say("key.wrong"))
+        : el("p", { class: "quiet" }, say("key.text")),
       el("label", { for: "key-given", class: "unseen" }, say("key.label")),
       input,
       el("button", { class: "go" }, say("key.go")),
@@ -149,10 +155,16 @@ function showKeys() {
     el(
       "dl",
       { class: "keys" },
-      shown.map((key) => [
-        el("dt", {}, (key === "1" ? "1 … 6" : key).split(" ").map((each) => (each === "…" ? " … " : el("kbd", {}, each)))),
-        el("dd", {}, say(`keys.${key}`)),
-      ]).flat(),
+      shown
+        .map((key) => [
+          el(
+            "dt",
+            {},
+            (key === "1" ? "1 … 6" : key).split(" ").map((each) => (each === "…" ? " … " : el("kbd", {}, each))),
+          ),
+          el("dd", {}, say(`keys.${key}`)),
+        ])
+        .flat(),
     ),
     el("form", { method: "dialog" }, el("button", { class: "go" }, say("keys.close"))),
   );
@@ -198,7 +210,9 @@ addEventListener("keydown", (event) => {
 byId("menu").addEventListener("click", () => {
   byId("menu").ariaExpanded = String(byId("views").classList.toggle("open"));
 });
-byId("language").addEventListener("click", () => chooseLanguage(Object.keys(LANGUAGES).find((each) => each !== language)));
+byId("language").addEventListener("click", () =>
+  chooseLanguage(Object.keys(LANGUAGES).find((each) => each !== language)),
+);
 byId("theme").addEventListener("click", () => chooseTheme(dark() ? "light" : "dark"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
 addEventListener("hashchange", show);

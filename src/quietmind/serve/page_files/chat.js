@@ -1,9 +1,10 @@
-/** The conversation of this tab: questions, answers as they are written, and the citations under them. */
+/** The conversation of this tab: what is asked, by whom it is answered, and what the person does meanwhile. */
 
 import { Refused, ask, connection } from "./api.js";
+import { command } from "./copy.js";
 import { byId, el, keep, kept, refill } from "./dom.js";
-import { Prose } from "./prose.js";
 import * as source from "./source.js";
+import { Turn, scopeName, wishes } from "./turn.js";
 import { fill, say, seconds } from "./words.js";
 
 const turnsList = byId("turns");
@@ -18,172 +19,14 @@ let start = null;
 let turns = [];
 /** The turn that is being answered, with what stops it; null while none is. */
 let current = null;
+
 const still = matchMedia("(prefers-reduced-motion: reduce)");
-/** The buttons that open lines, and the citation of each. */
-const openers = new WeakMap();
-
-/** One question and its answer. What is not drawn can be kept as JSON. */
-class Turn {
-  constructor(kept) {
-    this.question = kept.question;
-    this.model = kept.model;
-    this.text = kept.text ?? "";
-    this.answer = kept.answer ?? null; // what the last event said of the answer: citations, timings
-    this.state = kept.state === "asking" ? "broken" : (kept.state ?? "asking");
-    this.why = kept.why ?? "";
-    this.took = kept.took ?? null; // milliseconds, as they were seen here
-    this.notices = kept.notices ?? [];
-    this.place = 0;
-    this.found = null;
-  }
-
-  get kept() {
-    const { question, model, text, answer, state, why, took, notices } = this;
-    return { question, model, text, answer, state, why, took, notices };
-  }
-
-  get citations() {
-    return this.answer?.citations ?? [];
-  }
-
-  get ofArchive() {
-    return this.model === "archive" || this.model.startsWith("archive:");
-  }
-
-  /** Return the element of the turn, drawn anew. */
-  draw() {
-    this.progress = el("p", { class: "progress" });
-    this.clock = el("span", { "aria-hidden": "true" });
-    this.heeded = el("div", { class: "notices" });
-    this.said = el("div", { class: "answer" });
-    this.below = el("div", { class: "sources" });
-    this.after = el("div", { class: "after" });
-    this.prose = new Prose(this.said, (number) => this.mark(number));
-    const drawn = el(
-      "article",
-      { class: "turn" },
-      el("h2", {}, this.question, this.model === "archive" ? null : el("small", {}, scopeName(this.model))),
-      this.heeded,
-      this.progress,
-      this.said,
-      this.below,
-      this.after,
-    );
-    this.element?.replaceWith(drawn);
-    this.element = drawn;
-    this.show();
-    return drawn;
-  }
-
-  /** Bring the element into step with what is known. */
-  show() {
-    this.prose.show(this.text);
-    refill(this.heeded, this.notices.map((notice) => el("p", {}, notice)));
-    this.said.ariaBusy = String(this.state === "asking");
-    this.progress.classList.toggle("busy", this.state === "asking");
-    this.progress.classList.toggle("trouble", this.state === "broken");
-    refill(this.progress, el("span", {}, this.standing()), this.state === "asking" && this.clock);
-    this.progress.hidden = this.state === "done";
-    if (this === current?.turn) announce(this.standing());
-    if (this.state === "asking") return;
-    refill(this.below, this.differing(), this.sources());
-    refill(this.after, this.footer());
-  }
-
-  standing() {
-    if (this.state === "stopped") return say("turn.stopped");
-    if (this.state === "broken") return [say("turn.broken"), this.why].filter(Boolean).join(": ");
-    if (this.state === "done") return say("turn.ready", { count: this.citations.length });
-    if (this.text) return say("turn.writing");
-    if (this.place > 0) return say("turn.waiting", { count: this.place });
-    if (this.found !== null) return say("turn.found", { count: this.found });
-    return say(this.ofArchive ? "turn.searching" : "turn.reading");
-  }
-
-  /** Return what stands in the place of a mark: a button where its citation is known. */
-  mark(number) {
-    if (number === null) return el("span", { class: "mark bare", title: say("turn.unsupported") }, "?");
-    const citation = this.citations.find((each) => each.number === number);
-    if (citation === undefined) return el("span", { class: "mark bare" }, String(number));
-    const place = `${source.nameOf(citation.path)}, ${source.where(citation)}`;
-    const properties = { class: "mark", title: citation.quote, "aria-label": say("cite.open", { number: String(number), place }) };
-    return this.opener(citation, properties, String(number));
-  }
-
-  /** Return a button that opens the lines of a citation. */
-  opener(citation, properties, ...children) {
-    const onclick = (event) => source.show(citation, this.citations, event.currentTarget);
-    const button = el("button", { type: "button", onclick, ...properties }, children);
-    openers.set(button, citation);
-    return button;
-  }
-
-  sources() {
-    const bearing = this.citations.filter((each) => each.supports.length > 0);
-    const closest = this.citations.filter((each) => each.supports.length === 0);
-    const listed = (title, citations) =>
-      citations.length === 0 ? [] : [el("h3", {}, say(title)), ...citations.map((each) => this.sourceOf(each))];
-    return [...listed("cite.sources", bearing), ...listed("cite.closest", closest)];
-  }
-
-  sourceOf(citation) {
-    return this.opener(
-      citation,
-      {},
-      el("span", { class: "mark" }, String(citation.number)),
-      el(
-        "span",
-        {},
-        el("q", {}, citation.quote),
-        el("span", { class: "path" }, `${shortPath(citation.path)} · ${source.where(citation)}`),
-        citation.standing === "verified"
-          ? null
-          : el("span", { class: citation.verified ? "note" : "trouble" }, say(`cite.${citation.standing}`)),
-      ),
-    );
-  }
-
-  differing() {
-    return (this.answer?.disagreements ?? []).map((pair) =>
-      el(
-        "div",
-        { class: "differ" },
-        el("p", {}, say("turn.differ")),
-        pair.map((sentence) => {
-          const line = el("p");
-          new Prose(line, (number) => this.mark(number)).show(sentence);
-          return line;
-        }),
-      ),
-    );
-  }
-
-  footer() {
-    const { answer } = this;
-    const facts = [];
-    if (answer?.model) facts.push(answer.model);
-    if (this.took !== null) facts.push(seconds(this.took / 1000));
-    if (answer?.timings) {
-      facts.push(say("turn.tokens", { count: answer.timings.prompt_n }));
-      if (answer.timings.cache_n > 0) facts.push(say("turn.restored", { count: answer.timings.cache_n }));
-    }
-    if (answer?.stopped_early) facts.push(say("turn.early", { why: answer.stopped_early }));
-    const again = el("button", { type: "button", class: "link", onclick: () => askAgain(this) }, say("turn.again"));
-    return [
-      facts.map((fact) => el("span", {}, fact)),
-      this.text !== "" && copying("turn.copy", () => this.text),
-      this.ofArchive && copying("turn.terminal", () => commandOf(this)),
-      this.state !== "done" && again,
-    ];
-  }
-}
 
 /** Take up what the page has learned of the address, and what was asked in this tab before. */
 export function begin(learned) {
-  start = learned;
-  drawScopes();
+  know(learned);
   try {
-    turns = JSON.parse(kept("sessionStorage", "turns") ?? "[]").map((each) => new Turn(each));
+    turns = JSON.parse(kept("sessionStorage", "turns") ?? "[]").map((each) => new Turn(each, askAgain));
   } catch {
     turns = []; // of another version of this page
   }
@@ -193,9 +36,14 @@ export function begin(learned) {
 
 /** Take up what has changed at the address. */
 export function learn(learned) {
-  start = learned;
-  drawScopes();
+  know(learned);
   if (turns.length === 0) redraw();
+}
+
+function know(learned) {
+  start = learned;
+  source.below(start.archive?.roots ?? []);
+  drawScopes();
 }
 
 /** Draw everything anew, in another language for instance. */
@@ -232,21 +80,10 @@ export function stepSource(by) {
   }
   const turn = turns.findLast((each) => each.citations.length > 0);
   if (turn === undefined) return;
-  const buttons = [...turn.below.querySelectorAll("button")];
-  const button = by > 0 ? buttons[0] : buttons.at(-1);
+  const at = by > 0 ? 0 : -1;
+  const button = [...turn.below.children].filter((each) => each.matches("button")).at(at);
   button.scrollIntoView({ block: "nearest" });
-  source.show(turn.citations[buttons.indexOf(button)], turn.citations, button, true);
-}
-
-source.changes.addEventListener("change", showOpen);
-
-/** Mark the buttons of the citation whose lines are shown. */
-function showOpen() {
-  for (const button of turnsList.querySelectorAll("button")) {
-    const isShown = openers.has(button) && openers.get(button) === source.shown();
-    if (isShown) button.setAttribute("aria-current", "true");
-    else button.removeAttribute("aria-current");
-  }
+  source.show(turn.citations.at(at), turn.citations, button, true);
 }
 
 composer.addEventListener("submit", (event) => {
@@ -257,7 +94,7 @@ composer.addEventListener("submit", (event) => {
   question.value = "";
   keep("sessionStorage", "draft", null);
   if (matchMedia("(pointer: coarse)").matches) question.blur(); // the keyboard of a phone makes room for the answer
-  answer(new Turn({ question: text, model: scope.value }));
+  answer(new Turn({ question: text, model: scope.value }, askAgain));
 });
 
 question.addEventListener("keydown", (event) => {
@@ -287,7 +124,7 @@ function askAgain(turn) {
   if (current !== null) return;
   turns = turns.filter((each) => each !== turn);
   turn.element.remove();
-  answer(new Turn({ question: turn.question, model: turn.model }));
+  answer(new Turn({ question: turn.question, model: turn.model }, askAgain));
 }
 
 /** Have a question answered, and show that while it happens. */
@@ -332,7 +169,11 @@ function take(turn, event) {
     turn.answer = { ...archive, citations, timings };
     turn.text = archive.answer; // the stream ended with the sources as text, which stand below it here
   }
-  requestAnimationFrame(() => turn.state === "asking" && turn.show());
+  requestAnimationFrame(() => {
+    if (turn.state !== "asking") return; // it has ended meanwhile, and is drawn as that
+    turn.show();
+    announce(turn.standing());
+  });
 }
 
 /** Say where an answer stands to those who hear the page; what has not changed is not said again. */
@@ -350,37 +191,6 @@ function earlier(model) {
     ]);
 }
 
-/** Return what this browser wishes otherwise than the settings say. */
-function wishes() {
-  const tokens = Number(kept("localStorage", "max_tokens"));
-  return tokens > 0 ? { max_tokens: tokens } : {};
-}
-
-/** Return the command that asks the same. */
-function commandOf(turn) {
-  const words = ["quietmind", "ask", quoted(turn.question)];
-  if (turn.model === "archive:deep") words.push("--deep");
-  else if (turn.model !== "archive") words.push("--notebook", quoted(turn.model.slice("archive:".length)));
-  const { max_tokens: tokens } = wishes();
-  if (tokens !== undefined) words.push("--max-tokens", String(tokens));
-  return words.join(" ");
-}
-
-/** Return a word as a shell takes it. */
-const quoted = (word) => (/^[\w./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
-
-/** Return a button that copies a text; nothing where the browser lets no page copy, as it does without TLS. */
-function copying(label, text) {
-  if (navigator.clipboard === undefined) return null;
-  const button = el("button", { type: "button", class: "link" }, say(label));
-  button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(text());
-    button.textContent = say("turn.copied");
-    setTimeout(() => (button.textContent = say(label)), 1500);
-  });
-  return button;
-}
-
 function remember() {
   keep("sessionStorage", "turns", turns.length === 0 ? null : JSON.stringify(turns.map((turn) => turn.kept)));
 }
@@ -388,22 +198,8 @@ function remember() {
 function showSubmit() {
   submit.textContent = say(current === null ? "ask.ask" : "ask.stop");
   submit.classList.toggle("stop", current !== null);
-  submit.disabled = current === null && (question.value.trim() === "" || !connection.here || scope.options.length === 0);
-}
-
-/** Return a path without the folder of notes that it is below; with the folder's name where there are several. */
-function shortPath(path) {
-  const roots = start?.archive?.roots ?? [];
-  const root = roots.filter((each) => path.startsWith(`${each}/`)).sort((a, b) => b.length - a.length)[0];
-  if (root === undefined) return path;
-  return roots.length > 1 ? `${source.nameOf(root)}${path.slice(root.length)}` : path.slice(root.length + 1);
-}
-
-function scopeName(model) {
-  if (model === "archive") return say("scope.archive");
-  if (model === "archive:deep") return say("scope.deep");
-  if (model.startsWith("archive:")) return say("scope.notebook", { name: model.slice("archive:".length) });
-  return say("scope.model", { name: model });
+  submit.disabled =
+    current === null && (question.value.trim() === "" || !connection.here || scope.options.length === 0);
 }
 
 function drawScopes() {
@@ -416,9 +212,17 @@ function drawScopes() {
     archive?.notes > 0 && choice("archive", say("scope.archive")),
     notebooks.length > 0 && [
       choice("archive:deep", say("scope.deep")),
-      el("optgroup", { label: say("scope.notebooks") }, notebooks.map((name) => choice(`archive:${name}`, name))),
+      el(
+        "optgroup",
+        { label: say("scope.notebooks") },
+        notebooks.map((name) => choice(`archive:${name}`, name)),
+      ),
     ],
-    el("optgroup", { label: say("scope.models") }, models.map(({ name }) => choice(name, scopeName(name)))),
+    el(
+      "optgroup",
+      { label: say("scope.models") },
+      models.map(({ name }) => choice(name, scopeName(name))),
+    ),
   );
   if ([...scope.options].some((option) => option.value === chosen)) scope.value = chosen;
 }
@@ -441,13 +245,6 @@ function hello() {
 
 function greeting(title, ...below) {
   return el("div", { class: "hello" }, el("h1", {}, say(title)), below);
-}
-
-/** Return a command that can be copied. */
-export function command(text) {
-  const copy = copying("copy.command", () => text);
-  if (copy !== null) copy.className = "plain";
-  return el("div", { class: "command" }, el("code", {}, text), copy);
 }
 
 fill(composer);

@@ -8,6 +8,7 @@ const AROUND = 8; // lines before and after, at first
 const MORE = 40; // lines, each time more are wanted
 
 const panel = byId("source");
+let roots = []; // the folders of notes
 let open = null; // {citation, others, mark, from, to}: what is shown, and the mark that led there
 
 /** Return whether lines are shown. */
@@ -129,10 +130,19 @@ function heading(citation, found = null) {
       found?.title || nameOf(citation.path),
       el("small", {}, `${found?.shown ?? nameOf(citation.path)} · ${where(citation)}`),
     ),
-    el("button", { class: "plain", disabled: at <= 0, "aria-label": say("source.previous"), onclick: () => step(-1) }, "←"),
     el(
       "button",
-      { class: "plain", disabled: at >= open.others.length - 1, "aria-label": say("source.next"), onclick: () => step(1) },
+      { class: "plain", disabled: at <= 0, "aria-label": say("source.previous"), onclick: () => step(-1) },
+      "←",
+    ),
+    el(
+      "button",
+      {
+        class: "plain",
+        disabled: at >= open.others.length - 1,
+        "aria-label": say("source.next"),
+        onclick: () => step(1),
+      },
       "→",
     ),
     el("button", { class: "plain", "aria-label": say("source.close"), onclick: close }, "✕"),
@@ -148,7 +158,21 @@ function standing(citation) {
 export function where(citation) {
   if (citation.place) return citation.place;
   const { first_line: first, last_line: last } = citation;
-  return first === last ? say("cite.line", { first: String(first) }) : say("cite.lines", { first: String(first), last: String(last) });
+  return first === last
+    ? say("cite.line", { first: String(first) })
+    : say("cite.lines", { first: String(first), last: String(last) });
+}
+
+/** Take up the folders of notes, below which paths are shown. */
+export function below(folders) {
+  roots = folders;
+}
+
+/** Return a path without the folder of notes that it is below; with the folder's name where there are several. */
+export function shortPath(path) {
+  const root = roots.filter((each) => path.startsWith(`${each}/`)).sort((a, b) => b.length - a.length)[0];
+  if (root === undefined) return path;
+  return roots.length > 1 ? `${nameOf(root)}${path.slice(root.length)}` : path.slice(root.length + 1);
 }
 
 /** Return the name of a file. */

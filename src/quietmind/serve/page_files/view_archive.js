@@ -1,7 +1,7 @@
 /** What is indexed of each folder, how current that is, and what it takes on the disk. */
 
 import { get } from "./api.js";
-import { command } from "./chat.js";
+import { command } from "./copy.js";
 import { el } from "./dom.js";
 import { ago, bytes, known, number, say } from "./words.js";
 
@@ -85,7 +85,9 @@ function skipped(root) {
     el(
       "ul",
       {},
-      root.skipped.map((each) => el("li", {}, el("span", { class: "path" }, each.path), " ", el("span", { class: "quiet" }, each.reason))),
+      root.skipped.map((each) =>
+        el("li", {}, el("span", { class: "path" }, each.path), " ", el("span", { class: "quiet" }, each.reason)),
+      ),
       more > 0 ? el("li", {}, say("archive.more", { count: more })) : null,
     ),
   );
@@ -118,6 +120,10 @@ function disk(found) {
     "section",
     { class: "part" },
     el("h2", {}, say("archive.disk"), el("small", { class: "path" }, found.workspace)),
-    el("dl", { class: "figures" }, parts.map(([part, size]) => el("div", {}, el("dt", {}, name(part)), el("dd", {}, bytes(size))))),
+    el(
+      "dl",
+      { class: "figures" },
+      parts.map(([part, size]) => el("div", {}, el("dt", {}, name(part)), el("dd", {}, bytes(size)))),
+    ),
   );
 }

@@ -39,12 +39,19 @@ function device(each) {
   return el(
     "div",
     { class: "device" },
-    el("p", {}, el("span", {}, el("b", {}, each.name), each.name === each.device ? null : ` ${each.device}`), el("span", {}, held)),
+    el(
+      "p",
+      {},
+      el("span", {}, el("b", {}, each.name), each.name === each.device ? null : ` ${each.device}`),
+      el("span", {}, held),
+    ),
     el("div", { class: "bar", role: "img", "aria-label": `${each.name}: ${parts.map(named).join(", ")}` }, segments),
     el(
       "ul",
       { class: "legend", "aria-hidden": "true" },
-      parts.map((part) => el("li", { "data-kind": part.kind }, say(`memory.${part.kind}`), el("b", {}, bytes(part.bytes)))),
+      parts.map((part) =>
+        el("li", { "data-kind": part.kind }, say(`memory.${part.kind}`), el("b", {}, bytes(part.bytes))),
+      ),
     ),
   );
 }
@@ -82,7 +89,17 @@ function ledger(plan) {
       "table",
       { class: "stack" },
       el("caption", {}, say("memory.tableLead")),
-      el("thead", {}, el("tr", {}, columns.map((key, index) => el("th", { scope: "col", class: index === 2 || index === 3 ? "n" : null }, say(key))))),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          columns.map((key, index) =>
+            el("th", { scope: "col", class: index === 2 || index === 3 ? "n" : null }, say(key)),
+          ),
+        ),
+      ),
       el(
         "tbody",
         {},
@@ -91,14 +108,35 @@ function ledger(plan) {
             "tr",
             {},
             el("td", { "data-head": say("memory.device") }, row.device),
-            el("th", { scope: "row" }, row.component, several ? el("small", { class: "quiet" }, ` ${row.model}`) : null),
+            el(
+              "th",
+              { scope: "row" },
+              row.component,
+              several ? el("small", { class: "quiet" }, ` ${row.model}`) : null,
+            ),
             el("td", { class: "n", "data-head": say("memory.bytes"), title: number(row.bytes) }, bytes(row.bytes)),
-            el("td", { class: "n", "data-head": say("memory.read") }, row.read_per_token ? bytes(row.read_per_token) : "–"),
+            el(
+              "td",
+              { class: "n", "data-head": say("memory.read") },
+              row.read_per_token ? bytes(row.read_per_token) : "–",
+            ),
             el("td", { class: "quiet", "data-head": say("memory.formula") }, row.formula),
           ),
         ),
       ),
-      el("tfoot", {}, el("tr", {}, el("td"), el("th", { scope: "row" }, say("memory.total")), el("td", { class: "n" }, bytes(total)), el("td"), el("td"))),
+      el(
+        "tfoot",
+        {},
+        el(
+          "tr",
+          {},
+          el("td"),
+          el("th", { scope: "row" }, say("memory.total")),
+          el("td", { class: "n" }, bytes(total)),
+          el("td"),
+          el("td"),
+        ),
+      ),
     ),
   );
 }

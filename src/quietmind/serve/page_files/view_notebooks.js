@@ -1,7 +1,8 @@
 /** The notebooks: what each is made of, what was read of it, what that takes on the disk, and how old it is. */
 
 import { get } from "./api.js";
-import { askNotebook, command } from "./chat.js";
+import { askNotebook } from "./chat.js";
+import { command } from "./copy.js";
 import { el } from "./dom.js";
 import { ago, bytes, known, number, say } from "./words.js";
 
@@ -24,8 +25,19 @@ export async function view() {
   const due = found.notebooks.some((each) => each.due !== null);
   return {
     parts: [
-      el("section", { class: "part" }, table(found.notebooks), el("p", { class: "quiet" }, say("notebooks.used", { used: bytes(found.used), budget: bytes(found.budget) }))),
-      due ? el("section", { class: "part" }, el("div", { class: "labelled" }, say("notebooks.readAll"), command("quietmind read"))) : null,
+      el(
+        "section",
+        { class: "part" },
+        table(found.notebooks),
+        el("p", { class: "quiet" }, say("notebooks.used", { used: bytes(found.used), budget: bytes(found.budget) })),
+      ),
+      due
+        ? el(
+            "section",
+            { class: "part" },
+            el("div", { class: "labelled" }, say("notebooks.readAll"), command("quietmind read")),
+          )
+        : null,
     ].filter(Boolean),
   };
 }
@@ -42,7 +54,14 @@ function table(notebooks) {
       el(
         "thead",
         {},
-        el("tr", {}, columns.map((each) => el("th", { scope: "col", class: numbers.includes(each) ? "n" : null }, say(`notebooks.${each}`))), el("th", {}, el("span", { class: "unseen" }, say("notebooks.ask")))),
+        el(
+          "tr",
+          {},
+          columns.map((each) =>
+            el("th", { scope: "col", class: numbers.includes(each) ? "n" : null }, say(`notebooks.${each}`)),
+          ),
+          el("th", {}, el("span", { class: "unseen" }, say("notebooks.ask"))),
+        ),
       ),
       el("tbody", {}, notebooks.map(row)),
     ),
@@ -51,12 +70,22 @@ function table(notebooks) {
 
 function row(each) {
   const cell = (key, text, numeric = true) =>
-    el("td", { class: [numeric ? "n" : "", text ? "" : "none"].join(" "), "data-head": say(`notebooks.${key}`) }, text || "–");
+    el(
+      "td",
+      { class: [numeric ? "n" : "", text ? "" : "none"].join(" "), "data-head": say(`notebooks.${key}`) },
+      text || "–",
+    );
   const kept = [each.pinned ? say("notebooks.pinned") : null, level(each)].filter(Boolean).join(", ");
   return el(
     "tr",
     {},
-    el("th", { scope: "row" }, each.name, el("br"), el("small", { class: "quiet" }, say(`notebooks.from.${each.source.kind}`, { value: each.source.value }))),
+    el(
+      "th",
+      { scope: "row" },
+      each.name,
+      el("br"),
+      el("small", { class: "quiet" }, say(`notebooks.from.${each.source.kind}`, { value: each.source.value })),
+    ),
     cell("notes", number(each.notes)),
     cell("tokens", each.tokens === null ? "" : number(each.tokens)),
     cell("size", each.bytes > 0 ? bytes(each.bytes) : ""),
@@ -64,13 +93,25 @@ function row(each) {
     el(
       "td",
       { "data-head": say("notebooks.read") },
-      each.read === null ? say("notebooks.unread") : el("time", { datetime: each.read, title: each.read }, ago(each.read)),
-      each.due === null || each.read === null ? null : el("small", { class: "trouble" }, ` ${say("notebooks.due", { why: each.due })}`),
+      each.read === null
+        ? say("notebooks.unread")
+        : el("time", { datetime: each.read, title: each.read }, ago(each.read)),
+      each.due === null || each.read === null
+        ? null
+        : el("small", { class: "trouble" }, ` ${say("notebooks.due", { why: each.due })}`),
     ),
     el(
       "td",
       {},
-      el("button", { class: "link", "aria-label": say("notebooks.askOne", { name: each.name }), onclick: () => askNotebook(each.name) }, say("notebooks.ask")),
+      el(
+        "button",
+        {
+          class: "link",
+          "aria-label": say("notebooks.askOne", { name: each.name }),
+          onclick: () => askNotebook(each.name),
+        },
+        say("notebooks.ask"),
+      ),
     ),
   );
 }

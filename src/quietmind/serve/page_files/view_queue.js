@@ -14,7 +14,9 @@ export async function view() {
     if (now === shown) return; // what has not changed is not said again
     shown = now;
     section.replaceChildren(
-      ...(models.length === 0 ? [el("p", { class: "quiet" }, say("queue.none"))] : models.flatMap((model, index) => lane(model, index === 0 ? place() : null))),
+      ...(models.length === 0
+        ? [el("p", { class: "quiet" }, say("queue.none"))]
+        : models.flatMap((model, index) => lane(model, index === 0 ? place() : null))),
     );
   };
   connection.addEventListener("queue", draw);
@@ -35,8 +37,28 @@ function lane(model, mine) {
     waiting > 0 ? say("queue.waiting", { count: waiting }) : null,
   ];
   return [
-    el("h2", {}, model.name, el("small", {}, [say(`state.${model.state}`), say("queue.width", { count: model.width }), model.lent ? say("queue.lent") : null].filter(Boolean).join(" · "))),
-    dots.length === 0 ? null : el("ol", { class: "line", role: "img", "aria-label": say("queue.picture", { answering, waiting }) }, dots),
-    el("p", {}, said.filter(Boolean).join(", "), mine === null || answering === 0 ? null : `. ${mine === 0 ? say("queue.mineNow") : say("queue.mine", { count: mine })}`),
+    el(
+      "h2",
+      {},
+      model.name,
+      el(
+        "small",
+        {},
+        [say(`state.${model.state}`), say("queue.width", { count: model.width }), model.lent ? say("queue.lent") : null]
+          .filter(Boolean)
+          .join(" · "),
+      ),
+    ),
+    dots.length === 0
+      ? null
+      : el("ol", { class: "line", role: "img", "aria-label": say("queue.picture", { answering, waiting }) }, dots),
+    el(
+      "p",
+      {},
+      said.filter(Boolean).join(", "),
+      mine === null || answering === 0
+        ? null
+        : `. ${mine === 0 ? say("queue.mineNow") : say("queue.mine", { count: mine })}`,
+    ),
   ].filter(Boolean);
 }

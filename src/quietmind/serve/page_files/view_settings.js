@@ -1,7 +1,7 @@
 /** What this browser remembers, and what the settings file says, each with the command that does the same. */
 
 import { get } from "./api.js";
-import { command } from "./chat.js";
+import { command } from "./copy.js";
 import { el, keep, kept, refill } from "./dom.js";
 import { LANGUAGES, language, number, say } from "./words.js";
 
@@ -19,14 +19,30 @@ export async function view({ theme, chooseTheme, chooseLanguage }) {
           el("span", { id: "of-language" }, say("settings.language")),
           segments("language", "of-language", LANGUAGES, language, chooseLanguage),
           el("span", { id: "of-theme" }, say("settings.theme")),
-          segments("look", "of-theme", Object.fromEntries(["auto", "light", "dark"].map((each) => [each, say(`settings.theme.${each}`)])), theme(), chooseTheme),
+          segments(
+            "look",
+            "of-theme",
+            Object.fromEntries(["auto", "light", "dark"].map((each) => [each, say(`settings.theme.${each}`)])),
+            theme(),
+            chooseTheme,
+          ),
           longest(settings.find((each) => each.name === "max_tokens").value),
         ),
         kept("sessionStorage", "key") === null
           ? null
-          : el("p", {}, el("button", { class: "link", onclick: (event) => forgetKey(event.currentTarget) }, say("key.forget"))),
+          : el(
+              "p",
+              {},
+              el("button", { class: "link", onclick: (event) => forgetKey(event.currentTarget) }, say("key.forget")),
+            ),
       ),
-      el("section", { class: "part" }, el("h2", {}, say("settings.file")), el("p", { class: "quiet" }, say("settings.fileText", { file })), table(settings)),
+      el(
+        "section",
+        { class: "part" },
+        el("h2", {}, say("settings.file")),
+        el("p", { class: "quiet" }, say("settings.fileText", { file })),
+        table(settings),
+      ),
     ],
   };
 }
@@ -36,18 +52,35 @@ function segments(name, labelledby, choices, chosen, choose) {
     "div",
     { class: "segments", role: "radiogroup", "aria-labelledby": labelledby },
     Object.entries(choices).map(([value, label]) =>
-      el("label", {}, el("input", { type: "radio", name, value, checked: value === chosen, onchange: () => choose(value) }), el("span", {}, label)),
+      el(
+        "label",
+        {},
+        el("input", { type: "radio", name, value, checked: value === chosen, onchange: () => choose(value) }),
+        el("span", {}, label),
+      ),
     ),
   );
 }
 
 /** Return how long an answer of this page may get, and the command that does the same; `usual` is what is set. */
 function longest(usual) {
-  const input = el("input", { type: "number", id: "longest", min: "1", step: "1", placeholder: number(usual), value: kept("localStorage", "max_tokens") });
+  const input = el("input", {
+    type: "number",
+    id: "longest",
+    min: "1",
+    step: "1",
+    placeholder: number(usual),
+    value: kept("localStorage", "max_tokens"),
+  });
   const same = el("span", { class: "labelled" });
   const show = () => {
     const value = kept("localStorage", "max_tokens");
-    refill(same, value === null ? say("settings.asSet", { value: usual }) : [say("settings.same"), command(`quietmind ask QUESTION --max-tokens ${value}`)]);
+    refill(
+      same,
+      value === null
+        ? say("settings.asSet", { value: usual })
+        : [say("settings.same"), command(`quietmind ask QUESTION --max-tokens ${value}`)],
+    );
   };
   input.addEventListener("change", () => {
     const wanted = Math.floor(Number(input.value));
@@ -70,7 +103,15 @@ function table(settings) {
     el(
       "table",
       { class: "stack" },
-      el("thead", {}, el("tr", {}, ["settings.key", "settings.value", "settings.once"].map((key) => el("th", { scope: "col" }, say(key))))),
+      el(
+        "thead",
+        {},
+        el(
+          "tr",
+          {},
+          ["settings.key", "settings.value", "settings.once"].map((key) => el("th", { scope: "col" }, say(key))),
+        ),
+      ),
       el(
         "tbody",
         {},
@@ -78,9 +119,24 @@ function table(settings) {
           el(
             "tr",
             {},
-            el("th", { scope: "row" }, el("code", {}, each.name), el("br"), el("small", { class: "quiet" }, say(`setting.${each.name}`))),
-            el("td", { "data-head": say("settings.value"), class: each.value === null ? "quiet" : null }, shown(each), each.usual ? el("small", { class: "quiet" }, ` ${say("settings.default")}`) : null),
-            el("td", { "data-head": say("settings.once"), class: each.command === null ? "none" : null }, each.command === null ? "–" : el("code", { class: "quiet" }, each.command)),
+            el(
+              "th",
+              { scope: "row" },
+              el("code", {}, each.name),
+              el("br"),
+              el("small", { class: "quiet" }, say(`setting.${each.name}`)),
+            ),
+            el(
+              "td",
+              { "data-head": say("settings.value"), class: each.value === null ? "quiet" : null },
+              shown(each),
+              each.usual ? el("small", { class: "quiet" }, ` ${say("settings.default")}`) : null,
+            ),
+            el(
+              "td",
+              { "data-head": say("settings.once"), class: each.command === null ? "none" : null },
+              each.command === null ? "–" : el("code", { class: "quiet" }, each.command),
+            ),
           ),
         ),
       ),

@@ -41,9 +41,11 @@ export const words = {
   "hello.folders": { one: "{count} folder", other: "{count} folders" },
   "hello.checked": "Every answer cites the lines that it rests on, and each citation is checked against the file.",
   "hello.empty": "Nothing is indexed yet",
-  "hello.emptyText": "Point quietmind at a folder of notes, and ask here as soon as it is done. The files stay where they are, and nothing leaves this machine.",
+  "hello.emptyText":
+    "Point quietmind at a folder of notes, and ask here as soon as it is done. The files stay where they are, and nothing leaves this machine.",
   "hello.bare": "Ask the model",
-  "hello.bareText": "No archive was given to this address, so that answers come from the model alone, without citations.",
+  "hello.bareText":
+    "No archive was given to this address, so that answers come from the model alone, without citations.",
 
   "turn.waiting": { one: "{count} question before yours", other: "{count} questions before yours" },
   "turn.searching": "Searching the notes",
@@ -98,7 +100,8 @@ export const words = {
   "away.kept": "What you have written is kept.",
 
   "key.title": "This address asks for a key",
-  "key.text": "It stands in the key file that quietmind up was started with. It is kept in this tab until you close it.",
+  "key.text":
+    "It stands in the key file that quietmind up was started with. It is kept in this tab until you close it.",
   "key.label": "Key",
   "key.wrong": "That is not the key.",
   "key.go": "Continue",
@@ -155,7 +158,10 @@ export const words = {
   "archive.away": "Away",
   "archive.cyrillic": "{share} Cyrillic",
   "archive.latin": "{share} Latin",
-  "archive.repaired": { one: "{count} note repaired in the index only", other: "{count} notes repaired in the index only" },
+  "archive.repaired": {
+    one: "{count} note repaired in the index only",
+    other: "{count} notes repaired in the index only",
+  },
   "archive.skipped": { one: "{count} file skipped", other: "{count} files skipped" },
   "archive.more": "and {count} more",
   "archive.vectors": "By meaning",
@@ -172,7 +178,8 @@ export const words = {
   "notebooks.title": "Notebooks",
   "notebooks.lead": "Selections of notes that the model has read once. A question restores what was read, in seconds.",
   "notebooks.none": "There are no notebooks yet",
-  "notebooks.noneText": "Divide the whole archive into notebooks of the size that the model can hold, then have them read overnight.",
+  "notebooks.noneText":
+    "Divide the whole archive into notebooks of the size that the model can hold, then have them read overnight.",
   "notebooks.from.path": "from {value}",
   "notebooks.from.query": "what “{value}” finds",
   "notebooks.from.tag": "tagged #{value}",
