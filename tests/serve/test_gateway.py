@@ -86,7 +86,9 @@ class StubEngine:
         if do == "silence":
             await asyncio.sleep(60)
         elif do in ("answer", "refuse"):
-            content = b'{"answer":  [1, 2.50], "odd": "\\u00e9"}' if do == "answer" else b'{"error": {"message": "no"}}'
+            content = b'{"answer":  [1, 2.50], "odd": "\\u00e9"}'
+            if do == "refuse":
+                content = json.dumps({"error": asked.get("error", {"message": "no"})}).encode()
             head = f"HTTP/1.1 {200 if do == 'answer' else 400} X\r\nContent-Type: application/json\r\nServer: stub\r\n"
             head += f"Access-Control-Allow-Origin: *\r\nX-Engine: kept\r\nContent-Length: {len(content)}\r\n\r\n"
             writer.write(head.encode() + content)
@@ -394,6 +396,24 @@ def test_an_error_of_the_engine_comes_through_as_it_is(stub: StubEngine) -> None
         for stream in (False, True):
             answer = post(url, {"do": "refuse", "stream": stream})
             assert (answer.status_code, answer.json()) == (400, {"error": {"message": "no"}})
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": 400, "message": "too long", "type": "exceed_context_size_error", "n_prompt_tokens": 900, "n_ctx": 512},
+        {"code": 400, "message": "This model's maximum context length is 512 tokens, you requested 900 tokens"},
+    ],
+)
+def test_a_prompt_that_is_too_long_is_told_in_openais_words_with_both_numbers(
+    stub: StubEngine, error: dict[str, Any], stream: bool
+) -> None:
+    with served(stub) as model, gateway(model.lane) as url:
+        answer = post(url, {"do": "refuse", "error": error, "stream": stream})
+    assert answer.status_code == 400
+    told = answer.json()["error"]
+    assert (told["code"], told["needed"], told["context"]) == ("context_length_exceeded", 900, 512)
 
 
 def test_a_stream_arrives_while_it_is_made(stub: StubEngine) -> None:

@@ -13,13 +13,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from quietmind.base.errors import LineFull
+from quietmind.base.errors import ContextOverflow, LineFull
+from quietmind.engine.llama_http import refusal as llama_refusal
+from quietmind.engine.openai_http import refusal as openai_refusal
 from quietmind.engine.port import Engine
 from quietmind.serve.exchange import Exchange, Headers
 from quietmind.serve.lane import Lane
 from quietmind.serve.lines import WholeLines
 from quietmind.serve.loan import in_loan
-from quietmind.serve.refusal import Refusal, refuse
+from quietmind.serve.refusal import Refusal, refuse, refused
 
 if TYPE_CHECKING:
     import httpx2
@@ -193,6 +195,9 @@ class _Passage:
         if not response.headers.get("content-type", "").startswith("text/event-stream"):
             content = b"".join([piece async for piece in pieces])
             tally.passed(content)
+            if response.status_code == 400 and (too_long := _overflow(content)) is not None:
+                await self._exchange.refuse(too_long, self._headers)
+                return
             await self._exchange.give(response.status_code, headers, content)
             return
         if not self._exchange.begun:
@@ -214,6 +219,19 @@ class _Passage:
 def place_as_comment(place: int) -> bytes:
     """Return what a stream is told of its place in the line, as a comment, which readers of events pass over."""
     return b": queue position %d\n\n" % place
+
+
+def _overflow(content: bytes) -> Refusal | None:
+    """Return what an engine says of a prompt that is too long, in OpenAI's words; None where it says anything else.
+
+    Clients look for OpenAI's code, which not one of the engines gives.
+    """
+    try:
+        error = json.loads(content)["error"]
+        found = llama_refusal(error) if "n_ctx" in error else openai_refusal("the engine", 400, error["message"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return refused(found) if isinstance(found, ContextOverflow) else None
 
 
 async def _watched(pieces: AsyncIterator[bytes], first: float | None, between: float | None) -> AsyncIterator[bytes]:
