@@ -19,6 +19,8 @@ from quietmind.serve import archive
 from quietmind.serve.archive import InLine, Question
 from quietmind.think.answer import Answer
 from quietmind.workspace.asked_model import AskedModel
+from quietmind.workspace.choose import Desk
+from quietmind.workspace.notebook import Source
 from quietmind.workspace.workspace import Workspace
 
 pytest.importorskip("mcp", reason="MCP takes more packages: pip install 'quietmind[mcp]'")
@@ -38,6 +40,7 @@ class Here:
             workspace.index(folder / "notes")
         self.engines: list[FakeEngine] = []
         self.before: Callable[[Callable[[int], None]], None] = lambda _waiting: None
+        self.desk: Callable[[Workspace, Engine], None] = lambda _workspace, _engine: None
         here = self
 
         class Scripted(AskedModel):
@@ -50,6 +53,10 @@ class Here:
                 here.engines.append(FakeEngine(lambda _request: TEXT))
                 return here.engines[-1]
 
+            def desk_in(self, archive: Workspace, engine: Engine) -> Desk:
+                here.desk(archive, engine)
+                return super().desk_in(archive, engine)
+
         settings = Settings(workspace=folder / "workspace", embedder="none")
 
         def asked(workspace: Workspace, waiting: Callable[[int], None]) -> AskedModel:
@@ -57,8 +64,9 @@ class Here:
 
         self.notes = OwnNotes(folder / "workspace", settings, "small", asked, print, idle)
 
-    async def answer(self) -> Answer:
-        async with aclosing(self.notes.ask(Question("How much water does the tank hold?"))) as events:
+    async def answer(self, notebook: str | None = None) -> Answer:
+        question = Question("How much water does the tank hold?", notebook=notebook)
+        async with aclosing(self.notes.ask(question)) as events:
             async for event in events:
                 if isinstance(event, Answer):
                     return event
@@ -141,5 +149,21 @@ def test_who_waits_in_the_line_of_a_lender_is_told_the_place(tmp_path: Path, mon
                     break
         assert lent.is_set()
         await here.notes.close()
+
+    running(run())
+
+
+def test_a_notebook_is_read_and_kept_by_a_model_that_just_woke(tmp_path: Path) -> None:
+    async def run() -> None:
+        here = Here(tmp_path, borrowed=False, idle=600)
+        await here.notes.call(
+            lambda workspace: workspace.notebooks.make("all", Source("path", str(tmp_path / "notes")))
+        )
+        desks: list[tuple[Workspace, Engine]] = []
+        here.desk = lambda workspace, engine: desks.append((workspace, engine))
+        assert (await here.answer(notebook="all")).text == TEXT
+        ((workspace, engine),) = desks
+        assert workspace.folder == tmp_path / "workspace"
+        assert engine.model == "fake"  # and so the desk knows how it runs
 
     running(run())

@@ -131,8 +131,8 @@ class OwnNotes:
         self._place = place
 
     def _desk(self, workspace: Workspace, engine: Engine) -> Desk:
-        if self._asked is None:
-            return Desk(workspace.notebooks, engine, None)
+        self._waking.model.wake()  # how it runs is known once it does
+        assert self._asked is not None
         return self._asked.desk_in(workspace, engine)
 
     def _rest_in_time(self) -> None:

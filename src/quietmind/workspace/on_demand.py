@@ -88,6 +88,10 @@ class OnDemand:
         engine = self._engine
         return not self._stopped and (engine is None or engine.healthy())
 
+    def wake(self) -> None:
+        """Start it, if it sleeps."""
+        self._awake()
+
     def rest(self) -> None:
         """Let the engine go, until it is needed again."""
         if not self._changing.acquire(timeout=_PATIENCE):
