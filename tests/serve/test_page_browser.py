@@ -161,6 +161,22 @@ def test_an_answer_that_is_stopped_is_stopped_at_the_engine(served: Any, opened:
     expect(turn.get_by_text("Ask again")).to_be_visible()
 
 
+def test_who_waits_sees_how_many_come_before(served: Any, opened: Any) -> None:
+    served.says = lambda request: LONG
+    first, second = opened(served.url), opened(served.url)
+    turn = put(first, QUESTION)
+    expect(turn.locator(".answer")).to_contain_text("word")
+    waiting = put(second, QUESTION)
+    expect(waiting.locator(".progress")).to_contain_text("1 question before yours")
+    second.goto(f"{served.url}/#queue")
+    expect(second.locator("#view")).to_contain_text("1 is being answered, 1 waits. Yours has 1 before it.")
+    served.plain()
+    first.keyboard.press("Escape")
+    expect(second.locator("#view")).to_contain_text("Nobody is being answered.")
+    second.goto(f"{served.url}/#ask")
+    expect(waiting.locator(".sources button").first).to_be_visible()
+
+
 def test_an_answer_that_breaks_off_says_so_and_can_be_asked_for_again(served: Any, opened: Any) -> None:
     served.says = lambda request: Crash("One word follows another.", after=2)
     page = opened(served.url)
@@ -203,6 +219,7 @@ def test_the_server_is_lost_and_found_again_and_the_question_kept(
         expect(turn.locator(".answer")).to_contain_text("word")
         page.fill("#question", "a question that is not sent yet")
     expect(page.locator("#away")).to_contain_text("quietmind does not answer")
+    expect(page.locator("#away")).to_be_in_viewport()
     expect(page.locator("#away")).to_contain_text("What you have written is kept")
     expect(page.locator("#submit")).to_be_disabled()
     expect(turn.locator(".progress")).to_contain_text("broke off")
