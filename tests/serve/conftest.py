@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -71,7 +73,10 @@ class _Answers(BaseHTTPRequestHandler):
         self.server.requests.append(body)
         if self.path == "/v1/embeddings":
             texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
-            vectors = [{"object": "embedding", "index": n, "embedding": [1.0, 0.0]} for n in range(len(texts))]
+            vector: Any = [1.0, 0.0]
+            if body.get("encoding_format") == "base64":
+                vector = base64.b64encode(struct.pack("<2f", *vector)).decode("ascii")
+            vectors = [{"object": "embedding", "index": n, "embedding": vector} for n in range(len(texts))]
             usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
             self.reply({"object": "list", "model": body["model"], "data": vectors, "usage": usage})
         elif self.path in ("/v1/chat/completions", "/v1/completions"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ openai = pytest.importorskip("openai", reason="the client is not installed (extr
 
 MODEL = "fake-model"
 HELLO = [{"role": "user", "content": "hello there"}]
+QUESTION = [{"role": "user", "content": "How does the hub pair with a sensor?"}]
 TOOL = {
     "type": "function",
     "function": {"name": "weather", "description": "…", "parameters": {"type": "object", "properties": {}}},
@@ -87,6 +89,12 @@ def test_a_text_is_continued(client: Any) -> None:
         assert "".join(chunk.choices[0].text for chunk in stream) == "You said: once upon"
 
 
+def test_texts_are_embedded(client: Any) -> None:
+    for encoding in ({}, {"encoding_format": "float"}):  # the library's own choice is base64
+        found = client.embeddings.create(model=MODEL, input=["one", "two"], **encoding)
+        assert [each.embedding for each in found.data] == [[1.0, 0.0]] * 2
+
+
 def test_errors_are_of_the_classes_that_programs_catch(client: Any) -> None:
     with pytest.raises(openai.NotFoundError, match="no model 'other' runs here"):
         client.chat.completions.create(model="other", messages=HELLO)
@@ -109,3 +117,24 @@ def test_asking_in_a_loop_is_the_same(client: Any, served: Here) -> None:
             return whole.choices[0].message.content, "".join(said)
 
     assert asyncio.run(ask()) == ("You said: hello there",) * 2
+
+
+def test_the_archive_answers_with_citations_beside_its_text(client: Any) -> None:
+    asked = {"model": "archive", "messages": QUESTION}
+    whole = client.chat.completions.create(**asked)
+    (first, *_) = whole.choices[0].message.citations
+    assert first["number"] == 1
+    assert first["verified"] is True
+    assert Path(first["path"]).is_absolute()
+    with client.chat.completions.create(**asked, stream=True) as stream:
+        chunks = list(stream)
+    said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert said == whole.choices[0].message.content
+    assert chunks[-1].citations == whole.choices[0].message.citations
+
+
+def test_what_does_not_fit_is_an_error_with_numbers(client: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model="archive", messages=QUESTION, max_tokens=100_000)
+    assert refused.value.code == "context_length_exceeded"
+    assert refused.value.body["context"] == 4096
