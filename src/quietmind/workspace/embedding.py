@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from quietmind.base.errors import EngineError, IndexAway, ModelError, UsageError, WorkspaceError
 from quietmind.base.progress import SILENT, Progress
+from quietmind.notes.crossing import crossed, measure_axis
 from quietmind.notes.embedded import Embedded as OwnIndex
 from quietmind.notes.embedding import Embedder, embedded_text, text_key
 from quietmind.notes.filtering import Filter
@@ -151,6 +152,9 @@ def embed(
             if (until is not None and time.monotonic() >= until) or (not waiting and not listed.changed()):
                 break
         removed = vectors.compact()
+        if done:
+            with suppress(OSError):  # a full disk; searches do without
+                measure_axis(connection, vectors)
         rows, _ = vectors.counts()
     read = rows * record(embedder.dimensions).itemsize
     return Embedded(embedder.name, done, waiting, rows, removed, took, read)
@@ -252,7 +256,7 @@ class Searcher:
             return self._found(connection, query, limit, within)
         vectors, embedder = serving
         try:
-            return self._found(connection, query, limit, within, vectors, embedder.query(query))
+            return self._found(connection, query, limit, within, vectors, crossed(embedder.query(query), vectors))
         except (EngineError, WorkspaceError, OSError) as error:
             self._without(error)
             return self._found(connection, query, limit, within)

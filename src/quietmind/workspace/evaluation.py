@@ -20,6 +20,7 @@ from types import MappingProxyType
 
 from quietmind.base.errors import UsageError
 from quietmind.base.progress import SILENT, Progress
+from quietmind.notes.crossing import crossed
 from quietmind.notes.document import Hit, Passage
 from quietmind.notes.embedding import Embedder, embedded_text
 from quietmind.notes.fusion import DEPTH as NEAREST
@@ -206,7 +207,7 @@ class _Asking:
         assert self._serving is not None
         vectors, embedder = self._serving
         with self._timed(MEANING, FUSED, RERANK):
-            query = embedder.query(item.query)
+            query = crossed(embedder.query(item.query), vectors)
             nearest = vectors.nearest(query, NEAREST)
         anew = [near.passage for near in nearest.found if near.passage in as_if][:_EMBEDDED_ANEW]
         texts = [embedded_text(each.title, each.heading, each.text) for each in (as_if[number] for number in anew)]
