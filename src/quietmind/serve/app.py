@@ -32,15 +32,6 @@ _NO_TELEMETRY: Any = {
 }
 
 
-# What any path may answer: OpenAI's object of an error, or Ollama's text.
-_ERRORS: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "Why it is refused.",
-        "content": {"application/json": {"schema": {"type": "object", "required": ["error"]}}},
-    }
-}
-
-
 @dataclass(frozen=True)
 class Part:
     """One part of what is served. ``open_paths`` are answered without the key; one that ends in / with all below it."""
@@ -81,7 +72,6 @@ def application(served: Served, made_of: Sequence[Part]) -> FastAPI:
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
         redirect_slashes=False,
-        responses=_ERRORS,
         telemetry=_NO_TELEMETRY,
         responses={"default": {"description": "Why not", "content": {"application/json": {"schema": ERROR}}}},
     )
