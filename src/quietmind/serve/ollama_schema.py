@@ -83,10 +83,12 @@ def _taking(fields: Mapping[str, Schema], required: tuple[str, ...], gives: Sche
 
 def _giving(gives: Schema, kinds: tuple[str, ...] = ("application/json",)) -> Schema:
     error = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+    refused = {"description": "an error", "content": {"application/json": {"schema": error}}}
     return {
         "responses": {
             "200": {"description": "the answer", "content": {kind: {"schema": gives} for kind in kinds}},
-            "default": {"description": "an error", "content": {"application/json": {"schema": error}}},
+            # By their ranges: under "default" this shape would be mixed with that of all other paths.
+            **dict.fromkeys(("4XX", "5XX"), refused),
         }
     }
 
