@@ -17,6 +17,7 @@ from quietmind.serve.exchange import ClientGone, Exchange
 from quietmind.serve.exchanged import Exchanged, as_json
 from quietmind.serve.lane import Lane
 from quietmind.serve.loan import as_event, ended, in_loan, lane_of, lend, pass_cache, token_of
+from quietmind.serve.openai_schema import described
 from quietmind.serve.refusal import Refusal, Refused, refuse, refused
 from quietmind.serve.relay import (
     CHAT,
@@ -44,8 +45,17 @@ def router(served: Served) -> APIRouter:
     async def pass_on() -> Response:
         return Exchanged(lambda exchange: _pass_on(served, exchange))
 
-    for path in (*PASSED_ON, LOAN, SAVE, RESTORE):
-        routes.add_api_route(path, pass_on, methods=["POST"], response_class=Response)
+    for path in PASSED_ON:
+        routes.add_api_route(
+            path,
+            pass_on,
+            methods=["POST"],
+            response_class=Response,
+            operation_id=path.removeprefix("/v1/").strip("/").replace("/", "_"),
+            openapi_extra=described(path),
+        )
+    for path in (LOAN, SAVE, RESTORE):  # for other commands of ours
+        routes.add_api_route(path, pass_on, methods=["POST"], response_class=Response, include_in_schema=False)
 
     @routes.get(HEALTH)
     async def health() -> Response:
