@@ -171,6 +171,10 @@ def test_what_is_no_protocol_is_survived(environment: dict[str, str]) -> None:
             answers.append(hear(started))
         assert not answers[-1]["result"].get("isError")
         assert all("error" in each for each in answers[:-1])
+        started.stdin.close()
+        assert started.wait(20) == 0
+        assert started.stderr is not None
+        assert started.stderr.read() == b""  # what is asked is nobody's business
 
 
 def test_a_model_that_is_not_there_is_an_error_of_the_question_alone(environment: dict[str, str]) -> None:

@@ -26,6 +26,7 @@ from mcp.client import Client
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 
+from quietmind.serve import mcp_server
 from quietmind.serve.mcp_tools import LARGEST_TEXT, LONGEST_LIST, TOOLS
 from quietmind.workspace.workspace import Workspace
 
@@ -189,6 +190,24 @@ def test_notes_are_resources(served: Any) -> None:
 
     with Workspace(served.workspace) as workspace:
         count = workspace.count_notes()
+    running(run())
+
+
+def test_resources_are_listed_page_by_page_and_each_once(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mcp_server, "_PAGE", 10)
+
+    async def run() -> None:
+        async with client_of(served) as client:
+            page = await client.list_resources()
+            uris = [each.uri for each in page.resources]
+            while page.next_cursor is not None:
+                assert len(page.resources) == 10
+                page = await client.list_resources(cursor=page.next_cursor)
+                uris += [each.uri for each in page.resources]
+            assert uris == [mcp_server.uri_of(note.path) for note in notes]
+
+    with Workspace(served.workspace) as workspace:
+        notes = workspace.notes(None, 1000)
     running(run())
 
 
