@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+from typing import cast
 
 import pytest
 
@@ -35,3 +37,26 @@ def test_a_port_that_may_not_be_taken_is_one_line() -> None:
         pytest.skip("root may listen on every port")
     with pytest.raises(UsageError, match="choose another --port"):
         bind(port=1)
+
+
+def test_small_pieces_are_sent_at_once() -> None:
+    async def nagle_is_off() -> bool:
+        made: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        class Accepted(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                accepted = transport.get_extra_info("socket")
+                made.set_result(bool(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+                cast(asyncio.Transport, transport).close()
+
+        with bind(port=0) as listener:
+            server = await asyncio.get_running_loop().create_server(Accepted, sock=listener)
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            off = await made
+            writer.close()
+            await writer.wait_closed()
+            server.close()
+            await server.wait_closed()
+        return off
+
+    assert asyncio.run(nagle_is_off())
