@@ -8,54 +8,27 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from quietmind.base.errors import NotesError
-from quietmind.base.sqlite import connect
 from quietmind.notes import index as index_module
-from quietmind.notes.index import Index
 from quietmind.notes.report import Report
-from quietmind.notes.schema import MIGRATIONS
-from quietmind.notes.search import documents, search
+
+if TYPE_CHECKING:
+    from tests.notes.conftest import Archive
 
 
-class Archive:
-    """A folder of notes beside a database."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "notes"
-        self.root.mkdir()
-        self.database = folder / "archive.db"
-        self.connection = connect(self.database, MIGRATIONS)
-        self.index = Index(self.connection, self.database)
-
-    def write(self, name: str, text: str = "слова") -> Path:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    def refresh(self, *names: str) -> tuple[int, int, int]:
-        report = self.index.refresh(self.root, [str(self.root / name) for name in names])
-        return report.added, report.changed, report.removed
-
-    def names(self) -> list[str]:
-        return [str(entry.path.relative_to(self.root)) for entry in documents(self.connection)]
-
-    def found(self, query: str) -> list[str]:
-        return [hit.passage.path.name for hit in search(self.connection, query)]
+def refresh(archive: Archive, *names: str) -> tuple[int, int, int]:
+    report = archive.index.refresh(archive.root, [str(archive.root / name) for name in names])
+    return report.added, report.changed, report.removed
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    archive = Archive(tmp_path)
-    yield archive
-    assert archive.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    archive.connection.close()
+def names(archive: Archive) -> list[str]:
+    return [name.removeprefix("notes/") for name in archive.names()]
 
 
 @pytest.fixture
@@ -73,22 +46,22 @@ def only_parts(monkeypatch: pytest.MonkeyPatch, archive: Archive) -> None:
 def test_only_the_paths_that_are_named_are_followed(archive: Archive, only_parts: None) -> None:
     archive.write("a.md", "кошка")
     archive.write("b.md", "мышка")
-    assert archive.refresh("a.md") == (1, 0, 0)
-    assert archive.names() == ["a.md", "kept.md"]
+    assert refresh(archive, "a.md") == (1, 0, 0)
+    assert names(archive) == ["a.md", "kept.md"]
     archive.write("a.md", "собака")
-    assert archive.refresh("a.md", "b.md", "a.md") == (1, 1, 0)
+    assert refresh(archive, "a.md", "b.md", "a.md") == (1, 1, 0)
     assert archive.found("собаки") == ["a.md"]
     (archive.root / "b.md").unlink()
-    assert archive.refresh("b.md") == (0, 0, 1)
-    assert archive.refresh("b.md", "never-there.md") == (0, 0, 0)
-    assert archive.names() == ["a.md", "kept.md"]
+    assert refresh(archive, "b.md") == (0, 0, 1)
+    assert refresh(archive, "b.md", "never-there.md") == (0, 0, 0)
+    assert names(archive) == ["a.md", "kept.md"]
 
 
 def test_an_editor_that_saves_by_renaming_changes_one_note(archive: Archive, only_parts: None) -> None:
     archive.write("a.md", "кошка")
-    archive.refresh("a.md")
+    refresh(archive, "a.md")
     archive.write(".a.md.swap", "собака").replace(archive.root / "a.md")
-    assert archive.refresh(".a.md.swap", "a.md") == (0, 1, 0)
+    assert refresh(archive, ".a.md.swap", "a.md") == (0, 1, 0)
     assert archive.found("собака") == ["a.md"]
 
 
@@ -96,25 +69,25 @@ def test_folders_that_come_move_and_go_take_their_notes_along(archive: Archive, 
     archive.write("in/deep/a.md")
     archive.write("in/b.md")
     archive.write("in.md")
-    assert archive.refresh("in", "in/b.md", "in.md") == (3, 0, 0)
+    assert refresh(archive, "in", "in/b.md", "in.md") == (3, 0, 0)
     (archive.root / "in").rename(archive.root / "out")
-    assert archive.refresh("in", "out") == (2, 0, 2)
-    assert archive.names() == ["in.md", "kept.md", "out/b.md", "out/deep/a.md"]
+    assert refresh(archive, "in", "out") == (2, 0, 2)
+    assert names(archive) == ["in.md", "kept.md", "out/b.md", "out/deep/a.md"]
     shutil.rmtree(archive.root / "out")
-    assert archive.refresh("out/deep") == (0, 0, 1)
-    assert archive.refresh("out") == (0, 0, 1)
+    assert refresh(archive, "out/deep") == (0, 0, 1)
+    assert refresh(archive, "out") == (0, 0, 1)
 
 
 def test_a_folder_that_becomes_a_note_and_a_note_that_becomes_a_folder(archive: Archive, only_parts: None) -> None:
     archive.write("x.md/a.md")
-    archive.refresh("x.md")
+    refresh(archive, "x.md")
     shutil.rmtree(archive.root / "x.md")
     archive.write("x.md")
-    assert archive.refresh("x.md/a.md", "x.md") == (1, 0, 1)
+    assert refresh(archive, "x.md/a.md", "x.md") == (1, 0, 1)
     (archive.root / "x.md").unlink()
     archive.write("x.md/b.md")
-    assert archive.refresh("x.md") == (1, 0, 1)
-    assert archive.names() == ["kept.md", "x.md/b.md"]
+    assert refresh(archive, "x.md") == (1, 0, 1)
+    assert names(archive) == ["kept.md", "x.md/b.md"]
 
 
 def test_what_a_walk_would_not_find_is_not_followed(archive: Archive, only_parts: None, tmp_path: Path) -> None:
@@ -125,25 +98,25 @@ def test_what_a_walk_would_not_find_is_not_followed(archive: Archive, only_parts
     (tmp_path / "folder" / "e.md").write_text("x")
     (archive.root / "link").symlink_to(tmp_path / "folder")
     seen = (".git", ".git/a.md", "in/.hidden", "in/.hidden/b.md", "c.png", "d.md~", "../outside.md", "link/e.md", "")
-    assert archive.refresh(*seen[:-1]) == (0, 0, 0)
-    assert archive.names() == ["kept.md"]
+    assert refresh(archive, *seen[:-1]) == (0, 0, 0)
+    assert names(archive) == ["kept.md"]
 
 
 def test_a_name_that_changes_in_case_only_is_a_new_name(archive: Archive, only_parts: None) -> None:
     archive.write("Note.md").rename(archive.root / "NOTE.MD")
-    archive.refresh("Note.md", "NOTE.MD")
+    refresh(archive, "Note.md", "NOTE.MD")
     (archive.root / "NOTE.MD").rename(archive.root / "note.md")
-    assert archive.refresh("NOTE.MD", "note.md") == (1, 0, 1)
-    assert archive.names() == ["kept.md", "note.md"]
+    assert refresh(archive, "NOTE.MD", "note.md") == (1, 0, 1)
+    assert names(archive) == ["kept.md", "note.md"]
 
 
 def test_a_name_that_is_not_utf8_is_followed(archive: Archive, only_parts: None) -> None:
     name = os.fsdecode(b"\xef\xf0\xe8\xe2\xe5\xf2.md")
     (archive.root / name).write_text("привет", encoding="utf-8")
-    assert archive.refresh(name) == (1, 0, 0)
+    assert refresh(archive, name) == (1, 0, 0)
     assert archive.found("приветы") == [name]
     (archive.root / name).unlink()
-    assert archive.refresh(name) == (0, 0, 1)
+    assert refresh(archive, name) == (0, 0, 1)
 
 
 def test_a_clock_that_was_set_back_hides_no_change(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +128,7 @@ def test_a_clock_that_was_set_back_hides_no_change(archive: Archive, monkeypatch
     monkeypatch.setattr(time, "time_ns", lambda: now - 10**15)
     path.write_text("мышка", encoding="utf-8")
     os.utime(path, (4e9, 4e9))
-    assert archive.refresh("a.md") == (0, 1, 0)
+    assert refresh(archive, "a.md") == (0, 1, 0)
     path.write_text("собака", encoding="utf-8")
     os.utime(path, (1, 1))
     assert archive.index.update(archive.root).changed == 1
@@ -167,17 +140,17 @@ def test_the_last_notes_of_a_root_do_not_go_by_themselves(archive: Archive) -> N
         archive.write(name)
     archive.index.update(archive.root)
     (archive.root / "in/b.md").unlink()
-    assert archive.refresh("in/b.md") == (0, 0, 1)
+    assert refresh(archive, "in/b.md") == (0, 0, 1)
     (archive.root / "a.md").unlink()
     with pytest.raises(NotesError, match=r"holds no notes.*--forget"):
-        archive.refresh("a.md")
+        refresh(archive, "a.md")
     (archive.root / "b.md").symlink_to("nowhere")
     with pytest.raises(NotesError, match=r"none of its 1 indexed notes is there.*--forget"):
-        archive.refresh("a.md")
+        refresh(archive, "a.md")
     shutil.rmtree(archive.root)
     with pytest.raises(NotesError, match=r"no such folder.*--forget"):
-        archive.refresh("a.md")
-    assert archive.names() == ["a.md"]
+        refresh(archive, "a.md")
+    assert names(archive) == ["a.md"]
 
 
 def test_a_disk_that_is_not_mounted_any_more_keeps_its_notes(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +173,7 @@ def test_a_disk_that_is_not_mounted_any_more_keeps_its_notes(archive: Archive, m
         assert "--forget" in report.skipped[0].reason
     assert archive.found("кошки") == ["b.md"]
     archive.index.forget(archive.root / "disk")
-    assert archive.names() == ["a.md"]
+    assert names(archive) == ["a.md"]
     assert archive.index.update(archive.root).skipped == ()
 
 
@@ -277,7 +250,7 @@ def test_a_tree_deeper_than_the_recursion_limit_is_walked(archive: Archive) -> N
         Path("deep.md").write_text("глубоко", encoding="utf-8")
         assert archive.index.update(archive.root).added == 2
         assert archive.found("глубоко") == ["deep.md"]
-        assert archive.refresh("d") == (0, 0, 0)
+        assert refresh(archive, "d") == (0, 0, 0)
     finally:
         os.chdir(here)
         subprocess.run(["rm", "-rf", str(archive.root)], check=True)  # shutil.rmtree does recurse
@@ -291,4 +264,4 @@ def test_a_note_that_is_too_large_is_left_out_by_name_and_comes_back_when_it_shr
     report = archive.index.refresh(archive.root, [str(path)])
     assert (report.removed, "MiB is more than the" in report.skipped[0].reason) == (1, True)
     path.write_text("собака", encoding="utf-8")
-    assert archive.refresh("a.md") == (1, 0, 0)
+    assert refresh(archive, "a.md") == (1, 0, 0)

@@ -9,9 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,45 +24,8 @@ from quietmind.notes.index import Index
 from quietmind.notes.schema import MIGRATIONS
 from quietmind.notes.search import documents, search
 
-
-class Archive:
-    """A folder of notes beside a database."""
-
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "notes"
-        self.root.mkdir()
-        self.database = folder / "archive.db"
-        self.connection = connect(self.database, MIGRATIONS)
-        self.index = Index(self.connection, self.database)
-
-    def write(self, name: str, text: str | bytes) -> Path:
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return path
-
-    def names(self) -> list[str]:
-        return [str(entry.path.relative_to(self.root.parent)) for entry in documents(self.connection)]
-
-    def found(self, query: str) -> list[str]:
-        return [hit.passage.path.name for hit in search(self.connection, query)]
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    archive = Archive(tmp_path)
-    yield archive
-    check(archive.connection)
-    archive.connection.close()
-
-
-def check(connection: sqlite3.Connection) -> None:
-    """Every passage has its document and its lemmas, and the database is sound."""
-    assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
-    connection.execute("INSERT INTO lemmas (lemmas) VALUES ('integrity-check')")
-    ids = connection.execute("SELECT id FROM passages ORDER BY id").fetchall()
-    assert ids == connection.execute("SELECT rowid FROM lemmas ORDER BY rowid").fetchall()
+if TYPE_CHECKING:
+    from tests.notes.conftest import Archive
 
 
 def content(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
@@ -363,7 +327,7 @@ def test_killing_it_anywhere_loses_nothing(archive: Archive, tmp_path: Path) -> 
     for steps in [30, 400, 800, 801, 1100]:
         command = [sys.executable, "-c", CHILD, str(archive.database), str(archive.root), str(steps)]
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-        check(archive.connection)
+        archive.check()
         sizes.append(len(documents(archive.connection)))
     assert sizes == sorted(sizes), "a kill lost documents that had been written"
     assert 0 < sizes[-1] < 300, "nothing was written, or all of it, before the last kill"
@@ -383,7 +347,7 @@ def test_killing_it_from_outside_loses_nothing(archive: Archive) -> None:
         with subprocess.Popen(command) as child:
             time.sleep(delay)
             child.kill()
-        check(archive.connection)
+        archive.check()
     report = archive.index.update(archive.root)
     assert report.added + report.unchanged == 200
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quietmind.base.sqlite import connect
 from quietmind.notes.document import Hit
-from quietmind.notes.index import Index
-from quietmind.notes.schema import MIGRATIONS
 from quietmind.notes.search import documents, search
+
+if TYPE_CHECKING:
+    from tests.notes.conftest import Archive, Indexed
 
 SEEDS = Path(__file__).resolve().parents[3] / "shared" / "seeds"
 
@@ -28,30 +28,17 @@ NOTES = {
 }
 
 
-class Archive:
-    def __init__(self, folder: Path, root: Path) -> None:
-        self.connection = connect(folder / "archive.db", MIGRATIONS)
-        self.root = root
-        Index(self.connection, folder / "archive.db").update(root)
-
-    def hits(self, query: str, limit: int = 10) -> list[Hit]:
-        return search(self.connection, query, limit)
-
-    def best(self, query: str) -> str | None:
-        hits = self.hits(query)
-        return hits[0].passage.path.name if hits else None
-
-
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
-    folder = tmp_path_factory.mktemp("search")
-    root = folder / "notes"
-    root.mkdir()
-    for name, text in NOTES.items():
-        (root / name).write_text(text, encoding="utf-8")
-    archive = Archive(folder, root)
-    yield archive
-    archive.connection.close()
+def archive(indexed: Indexed) -> Archive:
+    return indexed(NOTES)
+
+
+def hits(archive: Archive, query: str, limit: int = 10) -> list[Hit]:
+    return search(archive.connection, query, limit)
+
+
+def best(archive: Archive, query: str) -> str | None:
+    return next(iter(archive.found(query)), None)
 
 
 @pytest.mark.parametrize(
@@ -74,34 +61,34 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     ],
 )
 def test_a_question_in_other_inflections_finds_its_note(archive: Archive, query: str, name: str) -> None:
-    assert archive.best(query) == name
+    assert best(archive, query) == name
 
 
 def test_coverage_is_the_share_of_the_question_that_was_found(archive: Archive) -> None:
-    assert archive.hits("насос реле")[0].coverage == pytest.approx(1.0)
-    half = archive.hits("насос дирижабль")[0].coverage
+    assert hits(archive, "насос реле")[0].coverage == pytest.approx(1.0)
+    half = hits(archive, "насос дирижабль")[0].coverage
     assert half == pytest.approx(0.5)  # a word that no note holds weighs as much as the others on average
-    assert archive.hits("дирижабль") == []
+    assert hits(archive, "дирижабль") == []
 
 
 def test_title_and_heading_count_for_coverage(archive: Archive) -> None:
-    (hit,) = [h for h in archive.hits("полив насосы реле") if h.coverage == pytest.approx(1.0)]
+    (hit,) = [h for h in hits(archive, "полив насосы реле") if h.coverage == pytest.approx(1.0)]
     assert hit.passage.path.name == "poliv.md"
 
 
 def test_a_hit_carries_the_passage_as_it_stands_in_the_file(archive: Archive) -> None:
-    passage = archive.hits("поливается")[0].passage
+    passage = hits(archive, "поливается")[0].passage
     assert passage.path == archive.root / "poliv.md"
     assert passage.title == "Полив"
     assert passage.text == "\n".join(NOTES["poliv.md"].splitlines()[passage.first_line - 1 : passage.last_line])
 
 
 def test_equal_passages_come_in_the_order_of_their_paths(archive: Archive) -> None:
-    first, second = archive.hits("одинаковое слово")[:2]
+    first, second = hits(archive, "одинаковое слово")[:2]
     assert first.score == second.score
     assert [first.passage.path.name, second.passage.path.name] == ["same-1.md", "same-2.md"]
-    assert len(archive.hits("одинаковое слово", limit=1)) == 1
-    assert archive.hits("одинаковое слово", limit=0) == []
+    assert len(hits(archive, "одинаковое слово", limit=1)) == 1
+    assert hits(archive, "одинаковое слово", limit=0) == []
 
 
 @pytest.mark.parametrize(
@@ -111,18 +98,18 @@ def test_equal_passages_come_in_the_order_of_their_paths(archive: Archive) -> No
      " ".join(f"слово{n}" for n in range(5_000))],
 )  # fmt: skip
 def test_any_text_is_a_question(archive: Archive, query: str) -> None:
-    archive.hits(query)
+    hits(archive, query)
 
 
 @given(st.text())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_random_text_is_a_question(archive: Archive, query: str) -> None:
-    for hit in archive.hits(query):
+    for hit in hits(archive, query):
         assert 0 < hit.coverage <= 1
 
 
 def test_words_that_look_like_syntax_are_only_words(archive: Archive) -> None:
-    assert archive.best('память" OR "насос') == archive.best("память насос")
+    assert best(archive, 'память" OR "насос') == best(archive, "память насос")
 
 
 def test_documents_tell_what_is_there(archive: Archive) -> None:
@@ -133,12 +120,8 @@ def test_documents_tell_what_is_there(archive: Archive) -> None:
 
 
 @pytest.mark.skipif(not SEEDS.exists(), reason="the five real exports are not in this checkout")
-def test_the_five_real_exports_are_found_by_questions_in_other_words_forms(tmp_path: Path) -> None:
-    root = tmp_path / "seeds"
-    root.mkdir()
-    for file in SEEDS.glob("*.txt"):
-        (root / file.name).write_bytes(file.read_bytes())
-    archive = Archive(tmp_path, root)
+def test_the_five_real_exports_are_found_by_questions_in_other_words_forms(indexed: Indexed) -> None:
+    archive = indexed({file.name: file.read_bytes() for file in SEEDS.glob("*.txt")})
     asked = {
         "растянуть контекста на восьми видеокартах, сжатием кеша": "000",
         "веса всех экспертов загружены в видеопамяти": "001",
@@ -147,5 +130,4 @@ def test_the_five_real_exports_are_found_by_questions_in_other_words_forms(tmp_p
         "приватностью заметок важнее скоростей": "004",
     }
     for question, name in asked.items():
-        assert archive.best(question or "")[:3] == name, question  # type: ignore[index]
-    archive.connection.close()
+        assert best(archive, question or "")[:3] == name, question  # type: ignore[index]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from quietmind.base.sqlite import connect
-from quietmind.notes.index import Index
 from quietmind.notes.known_items import Item, Source, items_of
 from quietmind.notes.schema import MIGRATIONS
 from quietmind.notes.search import search
 from quietmind.notes.withholding import notes_in_index, numbered, said_elsewhere, withheld
+
+if TYPE_CHECKING:
+    from tests.notes.conftest import Archive
 
 REST = "Other lines go on about oil and rust for long enough, so that something is left to find the note by.\n" * 3
 NOTES = {
@@ -25,14 +27,11 @@ NOTES = {
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    root = tmp_path / "notes"
-    root.mkdir()
+def archive(archive: Archive) -> sqlite3.Connection:
     for name, text in NOTES.items():
-        (root / name).write_text(text, encoding="utf-8")
-    with closing(connect(tmp_path / "archive.db", MIGRATIONS)) as connection:
-        Index(connection, tmp_path / "archive.db").update(root)
-        yield connection
+        archive.write(name, text)
+    archive.update()
+    return archive.connection
 
 
 def an_item(connection: sqlite3.Connection, source: Source) -> Item:
