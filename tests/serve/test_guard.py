@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from quietmind.serve.guard import Guard, is_loopback
+from quietmind.base.errors import UsageError
+from quietmind.serve.guard import Guard, host_name, is_loopback, origin_name
 
 KEY = "a-key-of-some-length"
 
@@ -63,3 +64,84 @@ def test_the_right_key_opens_and_only_health_does_without() -> None:
     assert Guard(KEY).check(headers(host="localhost")) is not None
     assert Guard(KEY).check(headers(host="localhost"), open_to_all=True) is None
     assert Guard(KEY).check(headers(host="evil.example"), open_to_all=True) is not None
+
+
+def test_the_key_is_taken_from_either_header_and_never_from_two() -> None:
+    for shown in ({"authorization": f"bearer {KEY}"}, {"x-api-key": KEY}):
+        assert Guard(KEY).check(headers(host="localhost", **shown)) is None
+    both = {"authorization": f"Bearer {KEY}", "x-api-key": KEY}
+    assert Guard(KEY).check(headers(host="localhost", **both)) is not None
+    assert Guard(KEY).check(headers(host="localhost", **{"x-api-key": f"Bearer {KEY}"})) is not None
+
+
+SHARED = Guard(KEY, hosts=frozenset({"192.168.1.5", "notes.example.net"}))
+
+
+@pytest.mark.parametrize("host", ["192.168.1.5:4874", "notes.example.net", "NOTES.example.net:443", "127.0.0.1:1"])
+def test_the_names_that_were_given_are_right(host: str) -> None:
+    assert SHARED.check(headers(host=host), open_to_all=True) is None
+
+
+@pytest.mark.parametrize("host", ["192.168.1.6", "example.net", "a.notes.example.net", "notes.example.net.evil"])
+def test_names_like_them_are_not(host: str) -> None:
+    assert SHARED.check(headers(host=host), open_to_all=True) is not None
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "may"),
+    [
+        ("https://notes.example.net", "notes.example.net", True),
+        ("https://notes.example.net", "notes.example.net:443", True),
+        ("http://192.168.1.5:4874", "192.168.1.5:4874", True),
+        ("http://192.168.1.5:8080", "192.168.1.5:4874", False),  # another program of that machine
+        ("https://notes.example.net:8443", "notes.example.net", False),
+        ("https://other.example.net", "notes.example.net", False),
+        ("app://obsidian.md", "192.168.1.5:4874", True),
+    ],
+)
+def test_a_page_may_ask_the_address_that_it_came_from(origin: str, host: str, may: bool) -> None:
+    given = headers(host=host, origin=origin)
+    assert (SHARED.check(given, open_to_all=True) is None) is may
+    assert SHARED.origin_of(given) == (origin if may else None)
+
+
+def test_where_every_address_is_listened_on_every_number_is_right_and_no_name_is() -> None:
+    anywhere = Guard(KEY, any_address=True)
+    for host in ("10.1.2.3:4874", "[2001:db8::1]:4874", "192.168.7.7"):
+        assert anywhere.check(headers(host=host), open_to_all=True) is None
+    for host in ("example.net", "10.1.2.3.nip.io", "0x7f.1"):
+        assert anywhere.check(headers(host=host), open_to_all=True) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("Notes.Example.NET.", "notes.example.net"), ("[::1]", "::1"), ("10.0.0.1", "10.0.0.1"), ("my_host", "my_host")],
+)
+def test_a_name_is_read_as_it_stands_in_host(text: str, name: str) -> None:
+    assert host_name(text) == name
+
+
+@pytest.mark.parametrize("text", ["", "http://a.example", "a.example:443", "a b", "a/b", "*", "-a", "é.example"])
+def test_what_is_no_name_is_one_line(text: str) -> None:
+    with pytest.raises(UsageError, match="no host name"):
+        host_name(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("https://A.example/", "https://a.example"),
+        ("https://a.example:443", "https://a.example"),
+        ("http://a.example:8080", "http://a.example:8080"),
+        ("app://obsidian.md", "app://obsidian.md"),
+        ("http://[::1]:80", "http://[::1]"),
+    ],
+)
+def test_an_origin_is_read_as_browsers_write_it(text: str, origin: str) -> None:
+    assert origin_name(text) == origin
+
+
+@pytest.mark.parametrize("text", ["", "a.example", "https://a.example/path", "https://u@a.example", "*", "null"])
+def test_what_is_no_origin_is_one_line(text: str) -> None:
+    with pytest.raises(UsageError, match="no origin"):
+        origin_name(text)
