@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,24 +15,23 @@ from quietmind.notes.index import Index
 from quietmind.notes.linking import Linking, Outcome, Place
 from quietmind.notes.links import Via
 
+if TYPE_CHECKING:
+    from tests.notes.conftest import Archive
 
-class Archive:
-    """A folder of notes, indexed whenever its links are asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        self.root = folder / "notes"
-        self.root.mkdir()
-        self.connection = connect(folder / "archive.db", schema.MIGRATIONS)
-        self.index = Index(self.connection, folder / "archive.db")
+class Linked:
+    """An archive that is indexed whenever its links are asked for."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self.root, self.connection, self.index = archive.root, archive.connection, archive.index
 
     def write(self, **notes: str) -> None:
         self.write_all(notes)
 
     def write_all(self, notes: dict[str, str]) -> None:
         for name, text in notes.items():
-            path = self.root / (name if "." in name else f"{name}.md")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            self._archive.write(name if "." in name else f"{name}.md", text)
 
     @property
     def links(self) -> Linking:
@@ -53,10 +53,8 @@ class Archive:
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    archive = Archive(tmp_path)
-    yield archive
-    archive.connection.close()
+def linked(archive: Archive) -> Linked:
+    return Linked(archive)
 
 
 @pytest.mark.parametrize(
@@ -82,109 +80,109 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
         ("[[v1.2]]", "parts/v1.2.md"),
     ],
 )
-def test_a_link_leads_to_the_note_that_is_meant(archive: Archive, link: str, leads: str) -> None:
+def test_a_link_leads_to_the_note_that_is_meant(linked: Linked, link: str, leads: str) -> None:
     names = ["parts/pump", "here/valve", "parts/valve", "parts/guard", "parts/Case", "here/case"]
-    archive.write_all({f"{name}.md": "text\n" for name in [*names, "parts/v1.2"]} | {"parts/guard.pseudo": "stop\n"})
-    archive.write_all({"here/note.md": f"# Own\n\n{link}\n"})
-    assert archive.of("here/note.md") == [("found", [leads])]
+    linked.write_all({f"{name}.md": "text\n" for name in [*names, "parts/v1.2"]} | {"parts/guard.pseudo": "stop\n"})
+    linked.write_all({"here/note.md": f"# Own\n\n{link}\n"})
+    assert linked.of("here/note.md") == [("found", [leads])]
 
 
-def test_a_name_of_several_notes_is_ambiguous_and_may_lead_to_each(archive: Archive) -> None:
-    archive.write_all({"a/x.md": "x\n", "b/x.md": "x\n", "c/note.md": "see [[x]]\n"})
-    assert archive.of("c/note.md") == [("ambiguous", ["a/x.md", "b/x.md"])]
-    assert archive.to("a/x.md") == archive.to("b/x.md") == ["c/note.md:1"]
-    assert [edge.outcome for edge in archive.links.wrong()] == [Outcome.AMBIGUOUS]
-    assert {one.path.name for one in archive.links.orphans()} == {"x.md", "note.md"}
+def test_a_name_of_several_notes_is_ambiguous_and_may_lead_to_each(linked: Linked) -> None:
+    linked.write_all({"a/x.md": "x\n", "b/x.md": "x\n", "c/note.md": "see [[x]]\n"})
+    assert linked.of("c/note.md") == [("ambiguous", ["a/x.md", "b/x.md"])]
+    assert linked.to("a/x.md") == linked.to("b/x.md") == ["c/note.md:1"]
+    assert [edge.outcome for edge in linked.links.wrong()] == [Outcome.AMBIGUOUS]
+    assert {one.path.name for one in linked.links.orphans()} == {"x.md", "note.md"}
 
 
-def test_a_renamed_target_breaks_its_links_without_reading_their_sources(archive: Archive) -> None:
-    archive.write(pump="text\n", note="a\n\n[[pump]]\n")
-    assert archive.of("note.md") == [("found", ["pump.md"])]
-    (archive.root / "pump.md").rename(archive.root / "pumps.md")
-    report = archive.index.update(archive.root)
+def test_a_renamed_target_breaks_its_links_without_reading_their_sources(linked: Linked) -> None:
+    linked.write(pump="text\n", note="a\n\n[[pump]]\n")
+    assert linked.of("note.md") == [("found", ["pump.md"])]
+    (linked.root / "pump.md").rename(linked.root / "pumps.md")
+    report = linked.index.update(linked.root)
     assert (report.added, report.changed, report.removed) == (1, 0, 1)
-    (edge,) = archive.links.wrong()
-    assert (edge.source, edge.outcome) == (Place(archive.root / "note.md", 3), Outcome.BROKEN)
-    assert archive.links.suggestion(edge.target) == archive.root / "pumps.md"
-    archive.write(pump="text\n")
-    assert archive.links.wrong() == []
+    (edge,) = linked.links.wrong()
+    assert (edge.source, edge.outcome) == (Place(linked.root / "note.md", 3), Outcome.BROKEN)
+    assert linked.links.suggestion(edge.target) == linked.root / "pumps.md"
+    linked.write(pump="text\n")
+    assert linked.links.wrong() == []
 
 
-def test_links_of_a_note_that_is_gone_or_rewritten_are_gone(archive: Archive) -> None:
-    archive.write(pump="text\n", a="[[pump]]\n", b="[[pump]]\n")
-    assert archive.to("pump.md") == ["a.md:1", "b.md:1"]
-    (archive.root / "a.md").unlink()
-    archive.write(b="nothing any more\n")
-    assert archive.to("pump.md") == []
-    assert archive.connection.execute("SELECT count(*) FROM links").fetchone() == (0,)
+def test_links_of_a_note_that_is_gone_or_rewritten_are_gone(linked: Linked) -> None:
+    linked.write(pump="text\n", a="[[pump]]\n", b="[[pump]]\n")
+    assert linked.to("pump.md") == ["a.md:1", "b.md:1"]
+    (linked.root / "a.md").unlink()
+    linked.write(b="nothing any more\n")
+    assert linked.to("pump.md") == []
+    assert linked.connection.execute("SELECT count(*) FROM links").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(
     ("anchor", "line"),
     [("First part", 3), ("first-part", 3), ("Above#First part", 3), ("Under", 7), ("^mark", 5), ("own", 10)],
 )
-def test_anchors_lead_to_headings_and_marked_places(archive: Archive, anchor: str, line: int) -> None:
-    archive.write(a="top\n\n## First *part*\n\nx ^mark\n\nUnder\n-----\n\n<a id='own'>\n", note=f"[[a#{anchor}]]\n")
-    assert archive.of("note.md") == [("found", [f"a.md:{line}"])]
+def test_anchors_lead_to_headings_and_marked_places(linked: Linked, anchor: str, line: int) -> None:
+    linked.write(a="top\n\n## First *part*\n\nx ^mark\n\nUnder\n-----\n\n<a id='own'>\n", note=f"[[a#{anchor}]]\n")
+    assert linked.of("note.md") == [("found", [f"a.md:{line}"])]
 
 
-def test_a_heading_that_is_not_there_is_told_and_still_leads_to_the_note(archive: Archive) -> None:
-    archive.write(a="# Here\n", note="[[a#There]]\n")
-    assert archive.of("note.md") == [("no such heading", ["a.md"])]
-    assert archive.to("a.md") == ["note.md:1"]
+def test_a_heading_that_is_not_there_is_told_and_still_leads_to_the_note(linked: Linked) -> None:
+    linked.write(a="# Here\n", note="[[a#There]]\n")
+    assert linked.of("note.md") == [("no such heading", ["a.md"])]
+    assert linked.to("a.md") == ["note.md:1"]
 
 
-def test_files_beside_the_notes_are_not_broken(archive: Archive) -> None:
-    archive.write_all({"files/p.png": "", "files/q.pdf": "", "note.md": "![[p.png]] [q](files/q.pdf) [r](r.pdf)\n"})
-    assert [outcome for outcome, _ in archive.of("note.md")] == ["file", "file", "broken"]
+def test_files_beside_the_notes_are_not_broken(linked: Linked) -> None:
+    linked.write_all({"files/p.png": "", "files/q.pdf": "", "note.md": "![[p.png]] [q](files/q.pdf) [r](r.pdf)\n"})
+    assert [outcome for outcome, _ in linked.of("note.md")] == ["file", "file", "broken"]
 
 
-def test_ids_lead_to_their_definition_and_slips_are_told(archive: Archive) -> None:
-    archive.write(
+def test_ids_lead_to_their_definition_and_slips_are_told(linked: Linked) -> None:
+    linked.write(
         spec="| REQ-1 | The pump stops. |\n|---|---|\n| REQ-2 | The valve opens. |\n| REQ-3 | It is white. |\n",
         matrix="| REQ-1 | `stop_pump` |\n|---|---|\n| REQ-2 | `open_valve` |\n",
         note="REQ-1, REQ-9 in UTF-8\n",
     )
-    assert archive.of("note.md") == [("found", ["spec.md:1"]), ("undefined", [])]
-    assert archive.to("spec.md") == ["note.md:1"]
-    named = archive.links.named("REQ-1")
-    assert archive.shown(named.defined) == ["spec.md:1"]
-    assert archive.shown(named.elsewhere) == ["matrix.md:1"]
-    assert archive.shown(named.used) == ["note.md:1"]
+    assert linked.of("note.md") == [("found", ["spec.md:1"]), ("undefined", [])]
+    assert linked.to("spec.md") == ["note.md:1"]
+    named = linked.links.named("REQ-1")
+    assert linked.shown(named.defined) == ["spec.md:1"]
+    assert linked.shown(named.elsewhere) == ["matrix.md:1"]
+    assert linked.shown(named.used) == ["note.md:1"]
 
 
-def test_code_leads_to_its_definition_and_what_nobody_defines_is_no_link(archive: Archive) -> None:
-    archive.write_all(
+def test_code_leads_to_its_definition_and_what_nobody_defines_is_no_link(linked: Linked) -> None:
+    linked.write_all(
         {
             "pump.pseudo": "function stop_pump(now):\n    off()\n",
             "a.md": "calls `stop_pump()` and `start_pump`\n",
             "b.md": "```\nstop_pump(1)\nprint(2)\n```\n",
         }
     )
-    assert archive.to("pump.pseudo") == ["a.md:1", "b.md:2"]
-    assert [edge.target for edge in archive.links.edges()] == ["stop_pump", "stop_pump"]
-    assert [one.path.name for one in archive.links.orphans()] == ["a.md", "b.md"]
+    assert linked.to("pump.pseudo") == ["a.md:1", "b.md:2"]
+    assert [edge.target for edge in linked.links.edges()] == ["stop_pump", "stop_pump"]
+    assert [one.path.name for one in linked.links.orphans()] == ["a.md", "b.md"]
 
 
-def test_a_summary_counts_what_the_lists_hold(archive: Archive) -> None:
-    archive.write(a="[[b]] [[c]] [[nope]]\n", b="[[c]] [[b]]\n", c="text\n")
-    summary = archive.links.summary()
+def test_a_summary_counts_what_the_lists_hold(linked: Linked) -> None:
+    linked.write(a="[[b]] [[c]] [[nope]]\n", b="[[c]] [[b]]\n", c="text\n")
+    summary = linked.links.summary()
     assert summary.notes == 3
     assert summary.counts == {(Via.WIKI, Outcome.FOUND): 4, (Via.WIKI, Outcome.BROKEN): 1}
-    assert summary.most_linked == ((archive.root / "c.md", 2), (archive.root / "b.md", 1))
-    assert summary.orphans == len(archive.links.orphans()) == 1
-    assert archive.links.orphans()[0].leads_to == 2
+    assert summary.most_linked == ((linked.root / "c.md", 2), (linked.root / "b.md", 1))
+    assert summary.orphans == len(linked.links.orphans()) == 1
+    assert linked.links.orphans()[0].leads_to == 2
 
 
-def test_links_stay_inside_their_root_where_they_can(archive: Archive, tmp_path: Path) -> None:
+def test_links_stay_inside_their_root_where_they_can(linked: Linked, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "x.md").write_text("x\n")
     (other / "only.md").write_text("x\n")
-    archive.index.update(other)
-    archive.write_all({"deep/x.md": "x\n", "note.md": "[[x]] [[only]]\n"})
-    leads = [edge.leads[0].path for edge in archive.links.of(archive.root / "note.md")]
-    assert leads == [archive.root / "deep" / "x.md", other / "only.md"]
+    linked.index.update(other)
+    linked.write_all({"deep/x.md": "x\n", "note.md": "[[x]] [[only]]\n"})
+    leads = [edge.leads[0].path for edge in linked.links.of(linked.root / "note.md")]
+    assert leads == [linked.root / "deep" / "x.md", other / "only.md"]
 
 
 @pytest.mark.parametrize(
@@ -196,11 +194,11 @@ def test_links_stay_inside_their_root_where_they_can(archive: Archive, tmp_path:
         ("", "no note of the index"),
     ],
 )
-def test_a_note_that_is_not_one_is_refused_in_one_line(archive: Archive, given: str, said: str) -> None:
-    archive.write_all({"a/x.md": "x\n", "b/x.md": "x\n", "pump.md": "x\n"})
+def test_a_note_that_is_not_one_is_refused_in_one_line(linked: Linked, given: str, said: str) -> None:
+    linked.write_all({"a/x.md": "x\n", "b/x.md": "x\n", "pump.md": "x\n"})
     with pytest.raises(NotesError, match=said):
-        archive.links.note(given)
-    assert archive.links.note("pump") == archive.links.note(str(archive.root / "pump.md")) == archive.root / "pump.md"
+        linked.links.note(given)
+    assert linked.links.note("pump") == linked.links.note(str(linked.root / "pump.md")) == linked.root / "pump.md"
 
 
 def test_an_index_from_before_links_says_so_and_the_next_update_fills_it(tmp_path: Path) -> None:
