@@ -54,9 +54,9 @@ def running(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 @contextmanager
-def process(environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def process(environment: dict[str, str], *options: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``quietmind mcp``, whose client is the test itself; ended at the latest with the block."""
-    command = [sys.executable, "-m", "quietmind", "mcp", "--context", "1024", "--threads", "1"]
+    command = [sys.executable, "-m", "quietmind", "mcp", "--context", "1024", "--threads", "1", *options]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=environment, **pipes) as started:  # type: ignore[call-overload]
         try:
@@ -160,32 +160,24 @@ def test_ctrl_c_ends_it_though_its_client_waits(environment: dict[str, str]) -> 
         assert started.stdout.read() == b""
 
 
-def test_what_is_no_protocol_is_survived(environment: dict[str, str]) -> None:
-    with process(environment) as started:
+def test_neither_words_without_sense_nor_a_model_that_is_missing_ends_it(environment: dict[str, str]) -> None:
+    with process(environment, "--model", "no-such-model") as started:
         assert started.stdin is not None
         greet(started)
         started.stdin.write(b"\xff\xfe\n{}\n[]\n" + b"[" * 100_000 + b"\n")
-        say(started, "tools/call", 7, name="search", arguments={"query": "tank"})
+        say(started, "tools/call", 7, name="ask", arguments={"question": QUESTION})
         answers = [hear(started)]
         while answers[-1].get("id") != 7:
             answers.append(hear(started))
-        assert not answers[-1]["result"].get("isError")
+        assert answers[-1]["result"]["isError"]
+        assert "no-such-model" in answers[-1]["result"]["content"][0]["text"]
         assert all("error" in each for each in answers[:-1])
+        say(started, "tools/call", 8, name="search", arguments={"query": "tank"})
+        assert not hear(started)["result"].get("isError")
         started.stdin.close()
         assert started.wait(20) == 0
         assert started.stderr is not None
         assert started.stderr.read() == b""  # what is asked is nobody's business
-
-
-def test_a_model_that_is_not_there_is_an_error_of_the_question_alone(environment: dict[str, str]) -> None:
-    async def run() -> None:
-        async with client_of(environment, "--model", "no-such-model") as client:
-            answer = await client.call_tool("ask", {"question": QUESTION})
-            assert answer.is_error
-            assert "no-such-model" in answer.content[0].text  # type: ignore[union-attr]
-            assert not (await client.call_tool("search", {"query": "tank"})).is_error
-
-    running(run())
 
 
 def test_a_person_who_starts_it_is_told_what_it_is_for(environment: dict[str, str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -258,29 +259,21 @@ def test_a_tool_or_note_that_is_not_there_is_an_error_of_the_protocol(served: An
 
 
 @pytest.mark.parametrize("era", ERAS)
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/etc/passwd",
-        "../../pyproject.toml",
-        "{notes}/../../pyproject.toml",
-        "{notes}/functions/../../../pyproject.toml",
-        "{workspace}/archive.db",
-        "/proc/self/environ",
-        "..",
-        "/",
-        "glossary.md\0.txt",
-        "note:///etc/passwd",
-        "%2e%2e/%2e%2e/pyproject.toml",
-        "x" * 4096,
-    ],
-)
-def test_no_path_leads_out_of_the_archive(served: Any, era: str, path: str) -> None:
+def test_no_path_leads_out_of_the_archive(served: Any, era: str) -> None:
+    paths = (
+        *("/etc/passwd", "../../pyproject.toml", "/proc/self/environ", "..", "/", "glossary.md\0.txt", "x" * 4096),
+        *("note:///etc/passwd", "%2e%2e/%2e%2e/pyproject.toml", "~/.ssh/id_rsa", "file:///etc/passwd", "\\\\host\\x"),
+        *(f"{served.notes}/../../pyproject.toml", f"{served.notes}/functions/../../../pyproject.toml"),
+        *(f"{served.workspace}/archive.db", str(served.workspace)),
+    )
+
     async def run() -> None:
         async with client_of(served, era) as client:
-            for tool in ("read_passage", "links"):
-                line = await refused(client, tool, path=path.format(notes=served.notes, workspace=served.workspace))
-                assert "[project]" not in line
+            for path in paths:
+                for tool in ("read_passage", "links"):
+                    line = await refused(client, tool, path=path)
+                    assert "[project]" not in line
+                    assert "root:" not in line
 
     running(run())
 
@@ -297,6 +290,14 @@ def test_the_guard_stands_before_mcp(served: Any, serve: Any, tmp_path: Path) ->
     assert large.status_code == 413
     with serve(tmp_path, guard=Guard("k" * 32), index=False) as locked:
         assert httpx2.post(f"{locked.url}/mcp", json=message, headers=accept, trust_env=False).status_code == 401
+
+
+def test_without_the_sdk_it_says_what_to_install(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp.server.streamable_http_manager", None)
+    with serve(tmp_path, index=False) as here:
+        answer = httpx2.get(f"{here.url}/mcp", trust_env=False)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not_installed")
+    assert "pip install 'quietmind[mcp]'" in answer.json()["error"]["message"]
 
 
 def test_an_empty_workspace_is_an_answer_too(serve: Any, tmp_path: Path) -> None:
