@@ -530,7 +530,7 @@ def test_an_engine_that_is_silent_for_too_long_is_ended_though_its_health_is_fin
         assert "silent for too long" in answer.text
         assert "it is being started again" in answer.text
         until(lambda: len(model.engines) == 2 and model.lane.supervised.state == "ready")
-        assert post(url, {"model": "stub"}).status_code == 200
+        until(lambda: post(url, {"model": "stub"}).status_code == 200)
 
 
 def test_an_engine_that_falls_silent_within_a_stream_is_ended(stub: StubEngine) -> None:

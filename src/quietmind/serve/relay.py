@@ -202,14 +202,15 @@ class _Passage:
             return
         if not self._exchange.begun:
             await self._exchange.begin(response.status_code, headers, events=True)
-        lines, silent = WholeLines(), True
+        lines, silent, told = WholeLines(), True, b""
         async for piece in pieces:
             if silent:
                 silent = False
                 tally.first_token.add(time.monotonic() - self._began)
             whole = lines.feed(piece)
-            tally.passed(whole)
+            told = whole if tally.told_by(whole) else told  # some tell it anew with each token
             await self._exchange.write(whole)
+        tally.passed(told)
         if lines.finished:
             await self._exchange.end(lines.rest)
         else:

@@ -57,6 +57,11 @@ class Tally:
         wholes = [answer.notebook, *(part.whole for part in answer.parts)]
         self.tokens["restored"] += sum(whole.restored for whole in wholes if whole is not None)
 
+    @staticmethod
+    def told_by(said: bytes) -> bool:
+        """Say whether an engine's words tell of tokens."""
+        return b'"predicted_n"' in said or b'"completion_tokens"' in said
+
     def passed(self, said: bytes) -> None:
         """Count the tokens that an engine's own answer, or the end of it, tells of."""
         if b'"predicted_n"' in said:

@@ -14,8 +14,11 @@ from typing import Any
 from quietmind.base.errors import EngineRefused
 from quietmind.base.settings import Settings
 from quietmind.engine.port import Engine
+from quietmind.kvstore.fingerprint import Fingerprint
+from quietmind.model.card import ModelCard
 from quietmind.plan.ask import Ask
 from quietmind.plan.engines import engine_kind
+from quietmind.plan.plan import Plan
 from quietmind.serve.archive import Archive, MakeDesk, no_notebooks
 from quietmind.serve.entrance import Entrance
 from quietmind.serve.gateway import Gateway
@@ -28,6 +31,7 @@ from quietmind.serve.loan import Lending, clear
 from quietmind.serve.patience import Patience
 from quietmind.workspace.attempt import PlannedAttempt
 from quietmind.workspace.choose import Desk
+from quietmind.workspace.identity import fingerprint_of
 from quietmind.workspace.launch import Start, prepare
 from quietmind.workspace.lending import terms_of
 from quietmind.workspace.running import AlreadyRunning, Running, hold
@@ -173,13 +177,23 @@ def _gateway(wanted: Wanted, guard: Guard, lanes: Sequence[Lane], starts: Sequen
 
 def _desk(lane: Lane, settings: Settings) -> MakeDesk:
     """Return where questions take up notebooks: those that were read under the very run of ``lane`` are restored."""
+    run: tuple[Engine, Fingerprint] | None = None
+
+    def fingerprint(_shared: Engine, card: ModelCard, plan: Plan) -> Fingerprint:
+        """Return that of the engine of now, which is taken once: it reads 48 MiB of the weights."""
+        nonlocal run
+        engine = lane.supervised.engine
+        if run is None or run[0] is not engine:
+            run = engine, fingerprint_of(engine, card, plan)
+        return run[1]
 
     def desk(workspace: Workspace, engine: Engine) -> Desk:
         attempt = lane.supervised.attempt
         # Of several caches, nobody could tell which one a question would find.
         if lane.turns.width > 1 or not isinstance(attempt, PlannedAttempt):
             return no_notebooks(workspace, engine)
-        return Desk.of(workspace, attempt.run, engine, settings.snapshot_gib, settings.snapshot_level)
+        kept = settings.snapshot_gib, settings.snapshot_level
+        return Desk.of(workspace, attempt.run, engine, *kept, fingerprint)
 
     return desk
 

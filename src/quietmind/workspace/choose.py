@@ -16,9 +16,12 @@ from typing import Self
 from quietmind.base.errors import ContextOverflow, EngineRefused, SnapshotError, WorkspaceError
 from quietmind.base.progress import SILENT, Progress
 from quietmind.engine.port import Engine
+from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.store import Match
+from quietmind.model.card import ModelCard
 from quietmind.notes.document import Hit
 from quietmind.plan.interval import Interval
+from quietmind.plan.plan import Plan
 from quietmind.workspace.cost import prefill_seconds
 from quietmind.workspace.due import parts_of, standing
 from quietmind.workspace.identity import fingerprint_of, require_going_on
@@ -106,8 +109,12 @@ class Desk:
         engine: Engine,
         snapshot_gib: int | None = None,
         snapshot_level: str = EXACT,
+        fingerprint: Callable[[Engine, ModelCard, Plan], Fingerprint] = fingerprint_of,
     ) -> Self:
-        """Return the desk of ``engine``, which runs as ``start`` has planned. Raises SnapshotError, ModelNotFound."""
+        """Return the desk of ``engine``, which runs as ``start`` has planned; ``fingerprint`` says under which.
+
+        Raises SnapshotError, ModelNotFound.
+        """
         reader, keeps_nothing = None, ""
         if engine.capabilities.snapshots:
             budget = budget_of(workspace.folder, snapshot_gib)
@@ -116,11 +123,8 @@ class Desk:
             except EngineRefused as error:
                 keeps_nothing = str(error)
             else:
-                fingerprint, store = (
-                    fingerprint_of(engine, start.card, start.plan),
-                    open_store(workspace.folder, budget),
-                )
-                reader = Reader.of(start, engine, fingerprint, store, budget, snapshot_level)
+                under, store = fingerprint(engine, start.card, start.plan), open_store(workspace.folder, budget)
+                reader = Reader.of(start, engine, under, store, budget, snapshot_level)
         return cls(
             workspace.notebooks, engine, reader, lambda tokens: prefill_seconds(start.speed, tokens), keeps_nothing
         )
