@@ -40,7 +40,7 @@ class Connection extends EventTarget {
       this.#timer = setTimeout(() => document.hidden || this.look(), LOOK_EVERY * 1000);
     } catch (error) {
       if (error.status === 0) this.lost();
-      else this.#timer = setTimeout(() => this.look(), LOOK_EVERY * 1000); // it is there, and will say more later
+      else if (error.status !== 401) this.#timer = setTimeout(() => this.look(), LOOK_EVERY * 1000);
     }
   }
 

@@ -221,11 +221,25 @@ for (const event of ["lost", "wait", "found"]) connection.addEventListener(event
 connection.addEventListener("lost", showState);
 connection.addEventListener("found", () => learn().catch(() => {}));
 
+/** Begin, or begin again with a key. */
+async function begin() {
+  try {
+    await learn();
+  } catch (error) {
+    if (error.status === 401) return showLocked();
+  }
+  connection.watch(); // a server that is away is taken up once it is back
+  if (here() === "ask" && matchMedia("(pointer: fine)").matches) byId("question").focus();
+  else show();
+}
+
+/** Say that nothing can be shown without the key, to a person who has given none. */
+function showLocked() {
+  const go = el("button", { class: "go", onclick: begin }, say("key.give"));
+  byId("turns").replaceChildren(
+    el("div", { class: "hello" }, el("h1", {}, say("key.title")), el("p", {}, say("key.text")), el("p", {}, go)),
+  );
+}
+
 redraw();
-learn()
-  .catch(() => {})
-  .finally(() => {
-    connection.watch();
-    if (here() === "ask" && matchMedia("(pointer: fine)").matches) byId("question").focus();
-    if (here() !== "ask") show();
-  });
+begin();

@@ -133,6 +133,7 @@ async function answer(turn) {
   const messages = [...earlier(turn.model), { role: "user", content: turn.question }];
   if (turns.length === 0) turnsList.replaceChildren();
   turns.push(turn);
+  remember(); // so that a page that is reloaded meanwhile can ask again
   turnsList.append(turn.draw());
   turn.element.scrollIntoView({ block: "start", behavior: still.matches ? "instant" : "smooth" });
   byId("forget").hidden = false;
@@ -161,7 +162,10 @@ async function answer(turn) {
 
 function take(turn, event) {
   if (event.place !== undefined) turn.place = event.place;
-  if (event.found !== undefined) [turn.place, turn.found] = [0, event.found];
+  if (event.found !== undefined) {
+    [turn.place, turn.found] = [0, event.found];
+    connection.look(); // the bar above says then that somebody is answered
+  }
   if (event.notice !== undefined) turn.notices.push(event.notice);
   turn.text += event.text ?? "";
   const { archive, citations, timings } = event.chunk ?? {};

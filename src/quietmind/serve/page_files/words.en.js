@@ -105,6 +105,7 @@ export const words = {
   "key.label": "Key",
   "key.wrong": "That is not the key.",
   "key.go": "Continue",
+  "key.give": "Give the key",
   "key.forget": "Forget the key",
 
   "keys.title": "Keys",

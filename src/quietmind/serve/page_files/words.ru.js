@@ -113,6 +113,7 @@ export const words = {
   "key.label": "Ключ",
   "key.wrong": "Это не тот ключ.",
   "key.go": "Продолжить",
+  "key.give": "Ввести ключ",
   "key.forget": "Забыть ключ",
 
   "keys.title": "Клавиши",
