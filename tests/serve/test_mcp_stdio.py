@@ -13,7 +13,7 @@ import pytest
 
 from quietmind.base.settings import Settings
 from quietmind.engine.fake import FakeEngine
-from quietmind.engine.port import Engine
+from quietmind.engine.port import Engine, Request
 from quietmind.plan.ask import Ask
 from quietmind.serve import archive
 from quietmind.serve.archive import InLine, Question
@@ -25,6 +25,9 @@ from quietmind.workspace.workspace import Workspace
 
 pytest.importorskip("mcp", reason="MCP takes more packages: pip install 'quietmind[mcp]'")
 
+from mcp.client import Client
+
+from quietmind.serve.mcp_server import server_of
 from quietmind.serve.mcp_stdio import OwnNotes
 
 TEXT = "The tank holds 85 litres of water. [1]"
@@ -39,6 +42,7 @@ class Here:
         with Workspace(folder / "workspace", create=True) as workspace:
             workspace.index(folder / "notes")
         self.engines: list[FakeEngine] = []
+        self.says: Callable[[Request], str] = lambda _request: TEXT
         self.before: Callable[[Callable[[int], None]], None] = lambda _waiting: None
         self.desk: Callable[[Workspace, Engine], None] = lambda _workspace, _engine: None
         here = self
@@ -50,7 +54,7 @@ class Here:
 
             def start(self) -> Engine:
                 here.before(self.waiting)
-                here.engines.append(FakeEngine(lambda _request: TEXT))
+                here.engines.append(FakeEngine(here.said))
                 return here.engines[-1]
 
             def desk_in(self, archive: Workspace, engine: Engine) -> Desk:
@@ -63,6 +67,9 @@ class Here:
             return Scripted("small", workspace, Ask(None, "f16"), settings, print, waiting)
 
         self.notes = OwnNotes(folder / "workspace", settings, "small", asked, print, idle)
+
+    def said(self, request: Request) -> str:
+        return self.says(request)
 
     async def answer(self, notebook: str | None = None) -> Answer:
         question = Question("How much water does the tank hold?", notebook=notebook)
@@ -165,5 +172,33 @@ def test_a_notebook_is_read_and_kept_by_a_model_that_just_woke(tmp_path: Path) -
         ((workspace, engine),) = desks
         assert workspace.folder == tmp_path / "workspace"
         assert engine.model == "fake"  # and so the desk knows how it runs
+
+    running(run())
+
+
+@pytest.mark.parametrize("era", ["auto", "legacy"])
+def test_a_call_that_is_cancelled_stops_the_model_and_no_other_call(tmp_path: Path, era: str) -> None:
+    stopped = threading.Event()
+
+    def silent(request: Request) -> str:
+        assert request.cancel is not None
+        if request.cancel.wait(10):
+            stopped.set()
+        return "Too late."
+
+    async def run() -> None:
+        here = Here(tmp_path, borrowed=False, idle=600)
+        here.says = silent
+        async with Client(server_of(here.notes, None, here.notes.model), mode=era) as client:
+            asked = asyncio.ensure_future(client.call_tool("ask", {"question": "How much does the tank hold?"}))
+            await until(lambda: here.engines and here.engines[0].requests)
+            searched = asyncio.ensure_future(client.call_tool("search", {"query": "tank"}))
+            asked.cancel()
+            await until(stopped.is_set)
+            assert not (await searched).is_error
+            here.says = lambda _request: TEXT
+            again = await client.call_tool("ask", {"question": "How much does the tank hold?"})
+            assert again.structured_content["answer"] == TEXT
+        await here.notes.close()
 
     running(run())

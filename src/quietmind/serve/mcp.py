@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PATH = "/mcp"
 
 _LARGEST_BODY = 1 << 20  # questions and paths
-_MOST_SESSIONS = 256
+_MOST_SESSIONS = 1000
 _IDLE_SECONDS = 1800.0
 
 
