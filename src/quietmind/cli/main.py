@@ -90,8 +90,11 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] != ["pull"]:  # weights are nobody's secret, and may be shared
+        os.umask(0o077)  # what is read of notes is: whatever is written of it, and the engines write, is the person's
     try:
-        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        code = _run(arguments)
         if sys.stdout is not None:  # closed by whoever started us
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output (head, less) has gone
