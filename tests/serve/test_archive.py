@@ -193,6 +193,8 @@ def test_errors_of_the_thread_are_raised_to_whoever_asks(archive: Archive, tmp_p
         asyncio.run(asked(archive, Question(ASKED, notebook="cellar")))
     with pytest.raises(UsageError, match="empty"):
         asyncio.run(asked(archive, Question("  ")))
+    with pytest.raises(UsageError, match="200,000"):
+        asyncio.run(asked(archive, Question("word " * 50_000)))
     bare = Archive(tmp_path / "nothing", archive.settings, archive.lane)
     with pytest.raises(NothingIndexed):
         asyncio.run(asked(bare, Question(ASKED)))

@@ -140,6 +140,21 @@ def test_a_question_that_the_notes_say_nothing_of_reaches_no_model(served: Any) 
     assert len(served.engine.requests) == before
 
 
+def test_a_conversation_helps_to_find_and_is_told_to_the_model(served: Any) -> None:
+    first = post(served.url, body()).json()["choices"][0]["message"]
+    turns = [
+        {"role": "system", "content": "Speak like a gardener."},
+        {"role": "user", "content": ASKED},
+        {"role": "assistant", "content": first["content"]},
+        {"role": "user", "content": "and why?"},
+    ]
+    followed = post(served.url, body(messages=turns)).json()
+    assert first["citations"][0]["path"] in [each["path"] for each in followed["choices"][0]["message"]["citations"]]
+    prompt = served.engine.requests[-1].prompt
+    assert prompt.index("Speak like a gardener.") < prompt.rindex("Question: and why?")
+    assert "Sources:" not in prompt
+
+
 # Names ----------------------------------------------------------------------------------------------------
 
 

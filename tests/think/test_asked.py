@@ -44,6 +44,11 @@ def test_a_question_that_goes_on_is_looked_for_with_those_it_goes_on_from() -> N
     assert Asked.after("and in winter?", turns).queries == (f"{SUMMER}\nAnd why?\nand in winter?",)
 
 
+def test_a_text_that_was_put_in_is_not_looked_for() -> None:
+    turns = (*TURNS, Message("user", "a long letter " * 1000))
+    assert Asked.after("and in winter?", turns).queries == (f"{SUMMER}\nand in winter?",)
+
+
 def test_one_that_stands_alone_is_looked_for_alone_first() -> None:
     question = "Which paint covers the greenhouse door?"
     assert Asked.after(question).queries == (question,)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from quietmind.base.errors import LineFull
+from quietmind.base.errors import LineFull, UsageError
 from quietmind.base.settings import Settings
 from quietmind.engine.cancel import Cancel
 from quietmind.engine.port import Engine, Message
@@ -42,6 +42,9 @@ SIGN_OF_LIFE = 10.0
 _LOOK_EVERY = 0.05
 # Calls that work on the workspace at once; more of them would only take turns at the processor.
 _CALLS = 4
+
+# Characters of a question: some 50,000 tokens, and a second of searching.
+LONGEST_QUESTION = 200_000
 
 _Answer = TypeVar("_Answer")
 
@@ -107,6 +110,11 @@ class Archive:
         Close it (``contextlib.aclosing``) when nobody wants the answer any more: its generation ends within a moment.
         Raises QuietmindError.
         """
+        if len(question.text) > LONGEST_QUESTION:
+            raise UsageError(
+                f"the question has {len(question.text):,} characters, and at most {LONGEST_QUESTION:,} are looked for; "
+                "ask more briefly"
+            )
         began, tally, silent = time.monotonic(), self.lane.tally, True
         async with self._one_more(), aclosing(_Asking(self, question).events()) as events:
             async for event in events:

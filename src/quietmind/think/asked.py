@@ -20,6 +20,8 @@ from quietmind.think.telling import without_sources
 _WORDS_ALONE = 2
 # So far back a chain of questions that go on is followed.
 _LONGEST_CHAIN = 4
+# Characters of an earlier question that is looked for along: a longer one is a text that the person has put in.
+_LONGEST_QUESTION = 2000
 _GOES_ON = re.compile(
     r"(?:and|but|or|so|then|also|what about|how about|а|и|но|или|тогда|ещё|еще|также)\b", re.IGNORECASE
 )
@@ -65,7 +67,7 @@ class Asked:
         alone = stands_alone(self.question)
         chain = [self.question]
         for turn in reversed(self.turns):
-            if turn.role == "user":
+            if turn.role == "user" and len(turn.content) <= _LONGEST_QUESTION:
                 chain.append(turn.content)
                 if stands_alone(turn.content) or len(chain) == _LONGEST_CHAIN:
                     break
