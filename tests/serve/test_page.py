@@ -234,3 +234,32 @@ def test_both_languages_say_the_same_things() -> None:
     assert said <= set(keys["en"])
     settings = {f"setting.{each['name']}" for each in settings_of(Settings(workspace=Path("/w")))["settings"]}
     assert settings <= set(keys["en"])
+
+
+def test_words_can_be_told_from_what_is_behind_them_in_both_looks() -> None:
+    style = (FILES / "style.css").read_text(encoding="utf-8")
+    looks = {
+        name: (light, dark) for name, light, dark in re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", style)
+    }
+    for look in (0, 1):
+        for words, grounds in {
+            "ink": ("paper", "raised", "sunk", "wash"),
+            "quiet": ("paper", "raised", "sunk"),
+            "accent": ("paper", "raised", "wash"),
+            "trouble": ("paper", "raised"),
+            "on-accent": ("accent",),
+        }.items():
+            for ground in grounds:
+                assert contrast(looks[words][look], looks[ground][look]) >= 4.5, (words, ground, look)
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours (WCAG 2.2, "contrast ratio"), of which 4.5 is enough for text."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)

@@ -225,6 +225,37 @@ def test_script_in_a_note_and_in_an_answer_stays_text(served: Any, opened: Any, 
         workspace.forget(notes)
 
 
+OUTLINE = """async (text) => {
+    const { Prose } = await import("/page/files/prose.js");
+    const shown = document.createElement("div");
+    const prose = new Prose(shown, (number) => `<${number ?? "?"}>`);
+    for (let end = 1; end <= text.length; end += 3) prose.show(text.slice(0, end));
+    prose.show(text);
+    const outline = (node) => node.nodeType === 3 ? node.data
+        : node.localName + "(" + [...node.childNodes].map(outline).join("") + ")";
+    return [...shown.childNodes].map(outline);
+}"""
+
+
+def test_markdown_is_shown_as_it_grows_and_what_it_does_not_know_stays_text(served: Any, opened: Any) -> None:
+    page = opened(served.url)
+    for text, expected in {
+        "One **bold [1]** word,\nand `code [2]` too [?].": [
+            "p(One strong(bold <1>) word,\nand code(code [2]) too <?>.)"
+        ],
+        "# Title\n\n- a\n- b\n  goes on\n\n1. c\n2. d": ["h3(Title)", "ul(li(a)li(b goes on))", "ol(li(c)li(d))"],
+        "So:\n```py\nif 1 < 2:\n\n    [1]\n```\nand after": [
+            "p(So:)",
+            "pre(code(if 1 < 2:\n\n    [1]))",
+            "p(and after)",
+        ],
+        "```\nnever closed": ["pre(code(never closed))"],
+        "<b>x</b> [y](http://z) ![i](j) a * b * c": ["p(<b>x</b> [y](http://z) ![i](j) a * b * c)"],
+        "": [],
+    }.items():
+        assert page.evaluate(OUTLINE, text) == expected
+
+
 def test_the_server_is_lost_and_found_again_and_the_question_kept(
     serve: Any, opened: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import { LANGUAGES, fill, language, say, speak } from "./words.js";
 const VIEWS = ["ask", "notebooks", "archive", "memory", "queue", "settings"];
 
 let start = null;
+let shows = 0; // how often a view was wanted: only the last one counts
 let leave = null; // what the view that is shown wants done when it is left
 
 const here = () => (VIEWS.includes(location.hash.slice(1)) ? location.hash.slice(1) : "ask");
@@ -16,6 +17,7 @@ const here = () => (VIEWS.includes(location.hash.slice(1)) ? location.hash.slice
 /** Show the view that the address names. Those other than the conversation are loaded when first wanted. */
 async function show() {
   const name = here();
+  const number = ++shows;
   leave?.();
   leave = null;
   byId("views").classList.remove("open");
@@ -31,17 +33,21 @@ async function show() {
   if (name === "ask") return;
   if (name === "notebooks") learn().catch(() => {}); // there may be new ones, and they can be asked from here
   const heading = el("header", {}, el("h1", {}, say(`${name}.title`)), el("p", {}, say(`${name}.lead`)));
+  const waiting = el("p", { class: "progress busy" }, say("loading"));
   view.replaceChildren(heading);
   scrollTo(0, 0);
+  const slow = setTimeout(() => view.append(waiting), 250); // what is quick shall not flicker
   try {
     const { view: made } = await import(`./view_${name}.js`);
     const shown = await made({ start, redraw, theme, chooseTheme, chooseLanguage });
-    if (here() !== name) return;
+    if (number !== shows) return shown.leave?.(); // another view has been wanted meanwhile
     view.replaceChildren(heading, ...shown.parts);
     leave = shown.leave ?? null;
   } catch (error) {
-    if (here() === name)
-      view.replaceChildren(heading, el("p", { class: "trouble" }, say("failed", { why: error.message })));
+    if (number !== shows) return;
+    view.replaceChildren(heading, el("p", { class: "trouble" }, say("failed", { why: error.message })));
+  } finally {
+    clearTimeout(slow);
   }
 }
 
@@ -87,11 +93,12 @@ function showState() {
   const first = models[0];
   const waiting = models.reduce((sum, each) => sum + (each.waiting ?? 0), 0);
   const busy = models.some((each) => each.answering > 0);
-  const kind = !connection.here ? "away" : first?.state !== "ready" ? "starting" : busy ? "busy" : "ready";
+  const ended = ["given up", "stopped"].includes(first?.state);
+  const kind = !connection.here || ended ? "away" : first?.state !== "ready" ? "starting" : busy ? "busy" : "ready";
   state.dataset.state = kind;
   const words = [
     first?.name,
-    kind === "away" ? say("state.away") : say(busy ? "state.answering" : `state.${first?.state}`),
+    !connection.here ? say("state.away") : say(busy ? "state.answering" : `state.${first?.state}`),
   ];
   if (waiting > 0) words.push(say("state.waiting", { count: waiting }));
   const told = first === undefined && connection.here ? "" : words.filter(Boolean).join(" · ");

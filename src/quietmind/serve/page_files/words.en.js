@@ -256,5 +256,6 @@ export const words = {
   "theme.dark": "Dark",
   "theme.change": "Change to {name}",
   "language.change": "Сменить язык на русский",
+  loading: "Looking",
   failed: "This could not be shown: {why}",
 };

@@ -277,5 +277,6 @@ export const words = {
   "theme.dark": "Тёмная",
   "theme.change": "Сменить на: {name}",
   "language.change": "Switch to English",
+  loading: "Смотрит",
   failed: "Это не удалось показать: {why}",
 };
