@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from quietmind.base.settings import Settings
 from quietmind.engine.fake import FakeEngine
@@ -29,6 +31,7 @@ from mcp.client import Client
 
 from quietmind.serve.mcp_server import server_of
 from quietmind.serve.mcp_stdio import OwnNotes
+from quietmind.serve.mcp_tools import TOOLS
 
 TEXT = "The tank holds 85 litres of water. [1]"
 
@@ -37,10 +40,12 @@ class Here:
     """The notes of one test. ``before`` is done where a model is started; ``engines`` are those that were."""
 
     def __init__(self, folder: Path, *, borrowed: bool, idle: float) -> None:
-        (folder / "notes").mkdir()
-        (folder / "notes" / "tank.md").write_text("# Tank\n\nThe tank holds 85 litres of water.\n", encoding="utf-8")
-        with Workspace(folder / "workspace", create=True) as workspace:
-            workspace.index(folder / "notes")
+        note = folder / "notes" / "tank.md"
+        if not note.exists():
+            note.parent.mkdir()
+            note.write_text("# Tank\n\nThe tank holds 85 litres of water.\n", encoding="utf-8")
+            with Workspace(folder / "workspace", create=True) as workspace:
+                workspace.index(note.parent)
         self.engines: list[FakeEngine] = []
         self.says: Callable[[Request], str] = lambda _request: TEXT
         self.before: Callable[[Callable[[int], None]], None] = lambda _waiting: None
@@ -61,12 +66,12 @@ class Here:
                 here.desk(archive, engine)
                 return super().desk_in(archive, engine)
 
-        settings = Settings(workspace=folder / "workspace", embedder="none")
+        chosen = Settings(workspace=folder / "workspace", embedder="none")
 
         def asked(workspace: Workspace, waiting: Callable[[int], None]) -> AskedModel:
-            return Scripted("small", workspace, Ask(None, "f16"), settings, print, waiting)
+            return Scripted("small", workspace, Ask(None, "f16"), chosen, print, waiting)
 
-        self.notes = OwnNotes(folder / "workspace", settings, "small", asked, print, idle)
+        self.notes = OwnNotes(folder / "workspace", chosen, "small", asked, print, idle)
 
     def said(self, request: Request) -> str:
         return self.says(request)
@@ -202,3 +207,49 @@ def test_a_call_that_is_cancelled_stops_the_model_and_no_other_call(tmp_path: Pa
         await here.notes.close()
 
     running(run())
+
+
+_KEYS = sorted({key for tool in TOOLS for key in tool.takes["properties"]})
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["tank", "30d", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(
+    tool=st.sampled_from([tool.name for tool in TOOLS]),
+    arguments=st.dictionaries(st.sampled_from(_KEYS), _VALUES, max_size=4),
+    right=st.booleans(),
+)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_asked_there_is_a_result_or_one_line_that_says_why(
+    fuzzed: Path, tool: str, arguments: dict[str, Any], right: bool
+) -> None:
+    needed = {"query": "tank", "path": "tank.md", "question": "How much does the tank hold?"} if right else {}
+    (takes,) = (each.takes["properties"] for each in TOOLS if each.name == tool)
+    known = {key: value for key, value in arguments.items() if key in takes or not right}
+    given_arguments = known | {key: value for key, value in needed.items() if key in takes}
+
+    async def run() -> None:
+        here = Here(fuzzed, borrowed=False, idle=600)
+        async with Client(server_of(here.notes, None, here.notes.model)) as client:
+            result = await client.call_tool(tool, given_arguments)
+        (content,) = result.content
+        assert content.type == "text"
+        if result.is_error:
+            assert "\n" not in content.text
+            assert not content.text.startswith(f"{tool}: unexpected ")
+        await here.notes.close()
+
+    running(run())
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzzed")
