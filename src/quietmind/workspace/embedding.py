@@ -152,9 +152,8 @@ def embed(
             if (until is not None and time.monotonic() >= until) or (not waiting and not listed.changed()):
                 break
         removed = vectors.compact()
-        if done:
-            with suppress(OSError):  # a full disk; searches do without
-                measure_axis(connection, vectors)
+        with suppress(OSError):  # a full disk; searches do without
+            measure_axis(connection, vectors)
         rows, _ = vectors.counts()
     read = rows * record(embedder.dimensions).itemsize
     return Embedded(embedder.name, done, waiting, rows, removed, took, read)
