@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -306,6 +307,12 @@ def test_a_websocket_is_refused_and_other_upgrades_are_passed_over(address: Addr
         answer = asked(port, upgrade % b"websocket")
         assert (status(answer), code(answer)) == (400, "websocket")
         assert status(asked(port, upgrade % b"h2c")) == 200
+
+
+def test_fewer_connections_are_held_where_few_files_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft, most in ((256, 128), (1024, 400), (1 << 20, 400), (resource.RLIM_INFINITY, 400)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
+        assert Limits().connections == most
 
 
 def test_one_after_the_other_may_ask_on_one_connection(address: Address) -> None:

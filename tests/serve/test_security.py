@@ -17,6 +17,7 @@ from quietmind.serve.guard import Guard
 pytest.importorskip("fastapi", reason="serving takes more packages: pip install 'quietmind[serve]'")
 
 KEY = "k" * 43
+ELSEWHERE = "notes.example.net"
 VERSION = "2025-06-18"  # of MCP, with sessions
 FILES = "/page/files/"  # what the page is made of, which says nothing of anybody
 CHAT = "/v1/chat/completions"
@@ -33,8 +34,8 @@ FOREIGN_ORIGINS = [
 
 @pytest.fixture(scope="module")
 def keyed(tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., Any]) -> Iterator[Any]:
-    """An address that demands a key."""
-    with serve(tmp_path_factory.mktemp("keyed"), guard=Guard(KEY), index=False) as here:
+    """An address that demands a key, and has another name elsewhere."""
+    with serve(tmp_path_factory.mktemp("keyed"), guard=Guard(KEY, frozenset({ELSEWHERE})), index=False) as here:
         yield here
 
 
@@ -139,6 +140,15 @@ def test_every_path_demands_the_key_but_health_and_the_empty_page(keyed: Any) ->
 )
 def test_the_key_opens_in_either_header(keyed: Any, header: dict[str, str]) -> None:
     assert ask(keyed.url, path="/v1/models", **header).status_code == 200
+
+
+def test_by_another_name_that_was_given_everything_answers(keyed: Any) -> None:
+    shown = {"host": ELSEWHERE, "origin": f"https://{ELSEWHERE}", "authorization": f"Bearer {KEY}"}
+    with httpx2.Client(base_url=keyed.url, trust_env=False, headers=shown) as client:
+        for method, path in paths_of(keyed):
+            answer = client.request(method, path)
+            assert answer.status_code not in (401, 403, 421), (method, path, answer.text)
+            assert answer.headers["access-control-allow-origin"] == f"https://{ELSEWHERE}"
 
 
 def test_a_browser_may_ask_whether_it_may_ask_without_the_key_and_reads_why_it_is_refused(keyed: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
@@ -54,13 +54,12 @@ class Guard:
         given = _by_name(headers)
         return self._names_refused(given) or (None if open_to_all else self._key_refused(given))
 
-    def origin_of(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    def origin_of(self, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
         """Return the origin of the page that asks, where it may; None for one that may not, or where no page asks."""
-        given = _by_name(headers)
-        origins = given.get(b"origin", [])
-        if len(origins) != 1 or self._names_refused(given) is not None:
+        origins = [value for name, value in headers if name.lower() == b"origin"]
+        if len(origins) != 1 or self._names_refused(_by_name(headers)) is not None:
             return None
-        return origins[0]
+        return origins[0].decode("latin-1")
 
     def _names_refused(self, given: Mapping[bytes, list[str]]) -> Refusal | None:
         hosts = given.get(b"host", [])

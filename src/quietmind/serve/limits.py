@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import resource
+from dataclasses import dataclass, field
 
 from quietmind.base.units import MIB
 from quietmind.serve.refusal import Refusal, refuse
 
 HOUR = 3600.0
+
+
+_MOST_CONNECTIONS = 400
+
+
+def most_connections() -> int:
+    """Return how many connections leave room for all else: half of the files that may be open, 256 on macOS."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_CONNECTIONS if most == resource.RLIM_INFINITY else min(_MOST_CONNECTIONS, max(most // 2, 8))
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ class Limits:
     idle: int = 30
     unread: float = 60.0
     answer: float | None = 6 * HOUR
-    connections: int = 400
+    connections: int = field(default_factory=most_connections)
 
     def head_refused(self, headers: list[tuple[bytes, bytes]]) -> Refusal | None:
         """Return why the headers of a request are too many or too large; None where they are not."""
