@@ -60,7 +60,7 @@ PREDICTED = {
 NOTES_A_CLIENT = 10
 PAIRS = 200
 # The first part of a load fills caches and pools; growth is measured behind it.
-WARMING = 0.25
+WARMING = 0.5
 _TEXTS = 12
 _SYLLABLES = [consonant + vowel for consonant in "bdgklmnrt" for vowel in "aeiou"]
 
@@ -269,6 +269,7 @@ def report(
             "last": round(samples[-1].ours / 2**20, 1),
             "most": round(max(each.ours for each in samples) / 2**20, 1),
         },
+        "memory_mib_by_minute": [round(each.ours / 2**20, 1) for each in samples[::60]],
         "memory_mib_per_hour": _per_hour([(each.moment, each.ours) for each in settled]),
         "engines_mib_per_hour": _per_hour([(each.moment, each.engines) for each in settled]),
         "files_first_and_last": [samples[0].files, samples[-1].files],
