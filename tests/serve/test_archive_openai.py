@@ -174,6 +174,7 @@ def test_a_notebook_and_all_of_them_can_be_asked(served: Any) -> None:
         workspace.notebooks.make("watering", Source("path", str(served.notes / "requirements")))
     one = post(served.url, body(model="archive:watering")).json()
     assert one["archive"]["notebook"]["name"] == "watering"
+    assert any("reading" in notice for notice in one["archive"]["notices"])
     deep = post(served.url, body(model="archive:deep", stream=True))
     assert "watering" in [part["notebook"] for part in chunks(deep)[-1]["archive"]["parts"]]
 

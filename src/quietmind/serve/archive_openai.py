@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,11 +62,14 @@ async def answer(archive: Archive, request: Wanted, exchange: Exchange) -> None:
     shape = _Shape(request)
     headers: Headers = [(b"x-queue-position", b"0")]
     said: Answer | None = None
+    notices: list[str] = []
     try:
         async with aclosing(archive.ask(request.question)) as events:
             async for event in events:
                 if isinstance(event, InLine) and not exchange.begun:
                     headers = [(b"x-queue-position", b"%d" % event.place)]
+                if isinstance(event, Notice):
+                    notices.append(event.text)
                 if isinstance(event, Answer):
                     said = event
                 elif request.streamed:
@@ -81,9 +84,10 @@ async def answer(archive: Archive, request: Wanted, exchange: Exchange) -> None:
         return
     if request.streamed:
         await _begin(shape, exchange, headers)
-        await exchange.end(shape.ending(said, sources))
+        await exchange.end(shape.ending(said, sources, notices))
     else:
-        await exchange.give(200, [(b"content-type", b"application/json"), *headers], shape.whole(said, sources))
+        head = [(b"content-type", b"application/json"), *headers]
+        await exchange.give(200, head, shape.whole(said, sources, notices))
 
 
 async def _stream(event: object, shape: _Shape, exchange: Exchange, headers: Headers) -> None:
@@ -128,18 +132,18 @@ class _Shape:
         """Return the chunk of a piece of text."""
         return self._chunk({"content": text}) if self._request.chat else self._chunk(text)
 
-    def ending(self, said: Answer, sources: str) -> bytes:
+    def ending(self, said: Answer, sources: str, notices: Sequence[str]) -> bytes:
         """Return the chunks that come behind the text: its sources, why it ended, what it took, and the end."""
         chunks = self.piece(_apart(said, sources)) if sources else b""
-        chunks += self._chunk({} if self._request.chat else "", finish=_reason(said), **_beside(said))
+        chunks += self._chunk({} if self._request.chat else "", finish=_reason(said), **_beside(said, notices))
         if self._request.counted:
             chunks += _event({**self._common, "object": self._object(".chunk"), "choices": [], "usage": _usage(said)})
         return chunks + b"data: [DONE]\n\n"
 
-    def whole(self, said: Answer, sources: str) -> bytes:
+    def whole(self, said: Answer, sources: str, notices: Sequence[str]) -> bytes:
         """Return the answer in one piece."""
         text = said.text + (_apart(said, sources) if sources else "")
-        beside = _beside(said)
+        beside = _beside(said, notices)
         if self._request.chat:
             message = {"role": "assistant", "content": text, "refusal": None, "citations": beside.pop("citations")}
             choice: dict[str, Any] = {"index": 0, "message": message}
@@ -203,13 +207,17 @@ def _reason(said: Answer) -> str:
     return "length" if said.cut else "stop"
 
 
-def _beside(said: Answer) -> dict[str, Any]:
-    """Return what stands beside the text."""
+def _beside(said: Answer, notices: Sequence[str]) -> dict[str, Any]:
+    """Return what stands beside the text; ``notices`` are what the person should know of how it was asked."""
     known = as_json(said)
     citations = known.pop("citations")
     for repeated in ("question", "timings"):  # not the answer: here it stands without its sources as text
         del known[repeated]
-    return {"citations": citations, "timings": _timings(said.timings.engine), "archive": known}
+    return {
+        "citations": citations,
+        "timings": _timings(said.timings.engine),
+        "archive": {**known, "notices": list(notices)},
+    }
 
 
 def _timings(took: Timings) -> dict[str, float]:
