@@ -58,7 +58,7 @@ def brood(of: int) -> list[psutil.Process]:
 
 def lives(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:  # it went between the two questions
         return False
 
