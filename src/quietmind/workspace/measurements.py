@@ -8,26 +8,21 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
 
 import psutil
 
 from quietmind.base.sqlite import connect, database_exists, transaction, translated
+from quietmind.engine.in_front import InFront
 from quietmind.engine.port import (
     Delta,
-    Endpoint,
     Engine,
     Finished,
-    Message,
     Position,
-    Prompt,
     Request,
     Timings,
     probing,
-    saving,
 )
 from quietmind.plan.ask import DEFAULT_MICRO_BATCH
-from quietmind.plan.engines import Capabilities
 from quietmind.plan.measured import Measurement, What
 from quietmind.workspace.schema import ALL_MIGRATIONS, DATABASE
 
@@ -128,8 +123,8 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-class Noting:
-    """An engine that hands on what every finished generation showed. Implements the engine port.
+class Noting(InFront):
+    """An engine that hands on what every finished generation showed. Implements Probing too.
 
     ``note`` is called after the last item was made and before it is handed out. It must not raise: a measurement is
     never worth an answer.
@@ -141,37 +136,14 @@ class Noting:
         self._note = note
 
     @property
-    def model(self) -> str:
-        """Name of the model, for people."""
-        return self._engine.model
-
-    @property
-    def context(self) -> int:
-        """Tokens that prompt and output together may take."""
-        return self._engine.context
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the engine can do."""
-        return self._engine.capabilities
-
-    @property
-    def endpoint(self) -> Endpoint | None:
-        """Where the engine speaks OpenAI's HTTP."""
-        return self._engine.endpoint
+    def behind(self) -> Engine:
+        """The engine."""
+        return self._engine
 
     @property
     def pid(self) -> int | None:
         """Process id of what serves the model; None where it is none of ours."""
         return getattr(self._engine, "pid", None)
-
-    def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of ``text``; see the port."""
-        return self._engine.tokenize(text)
-
-    def render(self, messages: Sequence[Message]) -> Prompt:
-        """Return the prompt for ``messages``; see the port."""
-        return self._engine.render(messages)
 
     def generate(self, request: Request) -> Generator[Delta | Finished]:
         """Continue ``request.prompt``; see the port."""
@@ -184,36 +156,9 @@ class Noting:
         finally:
             events.close()
 
-    @property
-    def build(self) -> str:
-        """The engine's build."""
-        return saving(self._engine).build
-
-    def save(self, file: Path) -> int:
-        """Write the KV cache that is held to ``file``; see the port."""
-        return saving(self._engine).save(file)
-
-    def restore(self, file: Path) -> int:
-        """Hold the KV cache of ``file``; see the port."""
-        return saving(self._engine).restore(file)
-
     def probe(self, prompt: str, tokens: int, top: int) -> tuple[Position, ...]:
         """Continue ``prompt`` and say what was likely; see the port."""
         return probing(self._engine).probe(prompt, tokens, top)
-
-    def healthy(self) -> bool:
-        """Say whether the engine would take a request now."""
-        return self._engine.healthy()
-
-    def stop(self) -> None:
-        """End the engine."""
-        self._engine.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
 
     def _shown(self, timings: Timings) -> Iterator[Measurement]:
         yield from of_timings(timings, self._label)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
-from typing import Literal, Self
+from collections.abc import Callable
+from typing import Literal
 
 from quietmind.base.errors import EngineRefused
-from quietmind.engine.port import Delta, Endpoint, Engine, Finished, Message, Prompt, Request, saving
-from quietmind.plan.engines import Capabilities
+from quietmind.engine.in_front import InFront
+from quietmind.engine.port import Endpoint, Engine
 
 State = Literal["asleep", "waking", "awake"]
 
@@ -17,8 +16,8 @@ State = Literal["asleep", "waking", "awake"]
 _PATIENCE = 5.0
 
 
-class OnDemand:
-    """An engine that ``start`` starts when it is first used. Implements the ports Engine and Saving. Thread-safe.
+class OnDemand(InFront):
+    """An engine that ``start`` starts when it is first used. Thread-safe.
 
     ``name`` is the model's until the engine says its own. Every call raises what ``start`` raises.
     """
@@ -44,44 +43,9 @@ class OnDemand:
         return self._name if engine is None else engine.model
 
     @property
-    def context(self) -> int:
-        """Tokens that prompt and output together may take."""
-        return self._awake().context
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the engine can do."""
-        return self._awake().capabilities
-
-    @property
     def endpoint(self) -> Endpoint | None:
         """None: nobody else reaches a model that may be asleep."""
         return None
-
-    @property
-    def build(self) -> str:
-        """The engine's build."""
-        return saving(self._awake()).build
-
-    def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of ``text``; see the port."""
-        return self._awake().tokenize(text)
-
-    def render(self, messages: Sequence[Message]) -> Prompt:
-        """Return the prompt for ``messages``; see the port."""
-        return self._awake().render(messages)
-
-    def generate(self, request: Request) -> Generator[Delta | Finished]:
-        """Continue ``request.prompt``; see the port."""
-        yield from self._awake().generate(request)
-
-    def save(self, file: Path) -> int:
-        """Write the KV cache that is held to ``file``; see the port."""
-        return saving(self._awake()).save(file)
-
-    def restore(self, file: Path) -> int:
-        """Hold the KV cache of ``file``; see the port."""
-        return saving(self._awake()).restore(file)
 
     def healthy(self) -> bool:
         """Say whether a request would be taken now: by one that sleeps, too."""
@@ -90,7 +54,7 @@ class OnDemand:
 
     def wake(self) -> None:
         """Start it, if it sleeps."""
-        self._awake()
+        _ = self.behind
 
     def rest(self) -> None:
         """Let the engine go, until it is needed again."""
@@ -108,13 +72,9 @@ class OnDemand:
         self._stopped = True
         self.rest()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
-
-    def _awake(self) -> Engine:
+    @property
+    def behind(self) -> Engine:
+        """The engine, woken if it sleeps. Raises EngineRefused once stopped."""
         engine = self._engine
         if engine is not None:
             return engine

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from quietmind.base.errors import (
     EngineCrashed,
@@ -23,8 +23,8 @@ from quietmind.base.errors import (
     EngineStartFailed,
     QuietmindError,
 )
-from quietmind.engine.port import Delta, Endpoint, Engine, Finished, Message, Prompt, Request, saving
-from quietmind.plan.engines import Capabilities
+from quietmind.engine.in_front import InFront
+from quietmind.engine.port import Delta, Engine, Finished, Message, Prompt, Request, saving
 from quietmind.workspace.paging import Paging
 
 State = Literal["starting", "ready", "given up", "stopped"]
@@ -81,8 +81,8 @@ class Pause:
     watch_every: float = WATCH_EVERY
 
 
-class Supervised:
-    """An engine that comes back. Implements the engine port.
+class Supervised(InFront):
+    """An engine that comes back.
 
     A request that fails before its first token is asked again once the engine is back, one time; one that has shown
     tokens raises its error, since nobody could tell whether the rest belongs to them. ``tell`` gets one line for
@@ -140,24 +140,9 @@ class Supervised:
         return engine
 
     @property
-    def model(self) -> str:
-        """Name of the model, for people."""
-        return self.engine.model
-
-    @property
-    def context(self) -> int:
-        """Tokens that prompt and output together may take, in the run of now: a smaller one may have less."""
-        return self.engine.context
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the engine can do."""
-        return self.engine.capabilities
-
-    @property
-    def endpoint(self) -> Endpoint | None:
-        """Where the engine of now speaks OpenAI's HTTP; another one after it was started again."""
-        return self.engine.endpoint
+    def behind(self) -> Engine:
+        """The same, for whatever is handed on as it is. A cache is not saved twice: a new engine holds nothing."""
+        return self.engine
 
     def tokenize(self, text: str) -> list[int]:
         """Return the tokens of ``text``; see the port."""
@@ -188,15 +173,6 @@ class Supervised:
                 return
             finally:
                 watched.close()
-
-    @property
-    def build(self) -> str:
-        """The engine's build."""
-        return saving(self.engine).build
-
-    def save(self, file: Path) -> int:
-        """Write the KV cache that is held to ``file``; see the port. Not asked twice: a new engine holds nothing."""
-        return saving(self.engine).save(file)
 
     def restore(self, file: Path) -> int:
         """Hold the KV cache of ``file``; see the port."""
@@ -231,12 +207,6 @@ class Supervised:
             if engine is not None:
                 engine.stop()
             self._watcher.join(_PATIENCE)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stop()
 
     def _twice(self, call: Callable[[Engine], _Answer]) -> _Answer:
         engine = self.engine
