@@ -21,7 +21,7 @@ from quietmind.serve.archive import Archive, InLine, Question
 from quietmind.serve.archive_names import question_for
 from quietmind.serve.archive_request import asked
 from quietmind.serve.exchange import Exchange, Headers
-from quietmind.serve.refusal import Refused, refused
+from quietmind.serve.refusal import refused
 from quietmind.serve.relay import place_as_comment
 from quietmind.serve.sources import behind
 from quietmind.think.answer import Answer, Found, Notice, Text
@@ -78,9 +78,6 @@ async def answer(archive: Archive, request: Wanted, exchange: Exchange) -> None:
         sources = await behind(archive, said)
     except QuietmindError as error:
         await exchange.refuse(refused(error), headers)
-        return
-    except Refused as error:
-        await exchange.refuse(error.refusal, headers)
         return
     if request.streamed:
         await _begin(shape, exchange, headers)
