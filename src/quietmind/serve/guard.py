@@ -11,6 +11,7 @@ import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import SplitResult, urlsplit
 
 from quietmind.base.errors import UsageError
@@ -24,6 +25,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
 
 
+@lru_cache(maxsize=64)  # a client says the same in every request
 def is_loopback(host: str) -> bool:
     """Say whether ``host`` is a name or address of this machine's loopback; IPv6 without its brackets."""
     if host.lower().rstrip(".") == "localhost":
@@ -137,6 +139,7 @@ def _bearer(shown: str) -> str:
     return key if scheme.lower() == "bearer" else ""
 
 
+@lru_cache(maxsize=64)
 def _plain(address: str) -> SplitResult | None:
     """Return the parts of an address that is a scheme, a host and perhaps a port; None for any other."""
     try:
