@@ -14,6 +14,7 @@ import pytest
 from quietmind.engine.fake import Crash, Slow
 from quietmind.serve import listen
 from quietmind.serve.guard import Guard
+from quietmind.workspace.notebook import Source
 from quietmind.workspace.workspace import Workspace
 
 pytest.importorskip("uvicorn", reason="serving takes more packages: pip install 'quietmind[serve]'")
@@ -117,6 +118,8 @@ def test_the_answer_can_be_walked_through_from_the_keyboard(served: Any, opened:
     page.keyboard.press("Escape")
     page.keyboard.press("4")
     expect(page.locator("#view h1")).to_have_text("Memory")
+    page.keyboard.press("/")
+    expect(page.locator("#question")).to_be_focused()
 
 
 def test_the_keys_are_where_they_are_on_a_russian_keyboard_too(served: Any, opened: Any) -> None:
@@ -175,6 +178,20 @@ def test_who_waits_sees_how_many_come_before(served: Any, opened: Any) -> None:
     expect(second.locator("#view")).to_contain_text("Nobody is being answered.")
     second.goto(f"{served.url}/#ask")
     expect(waiting.locator(".sources button").first).to_be_visible()
+
+
+def test_a_notebook_is_asked_from_where_it_is_listed(served: Any, opened: Any) -> None:
+    with Workspace(served.workspace) as workspace:
+        workspace.notebooks.make("radio", Source("path", str(served.notes / "decisions" / "adr-002-radio-868.md")))
+    page = opened(served.url)
+    page.goto(f"{served.url}/#notebooks")
+    page.get_by_role("button", name="Ask the notebook radio").click()
+    expect(page.locator("#question")).to_be_focused()
+    turn = put(page, QUESTION)
+    expect(turn.locator("h2")).to_contain_text("Notebook: radio")
+    expect(turn.locator(".sources .path").first).to_contain_text("decisions/adr-002-radio-868.md")
+    with Workspace(served.workspace) as workspace:
+        workspace.notebooks.drop("radio")
 
 
 def test_a_page_that_is_reloaded_keeps_the_conversation(served: Any, opened: Any) -> None:
@@ -350,10 +367,16 @@ def test_an_empty_archive_says_what_to_do(serve: Any, opened: Any, tmp_path: Pat
     with serve(tmp_path, index=False) as served:
         page = opened(served.url)
         expect(page.locator(".hello")).to_contain_text("quietmind index FOLDER")
+        expect(page.locator("#question")).to_have_attribute("placeholder", "Ask the model")
         page.goto(f"{served.url}/#archive")
         expect(page.locator("#view")).to_contain_text("quietmind index FOLDER")
         page.goto(f"{served.url}/#notebooks")
         expect(page.locator("#view")).to_contain_text("quietmind notebook auto")
+        page.goto(f"{served.url}/#ask")
+        with Workspace(served.workspace, create=True) as workspace:
+            workspace.index(served.notes / "decisions")
+        expect(page.locator(".hello")).to_contain_text("6 notes in 1 folder")
+        expect(page.locator("#question")).to_have_attribute("placeholder", "Ask your notes")
 
 
 def test_every_control_has_a_name_and_every_picture_words(served: Any, opened: Any) -> None:

@@ -126,6 +126,7 @@ function showAway() {
 /** Learn what the address serves. */
 async function learn() {
   const learned = await get("/page/start");
+  if (JSON.stringify(learned) === JSON.stringify(start)) return;
   const first = start === null;
   start = learned;
   if (first) chat.begin(start);
@@ -180,10 +181,7 @@ function showKeys() {
 
 /** What each key does where nothing is being written. */
 const KEYS = {
-  "/": () => {
-    location.hash = "#ask";
-    byId("question").focus();
-  },
+  "/": chat.write,
   "?": showKeys,
   j: () => here() === "ask" && chat.stepSource(1),
   k: () => here() === "ask" && chat.stepSource(-1),
@@ -224,6 +222,7 @@ byId("theme").addEventListener("click", () => chooseTheme(dark() ? "light" : "da
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
 addEventListener("hashchange", show);
 connection.addEventListener("queue", showState);
+connection.addEventListener("queue", () => start?.archive?.notes === 0 && learn().catch(() => {})); // until some are
 for (const event of ["lost", "wait", "found"]) connection.addEventListener(event, showAway);
 connection.addEventListener("lost", showState);
 connection.addEventListener("found", () => learn().catch(() => {}));

@@ -4,7 +4,7 @@ import { Refused, ask, connection } from "./api.js";
 import { command } from "./copy.js";
 import { byId, el, keep, kept, refill } from "./dom.js";
 import * as source from "./source.js";
-import { Turn, scopeName, wishes } from "./turn.js";
+import { Turn, isOfArchive, scopeName, wishes } from "./turn.js";
 import { fill, say, seconds } from "./words.js";
 
 const turnsList = byId("turns");
@@ -19,6 +19,8 @@ let start = null;
 let turns = [];
 /** The turn that is being answered, with what stops it; null while none is. */
 let current = null;
+/** What the person wants to ask; null while they have not chosen, and the notes are asked as soon as there are some. */
+let picked = null;
 
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -44,6 +46,7 @@ function know(learned) {
   start = learned;
   source.below(start.archive?.roots ?? []);
   drawScopes();
+  showSubmit();
 }
 
 /** Draw everything anew, in another language for instance. */
@@ -55,11 +58,18 @@ export function redraw() {
   source.redraw();
 }
 
-/** Write a question to the notebook of this name. */
-export function askNotebook(name) {
+/** Have a question written, from whichever view. */
+export function write() {
+  if (!byId("ask").hidden) return question.focus();
+  addEventListener("hashchange", () => question.focus(), { once: true }); // it is there to be seen only then
   location.hash = "#ask";
-  scope.value = `archive:${name}`;
-  question.focus();
+}
+
+/** Have a question to the notebook of this name written. */
+export function askNotebook(name) {
+  picked = scope.value = `archive:${name}`;
+  showSubmit();
+  write();
 }
 
 /** Stop the answer that is being written; return whether there was one. */
@@ -117,6 +127,10 @@ byId("forget").addEventListener("click", () => {
   question.focus();
 });
 
+scope.addEventListener("change", () => {
+  picked = scope.value;
+  showSubmit();
+});
 connection.addEventListener("lost", showSubmit);
 connection.addEventListener("found", showSubmit);
 
@@ -200,6 +214,7 @@ function remember() {
 }
 
 function showSubmit() {
+  question.placeholder = say(isOfArchive(scope.value) ? "ask.placeholder" : "ask.placeholderModel");
   submit.textContent = say(current === null ? "ask.ask" : "ask.stop");
   submit.classList.toggle("stop", current !== null);
   submit.disabled =
@@ -207,7 +222,6 @@ function showSubmit() {
 }
 
 function drawScopes() {
-  const chosen = scope.value;
   const { archive, models } = start;
   const choice = (value, text) => el("option", { value }, text);
   const notebooks = archive?.notebooks ?? [];
@@ -228,7 +242,7 @@ function drawScopes() {
       models.map(({ name }) => choice(name, scopeName(name))),
     ),
   );
-  if ([...scope.options].some((option) => option.value === chosen)) scope.value = chosen;
+  if ([...scope.options].some((option) => option.value === picked)) scope.value = picked;
 }
 
 /** Return what stands there before anything is asked. */

@@ -38,7 +38,7 @@ export class Turn {
   }
 
   get ofArchive() {
-    return this.model === "archive" || this.model.startsWith("archive:");
+    return isOfArchive(this.model);
   }
 
   /** Return the element of the turn, drawn anew. */
@@ -182,6 +182,9 @@ export class Turn {
     ];
   }
 }
+
+/** Return whether what is asked are the notes. */
+export const isOfArchive = (model) => model === "archive" || model.startsWith("archive:");
 
 /** Return what a question is asked of, in words. */
 export function scopeName(model) {

@@ -20,6 +20,7 @@ export const words = {
 
   "ask.label": "Your question",
   "ask.placeholder": "Ask your notes",
+  "ask.placeholderModel": "Ask the model",
   "ask.ask": "Ask",
   "ask.stop": "Stop",
   "ask.hint": "/ to write, ? for all keys",

@@ -37,8 +37,6 @@ export const known = (key) => key in words;
 export function fill(root) {
   for (const element of root.querySelectorAll("[data-word]")) element.textContent = say(element.dataset.word);
   for (const element of root.querySelectorAll("[data-label]")) element.ariaLabel = say(element.dataset.label);
-  for (const element of root.querySelectorAll("[data-placeholder]"))
-    element.placeholder = say(element.dataset.placeholder);
 }
 
 /** Return a number as this language writes it. */

@@ -20,6 +20,7 @@ export const words = {
 
   "ask.label": "Ваш вопрос",
   "ask.placeholder": "Спросите свои заметки",
+  "ask.placeholderModel": "Спросите модель",
   "ask.ask": "Спросить",
   "ask.stop": "Остановить",
   "ask.hint": "/ писать, ? все клавиши",
