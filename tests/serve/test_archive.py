@@ -209,6 +209,30 @@ def test_earlier_turns_reach_the_search_and_the_model(archive: Archive, attempt:
     assert "Be brief." in attempt.engines[-1].requests[-1].prompt
 
 
+def test_a_question_counts_until_its_thread_has_ended(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    searching, go_on = threading.Event(), threading.Event()
+
+    def search(*_: Any) -> list[Any]:
+        searching.set()
+        go_on.wait(10)
+        return []
+
+    async def scene() -> None:
+        monkeypatch.setattr(Workspace, "search", search)
+        leaving = [asyncio.ensure_future(asked(archive, Question(ASKED))) for _ in range(MOST_WAITING + 1)]
+        await until(searching.is_set)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        with pytest.raises(LineFull):
+            await asked(archive, Question(ASKED))
+        go_on.set()
+        await until(lambda: not archive._asking)
+        assert not (await asked(archive, Question(ASKED)))[-1].found
+
+    asyncio.run(scene())
+
+
 def test_a_call_returns_and_raises_what_it_did_in_its_thread(archive: Archive) -> None:
     assert asyncio.run(archive.call(lambda workspace: workspace.count_passages())) == 1
 

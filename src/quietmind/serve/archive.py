@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from contextlib import aclosing, asynccontextmanager, closing, contextmanager, suppress
+from contextlib import aclosing, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -102,7 +102,7 @@ class Archive:
         self._told: set[str] = set()
         self.embedders = Embedders(self._warn)
         self._calls = asyncio.Semaphore(_CALLS)
-        self._asked = 0
+        self._asking: set[_Asking] = set()  # each has a thread
 
     async def ask(self, question: Question) -> AsyncGenerator[Event | InLine]:
         """Yield what happens on the way to the answer, and the Answer last.
@@ -115,8 +115,12 @@ class Archive:
                 f"the question has {len(question.text):,} characters, and at most {LONGEST_QUESTION:,} are looked for; "
                 "ask more briefly"
             )
+        if len(self._asking) >= MOST_WAITING + self.lane.turns.width:
+            raise LineFull(f"{len(self._asking)} questions are being answered already; try again later")
+        asking = _Asking(self, question)
+        self._asking.add(asking)
         began, tally, silent = time.monotonic(), self.lane.tally, True
-        async with self._one_more(), aclosing(_Asking(self, question).events()) as events:
+        async with aclosing(asking.events()) as events:
             async for event in events:
                 if isinstance(event, Text) and silent:
                     silent = False
@@ -135,8 +139,14 @@ class Archive:
             with self.opened() as workspace:
                 return use(workspace)
 
-        async with self._calls:
-            return await in_thread(called, None)
+        async def in_turn() -> _Answer:
+            async with self._calls:
+                return await in_thread(called, None)
+
+        # Seen through whatever becomes of its client: the thread that works is one of those that may.
+        working = asyncio.ensure_future(in_turn())
+        working.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(working)
 
     @contextmanager
     def opened(self) -> Iterator[Workspace]:
@@ -151,16 +161,9 @@ class Archive:
         """Let go of the models of embeddings."""
         self.embedders.close()
 
-    @asynccontextmanager
-    async def _one_more(self) -> AsyncIterator[None]:
-        """Within it a question is counted. Raises LineFull: each has a thread, also before it stands in line."""
-        if self._asked >= MOST_WAITING + self.lane.turns.width:
-            raise LineFull(f"{self._asked} questions are being answered already; try again later")
-        self._asked += 1
-        try:
-            yield
-        finally:
-            self._asked -= 1
+    def over(self, asking: _Asking) -> None:
+        """Note that the thread of a question has ended."""
+        self._asking.discard(asking)
 
     def _warn(self, line: str) -> None:
         if line not in self._told:
@@ -244,6 +247,7 @@ class _Asking:
             self._loop.call_soon_threadsafe(self._over, error)
 
     def _over(self, error: BaseException | None) -> None:
+        self._archive.over(self)
         if self._ticket is not None:
             self._archive.lane.turns.leave(self._ticket)
         self._said.put_nowait(_Ended(error))
