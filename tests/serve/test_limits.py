@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import resource
 import socket
@@ -322,3 +323,13 @@ def test_one_after_the_other_may_ask_on_one_connection(address: Address) -> None
         answers = b""
         while answers.count(b'{"size": 3}') < 3:
             answers += connection.recv(65536)
+
+
+@pytest.mark.parametrize("keeping", ["keep-alive", "close"])
+def test_who_sends_all_of_a_body_that_is_refused_reads_why(address: Address, keeping: str) -> None:
+    with limited(address) as port:
+        for _ in range(5):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            with closing(connection):
+                connection.request("POST", "/", b"x" * (16 * MIB), {"Connection": keeping})
+                assert connection.getresponse().status == 413

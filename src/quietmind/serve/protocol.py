@@ -11,7 +11,8 @@ import http
 import socket
 import ssl
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import h11
 import uvicorn
@@ -53,7 +54,7 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request; where too many do, the one that has waited longest gives way."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, _Patient(transport, self._close)))
         self._expect(self.limits.head_seconds)
         if len(self.connections) > self.limits.connections:
             quiet = [each for each in self.connections if isinstance(each, Connection) and not each.at_work]
@@ -154,6 +155,12 @@ class Connection(H11Protocol):
         self.transport.write(b"\r\n".join([*lines, b"", refusal.body]))
         self._linger()
 
+    def _close(self, close: Callable[[], None]) -> None:
+        if self.conn.their_state is h11.SEND_BODY and not self._lingers and not self.transport.is_closing():
+            self._linger()
+        else:
+            close()
+
     def _linger(self) -> None:
         self._lingers = True
         self._expect(None)
@@ -168,6 +175,21 @@ class Connection(H11Protocol):
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+
+
+class _Patient:
+    """A transport that is closed as its connection sees fit, and is the one that it wraps in all else."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[Callable[[], None]], None]) -> None:
+        self._transport = transport
+        self._close = close
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """Close it, or leave that to whoever lets the client read first."""
+        self._close(self._transport.close)
 
 
 def connections(of: Limits) -> type[Connection]:
