@@ -131,6 +131,19 @@ def test_a_note_that_has_become_a_link_out_of_the_archive_is_not_opened(served: 
         workspace.forget(notes)
 
 
+def test_a_line_without_end_is_cut(served: Any, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    note = tmp_path / "notes" / "long.md"
+    note.write_text("# Long\n\n" + "word " * 100_000 + "\n", encoding="utf-8")
+    with Workspace(served.workspace) as workspace:
+        workspace.index(tmp_path / "notes")
+        found = lines(served, note, 1, 3).json()["lines"]
+        workspace.forget(tmp_path / "notes")
+    assert found[0] == "# Long"
+    assert len(found[2]) == 20_001
+    assert found[2].endswith("…")
+
+
 @pytest.mark.parametrize("asked", ["first=0&last=1", "first=2&last=1", "first=x&last=1", "first=1&last=1&before=99999"])
 def test_lines_that_make_no_sense_are_refused(served: Any, asked: str) -> None:
     assert get(f"{served.url}/page/lines?path=index.md&{asked}").status_code == 400

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Of each folder, so many skipped files are sent; the status command lists all.
 _SKIPPED = 50
+# Of a line, so many characters: a file of a megabyte without a line break is more than a browser can lay out.
+_LONGEST_LINE = 20_000
 
 # For one command, the words that do what a setting does for all of them; a setting that is not here has none.
 _WORDS = {
@@ -99,8 +101,12 @@ def lines_of(workspace: Workspace, path: str, first: int, last: int) -> dict[str
         "title": document.title,
         "first": first,
         "total": total,
-        "lines": document.text(first, last).split("\n") if total else [],
+        "lines": [_cut(line) for line in document.text(first, last).split("\n")] if total else [],
     }
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 
 def archive_of(workspace: Workspace, embedder: str | None) -> dict[str, Any]:

@@ -150,6 +150,7 @@ door.ask = (wrong) =>
       input,
       el("button", { class: "go" }, say("key.go")),
     );
+    dialog.ariaLabel = say("key.title");
     dialog.replaceChildren(form);
     dialog.addEventListener("cancel", () => resolve(null), { once: true });
     dialog.showModal();
@@ -157,6 +158,7 @@ door.ask = (wrong) =>
 
 function showKeys() {
   const dialog = byId("keys");
+  dialog.ariaLabel = say("keys.title");
   const shown = ["/", "Enter", "Shift Enter", "Esc", "j", "k", "1", "t", "?"];
   dialog.replaceChildren(
     el("h2", {}, say("keys.title")),

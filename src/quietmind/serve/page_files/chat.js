@@ -113,8 +113,11 @@ question.addEventListener("keydown", (event) => {
   if (current === null) composer.requestSubmit();
 });
 
+const grows = CSS.supports("field-sizing", "content"); // else it gets as many rows as it has lines
+
 question.addEventListener("input", () => {
   keep("sessionStorage", "draft", question.value);
+  if (!grows) question.rows = Math.min(8, question.value.split("\n").length);
   showSubmit();
 });
 
