@@ -13,7 +13,7 @@ from archive_child import main, timed_answers
 from quietmind.notes.document import Hit
 from quietmind.workspace.workspace import Workspace
 
-_SETTLE_SECONDS = 2.1  # files written less than two seconds before they are read are read again by design
+SETTLE_SECONDS = 2.1  # files written less than two seconds before they are read are read again by design
 _ASKED_PASSAGES = 10  # of a search as a person makes it: what is timed
 _RANKED_PASSAGES = 100  # of one that is scored: enough for ten pages
 
@@ -21,7 +21,7 @@ _RANKED_PASSAGES = 100  # of one that is scored: enough for ten pages
 def index(task: dict[str, Any]) -> dict[str, Any]:
     """Index the pages, and look through them again with nothing changed."""
     pages = Path(task["pages"])
-    time.sleep(_SETTLE_SECONDS)
+    time.sleep(SETTLE_SECONDS)
     with Workspace(Path(task["workspace"]), create=True) as archive:
         began = time.perf_counter()
         report = archive.index(pages)

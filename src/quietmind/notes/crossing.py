@@ -3,7 +3,11 @@
 Embedders put texts of one language closer together than texts that say the same: of multilingual-e5-small a Russian
 question has hundreds of passages in Russian before the first in English. What tells the languages apart is nearly one
 direction, the line between the means of both (6 standard deviations lie between them). Half of it is taken out of a
-question before its nearest passages are looked for; the passages stay as they are. See the log for what that brings.
+question before its nearest passages are looked for; the passages stay as they are.
+
+Fused with words, the same page in the other language has a mean reciprocal rank of 0.39 for English questions, 0.30
+without this, and of 0.060 for Russian ones, 0.032 without; the page in the language of the question 0.849, 0.850
+without (265 questions that nothing was tuned on; benchmarks/fusion.py).
 """
 
 from __future__ import annotations
