@@ -14,6 +14,7 @@ from quietmind.serve.discreet import LOG
 from quietmind.serve.exchange import Headers, Receive, Scope, Send
 from quietmind.serve.guard import WRONG_KEY, Guard, shows_key
 from quietmind.serve.limits import Limits
+from quietmind.serve.owner import OWNER, is_foreign
 from quietmind.serve.refusal import Refusal, refuse
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -81,6 +82,8 @@ class Door:
         # A browser asks whether it may ask before it shows a key.
         free = cors.is_preflight(scope["method"], headers) or self._without_key(scope)
         refusal = self._guard.check(headers, open_to_all=free)
+        if refusal is None and self._guard.key is None and not free:
+            return _foreign_user(scope)
         if refusal is None or refusal.code != WRONG_KEY or not shows_key(headers):
             return refusal
         return await self._wrong_key((scope.get("client") or ("",))[0], refusal)
@@ -202,4 +205,12 @@ class _Visit:
 def _no_upgrade(headers: Headers) -> Refusal | None:
     if any(name == b"upgrade" and value.strip().lower() == b"websocket" for name, value in headers):
         return refuse(400, "there are no WebSockets here; streams are server-sent events", code="websocket")
+    return None
+
+
+def _foreign_user(scope: Scope) -> Refusal | None:
+    if is_foreign(scope.get("state", {}).get(OWNER)):
+        return refuse(
+            403, "another user of this machine may not ask without a key; set one with --key-file", code="user"
+        )
     return None

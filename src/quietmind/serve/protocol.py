@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from quietmind.serve.limits import Limits
+from quietmind.serve.owner import OWNER, owner_of
 from quietmind.serve.refusal import Refusal, refuse
 
 # A refused body goes on coming until its client has read the refusal; closing at once could lose it (RFC 9112, 9.6).
@@ -55,6 +56,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request; where too many do, the one that has waited longest gives way."""
         super().connection_made(cast(asyncio.Transport, _Patient(transport, self._close)))
+        if self.client is not None and self.server is not None and self.server[1] is not None:
+            self.app_state = {**self.app_state, OWNER: owner_of(self.client, (self.server[0], self.server[1]))}
         self._expect(self.limits.head_seconds)
         if len(self.connections) > self.limits.connections:
             quiet = [each for each in self.connections if isinstance(each, Connection) and not each.at_work]
