@@ -95,6 +95,10 @@ def test_an_answer_is_streamed_and_its_citation_opens_the_exact_lines(served: An
     in_file = "\n".join(Path(path).read_text(encoding="utf-8").splitlines()[first - 1 : last])
     assert "\n".join(cited.locator(".text").all_text_contents()) == in_file
     assert quote in in_file
+    before = page.locator("#source .lines li").count()
+    page.get_by_text("Later lines").click()
+    expect(page.locator("#source .lines li").nth(before)).to_be_visible()
+    assert cited.count() == last - first + 1
     page.keyboard.press("Escape")
     expect(page.locator("#source")).to_be_hidden()
     expect(mark).to_be_focused()
@@ -120,6 +124,16 @@ def test_the_answer_can_be_walked_through_from_the_keyboard(served: Any, opened:
     expect(page.locator("#view h1")).to_have_text("Memory")
     page.keyboard.press("/")
     expect(page.locator("#question")).to_be_focused()
+
+
+def test_what_repeats_can_be_skipped(served: Any, opened: Any) -> None:
+    page = opened(served.url)
+    page.goto(f"{served.url}/#archive")
+    expect(page.locator("#view h1")).to_have_text("Archive")
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    expect(page.locator("#view h1")).to_be_visible()
 
 
 def test_the_keys_are_where_they_are_on_a_russian_keyboard_too(served: Any, opened: Any) -> None:

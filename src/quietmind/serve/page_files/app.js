@@ -39,7 +39,7 @@ async function show() {
   const slow = setTimeout(() => view.append(waiting), 250); // what is quick shall not flicker
   try {
     const { view: made } = await import(`./view_${name}.js`);
-    const shown = await made({ start, redraw, theme, chooseTheme, chooseLanguage });
+    const shown = await made({ theme, chooseTheme, chooseLanguage });
     if (number !== shows) return shown.leave?.(); // another view has been wanted meanwhile
     view.replaceChildren(heading, ...shown.parts);
     leave = shown.leave ?? null;
@@ -214,6 +214,10 @@ addEventListener("keydown", (event) => {
   KEYS[key]();
 });
 
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address says which view is shown
+  byId("main").focus();
+});
 byId("menu").addEventListener("click", () => {
   byId("menu").ariaExpanded = String(byId("views").classList.toggle("open"));
 });

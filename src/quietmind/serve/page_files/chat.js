@@ -5,7 +5,7 @@ import { command } from "./copy.js";
 import { byId, el, keep, kept, refill } from "./dom.js";
 import * as source from "./source.js";
 import { Turn, isOfArchive, scopeName, wishes } from "./turn.js";
-import { fill, say, seconds } from "./words.js";
+import { say, seconds } from "./words.js";
 
 const turnsList = byId("turns");
 const composer = byId("composer");
@@ -267,5 +267,3 @@ function hello() {
 function greeting(title, ...below) {
   return el("div", { class: "hello" }, el("h1", {}, say(title)), below);
 }
-
-fill(composer);

@@ -6,10 +6,11 @@ import { say } from "./words.js";
 
 const AROUND = 8; // lines before and after, at first
 const MORE = 40; // lines, each time more are wanted
+const MOST = 2000; // lines before or after, which the server gives at once
 
 const panel = byId("source");
 let roots = []; // the folders of notes
-let open = null; // {citation, others, mark, from, to}: what is shown, and the mark that led there
+let open = null; // what is shown: {citation, others, mark, before, after}, with the mark that led there
 
 /** Return whether lines are shown. */
 export const isOpen = () => !panel.hidden;
@@ -82,7 +83,7 @@ function draw(citation, found) {
       {
         class: "link more",
         onclick: () => {
-          open[side] += MORE;
+          open[side] = Math.min(open[side] + MORE, MOST);
           load();
         },
       },
@@ -93,7 +94,7 @@ function draw(citation, found) {
     panel,
     heading(citation, found),
     standing(citation),
-    found.first > 1 ? more("source.above", "before") : null,
+    found.first > 1 && open.before < MOST && more("source.above", "before"),
     el(
       "ol",
       { class: "lines", start: found.first },
@@ -108,7 +109,7 @@ function draw(citation, found) {
         );
       }),
     ),
-    last < found.total ? more("source.below", "after") : null,
+    last < found.total && open.after < MOST && more("source.below", "after"),
     el("p", { class: "quiet" }, say("source.of", { first: found.first, last, total: found.total })),
   );
   const cited = panel.querySelector(".cited");
