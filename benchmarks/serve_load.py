@@ -233,7 +233,8 @@ def report(
     settled = [each for each in samples[:-1] if each.moment > began + WARMING * span]
     done = Counter(record.client for record in records if record.outcome in ("right", "left"))
     chats = [record for record in records if record.kind in STREAMED_CHATS and record.in_line and record.served]
-    turns = [Turn(each.sent, each.in_line or 0.0, each.served or 0.0, each.ended) for each in chats]
+    at_engine = {entry["nonce"]: (entry["began"], entry["ended"]) for entry in log}
+    turns = [_turn(each, at_engine.get(each.nonce)) for each in chats]
     over = overtaken(turns)
     answered = {record.nonce: record for record in records}
     services = [
@@ -247,7 +248,7 @@ def report(
         if entry["left"] and entry["nonce"] in answered
     ]
     idle = [1000 * wait for wait in waits_between(services)]
-    waited = [1000 * (turn.served - turn.sent) for turn in turns]
+    waited = [1000 * ((each.served or 0.0) - each.sent) for each in chats]
     return {
         "requests": len(records),
         "per_second": round(len(records) / span, 2),
@@ -275,6 +276,12 @@ def report(
         "files_first_and_last": [samples[0].files, samples[-1].files],
         "threads_first_and_last": [samples[0].threads, samples[-1].threads],
     }
+
+
+def _turn(record: Record, at_engine: tuple[float, float] | None) -> Turn:
+    """Return the turn of a chat, as its engine has it if that keeps a log, else as its client saw it."""
+    began, ended = at_engine or (record.served or 0.0, record.ended)
+    return Turn(record.sent, record.in_line or 0.0, began, ended)
 
 
 def _per_hour(points: Sequence[tuple[float, int]]) -> float | None:
