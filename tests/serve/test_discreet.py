@@ -45,6 +45,15 @@ def test_a_thread_that_ends_of_an_error_says_where_and_not_what(capsys: pytest.C
     assert " in fail\n" in said
 
 
+def test_clients_that_go_away_and_requests_that_the_end_cuts_short_are_no_news(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with discretion():
+        logging.getLogger("asyncio").warning("socket.send() raised exception.")
+        logging.getLogger("uvicorn.error").error("Cancel 1 running task(s)")
+    assert capsys.readouterr().err == ""
+
+
 def test_afterwards_everything_is_as_before() -> None:
     before = logging.getLogger().handlers[:], threading.excepthook
     with discretion():

@@ -17,6 +17,9 @@ from types import TracebackType
 
 LOG = logging.getLogger("quietmind.serve")
 
+# asyncio warns of every client that goes away in a burst of tokens, uvicorn of every request that the end cuts short.
+_QUIETER = {"asyncio": logging.ERROR, "uvicorn.error": logging.CRITICAL}
+
 
 class Discreet(logging.Formatter):
     """Writes a record in lines that quote nothing."""
@@ -45,14 +48,19 @@ def discretion() -> Iterator[None]:
     told.addFilter(lambda each: (each.name, each.levelno) != ("asyncio", logging.WARNING))  # of clients that go away
     root, in_threads = logging.getLogger(), threading.excepthook
     before = root.handlers[:]
+    levels = {name: logging.getLogger(name).level for name in _QUIETER}
 
     def in_thread(ended: threading.ExceptHookArgs) -> None:
         LOG.error("a thread ended", exc_info=(ended.exc_type, ended.exc_value or ended.exc_type(), ended.exc_traceback))
 
     root.handlers[:] = [told]
     threading.excepthook = in_thread
+    for name, level in _QUIETER.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
         root.handlers[:] = before
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
         threading.excepthook = in_threads
