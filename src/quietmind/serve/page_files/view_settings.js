@@ -130,7 +130,7 @@ function table(settings) {
               "td",
               { "data-head": say("settings.value"), class: each.value === null ? "quiet" : null },
               shown(each),
-              each.usual ? el("small", { class: "quiet" }, ` ${say("settings.default")}`) : null,
+              each.usual && each.value !== null && el("small", { class: "quiet" }, ` ${say("settings.default")}`),
             ),
             el(
               "td",
