@@ -48,8 +48,8 @@ class Inside:
             except asyncio.CancelledError:
                 self.cancelled = True
                 raise
-        if scope["path"] == "/fail":
-            raise ValueError("the note says that the pump is at 40 degrees")
+        if scope["path"] in ("/fail", "/late"):
+            raise (ValueError if scope["path"] == "/fail" else TimeoutError)("the note says that it is 40 degrees")
         stream = scope["path"] in ("/stream", "/much")
         kind = b"text/event-stream" if stream else b"application/json"
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
@@ -294,9 +294,12 @@ def test_an_answer_that_takes_too_long_is_ended_with_an_error(address: Address) 
         assert b'\ndata: {"error": {"message": "the answer took longer than 0.2 s' in broken
 
 
-def test_what_fails_inside_is_an_error_that_quotes_nothing(address: Address, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("path", [b"/fail", b"/late"])
+def test_what_fails_inside_is_an_error_that_quotes_nothing(
+    address: Address, caplog: pytest.LogCaptureFixture, path: bytes
+) -> None:
     with limited(address) as port:
-        answer = asked(port, b"GET /fail HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+        answer = asked(port, b"GET " + path + b" HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
     assert (status(answer), code(answer)) == (500, "internal")
     assert b"degrees" not in answer
     assert "a request failed inside" in caplog.text

@@ -72,7 +72,7 @@ def test_a_page_of_a_foreign_origin_is_refused_and_told_nothing(served: Any, ori
 
 
 def test_no_path_at_all_answers_foreign_names_or_pages(served: Any) -> None:
-    with httpx2.Client(base_url=served.url, trust_env=False) as client:
+    with httpx2.Client(base_url=served.url, trust_env=False, timeout=60) as client:
         for method, path in paths_of(served):
             for header, refused in (({"host": "evil.example"}, "host"), ({"origin": "https://evil.example"}, "origin")):
                 answer = client.request(method, path, headers=header)
@@ -125,7 +125,7 @@ def test_no_description_of_the_api_loads_anything_from_elsewhere(served: Any) ->
 
 def test_every_path_demands_the_key_but_health_and_the_empty_page(keyed: Any) -> None:
     free = []
-    with httpx2.Client(base_url=keyed.url, trust_env=False) as client:
+    with httpx2.Client(base_url=keyed.url, trust_env=False, timeout=60) as client:
         for method, path in paths_of(keyed):
             answer = client.request(method, path)
             if answer.status_code == 401:
@@ -144,7 +144,7 @@ def test_the_key_opens_in_either_header(keyed: Any, header: dict[str, str]) -> N
 
 def test_by_another_name_that_was_given_everything_answers(keyed: Any) -> None:
     shown = {"host": ELSEWHERE, "origin": f"https://{ELSEWHERE}", "authorization": f"Bearer {KEY}"}
-    with httpx2.Client(base_url=keyed.url, trust_env=False, headers=shown) as client:
+    with httpx2.Client(base_url=keyed.url, trust_env=False, headers=shown, timeout=60) as client:
         for method, path in paths_of(keyed):
             answer = client.request(method, path)
             assert answer.status_code not in (401, 403, 421), (method, path, answer.text)
@@ -154,6 +154,7 @@ def test_by_another_name_that_was_given_everything_answers(keyed: Any) -> None:
 def test_a_browser_may_ask_whether_it_may_ask_without_the_key_and_reads_why_it_is_refused(keyed: Any) -> None:
     before = ask(keyed.url, "OPTIONS", CHAT, origin=OBSIDIAN, access_control_request_method="POST")
     assert before.status_code == 204
+    assert ask(keyed.url, "OPTIONS", CHAT, access_control_request_method="POST").status_code == 401  # no browser
     refused = ask(keyed.url, "POST", CHAT, origin=OBSIDIAN)
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == OBSIDIAN

@@ -65,9 +65,12 @@ class Door:
             return
         origin = self._guard.origin_of(scope["headers"])
         visit = _Visit(scope, receive, send, self._limits, origin, self._count)
-        if (refusal := await self._refused(scope) or visit.stated_too_large()) is not None:
+        # A browser asks whether it may ask before it shows a key.
+        before = origin is not None and cors.is_preflight(scope["method"], scope["headers"])
+        free = before or self._without_key(scope)
+        if (refusal := await self._refused(scope, free=free) or visit.stated_too_large()) is not None:
             await visit.refuse(refusal)
-        elif origin is not None and cors.is_preflight(scope["method"], scope["headers"]):
+        elif before:
             await visit.send(
                 {"type": "http.response.start", "status": 204, "headers": cors.preflight(scope["headers"])}
             )
@@ -75,12 +78,10 @@ class Door:
         else:
             await self._let_in(scope, visit)
 
-    async def _refused(self, scope: Scope) -> Refusal | None:
+    async def _refused(self, scope: Scope, *, free: bool) -> Refusal | None:
         headers = scope["headers"]
         if refusal := self._limits.head_refused(headers) or _no_upgrade(headers):
             return refusal
-        # A browser asks whether it may ask before it shows a key.
-        free = cors.is_preflight(scope["method"], headers) or self._without_key(scope)
         refusal = self._guard.check(headers, open_to_all=free)
         if refusal is None and self._guard.key is None and not free:
             return _foreign_user(scope)
@@ -106,14 +107,13 @@ class Door:
         try:
             async with asyncio.timeout(longest) as patience:
                 await self._inside(scope, visit.receive, visit.send)
-        except TimeoutError:
-            if not patience.expired():
-                raise
-            message = f"the answer took longer than {longest:g} s; ask for less, or raise --time-limit"
-            await visit.refuse(refuse(504, message, code="time_limit"))
         except Exception:
-            LOG.exception("a request failed inside")
-            await visit.refuse(refuse(500, "something failed inside; see what the program said", code="internal"))
+            if patience.expired():
+                message = f"the answer took longer than {longest:g} s; ask for less, or raise --time-limit"
+                await visit.refuse(refuse(504, message, code="time_limit"))
+            else:
+                LOG.exception("a request failed inside")
+                await visit.refuse(refuse(500, "something failed inside; see what the program said", code="internal"))
         finally:
             visit.close()
 
