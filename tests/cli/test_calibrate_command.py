@@ -61,7 +61,8 @@ def found() -> Calibration:
 def test_it_prints_what_was_measured(found: Calibration, capsys: pytest.CaptureFixture[str]) -> None:
     _print("a model", found)
     said = capsys.readouterr().out
-    for each in ("10.0       0.0004  0.0100        0.0020      6 of 6", "12.0 MiB", "16,000 tokens", "10 min", "with: 1"):
+    level = "10.0       0.0004  0.0100        0.0020      6 of 6"
+    for each in (level, "12.0 MiB", "16,000 tokens", "10 min", "with: 1"):
         assert each in said
 
 
