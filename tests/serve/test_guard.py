@@ -66,11 +66,12 @@ def test_the_right_key_opens_and_only_health_does_without() -> None:
     assert Guard(KEY).check(headers(host="evil.example"), open_to_all=True) is not None
 
 
-def test_the_key_is_taken_from_either_header_and_never_from_two() -> None:
+def test_the_key_is_taken_from_either_header_and_from_both_where_they_agree() -> None:
     for shown in ({"authorization": f"bearer {KEY}"}, {"x-api-key": KEY}):
         assert Guard(KEY).check(headers(host="localhost", **shown)) is None
     both = {"authorization": f"Bearer {KEY}", "x-api-key": KEY}
-    assert Guard(KEY).check(headers(host="localhost", **both)) is not None
+    assert Guard(KEY).check(headers(host="localhost", **both)) is None
+    assert Guard(KEY).check(headers(host="localhost", **{**both, "x-api-key": "another"})) is not None
     assert Guard(KEY).check(headers(host="localhost", **{"x-api-key": f"Bearer {KEY}"})) is not None
 
 

@@ -336,3 +336,28 @@ def test_who_sends_all_of_a_body_that_is_refused_reads_why(address: Address, kee
             with closing(connection):
                 connection.request("POST", "/", b"x" * (16 * MIB), {"Connection": keeping})
                 assert connection.getresponse().status == 413
+
+
+async def _unread(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Answer without a look at the body."""
+    await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"no"})
+
+
+def test_a_connection_whose_small_body_came_after_its_answer_is_used_again(address: Address) -> None:
+    with limited(address, _unread) as port, closing(connected(port)) as connection:  # type: ignore[arg-type]
+        for _ in range(3):
+            connection.sendall(post(b"/", b"Content-Length: 4\r\n"))
+            assert status(one_answer(connection)) == 404
+            connection.sendall(b"late")
+
+
+def test_who_was_answered_and_never_ends_its_body_is_closed_without_a_second_answer(address: Address) -> None:
+    with limited(address, _unread, body_grace=0.3, head_seconds=0.3) as port:  # type: ignore[arg-type]
+        with closing(connected(port)) as connection:
+            connection.sendall(post(b"/", b"Content-Length: 4\r\n") + b"l")
+            said = b""
+            with suppress(ConnectionResetError):
+                said = everything(connection)
+        assert said.count(b"HTTP/1.1") <= 1
+        assert b"408" not in said

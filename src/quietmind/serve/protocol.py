@@ -26,6 +26,8 @@ from quietmind.serve.refusal import Refusal, refuse
 
 # A refused body goes on coming until its client has read the refusal; closing at once could lose it (RFC 9112, 9.6).
 _LINGER_SECONDS = 2.0
+# Bytes of a body that is of no use any more which are taken nevertheless, so that its connection can be used again.
+_TAKEN = 1 << 16
 
 
 class Connection(H11Protocol):
@@ -80,8 +82,8 @@ class Connection(H11Protocol):
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request; where the body of this one is still coming, let the client read, and close."""
-        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+        """Wait for the next request; where much of this one is still coming, let the client read, and close."""
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing() and self._is_large:
             self._linger()
             return
         self.quiet_since = self.loop.time()
@@ -114,6 +116,12 @@ class Connection(H11Protocol):
         answer: RequestResponseCycle | None = vars(self).get("cycle")  # None at first, whatever uvicorn declares
         return None if answer is None or answer.response_complete else answer
 
+    @property
+    def _is_large(self) -> bool:
+        """Whether the body that is coming may be more than is taken for nothing: one of no stated length may."""
+        stated = next((value for name, value in self.scope["headers"] if name == b"content-length"), b"")
+        return not stated.isdigit() or int(stated[:20]) > _TAKEN
+
     def _watch(self) -> None:
         """Have the clock run that goes with what the client owes now."""
         state = self.conn.their_state
@@ -133,6 +141,9 @@ class Connection(H11Protocol):
         if self.transport.is_closing():
             return
         if self._state is h11.SEND_BODY:
+            if self._answer is None:  # it has its answer, and goes on sending
+                self.transport.abort()
+                return
             if self.flow.read_paused:  # it is we who do not read
                 self._since = self.loop.time()
             due = self._since + self.limits.body_grace + self._received / self.limits.body_rate
