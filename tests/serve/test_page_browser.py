@@ -189,7 +189,7 @@ def test_who_waits_sees_how_many_come_before(served: Any, opened: Any) -> None:
     expect(second.locator("#view")).to_contain_text("1 is being answered, 1 waits. Yours has 1 before it.")
     served.plain()
     first.keyboard.press("Escape")
-    expect(second.locator("#view")).to_contain_text("Nobody is being answered.")
+    expect(second.locator("#view")).to_contain_text("No questions right now.")
     second.goto(f"{served.url}/#ask")
     expect(waiting.locator(".sources button").first).to_be_visible()
 

@@ -90,6 +90,7 @@ def up(
             outside = "" if serving.outside_url is None else f", for others at {serving.outside_url}/v1"
             key = _key_words(serving.key_file)
             click.echo(f"serving {', '.join(serving.names)} at {serving.url}/v1{outside}{key}; {_END}")
+            _tell(f"  a page for your browser: {serving.url}")
             if serving.new_key is not None and sys.stdout.isatty():
                 click.echo(f"the key, which is shown this once: {serving.new_key}")
         sys.stdout.flush()

@@ -185,9 +185,9 @@ function take(turn, event) {
   }
   if (event.notice !== undefined) turn.notices.push(event.notice);
   turn.text += event.text ?? "";
-  const { archive, citations, timings } = event.chunk ?? {};
+  const { archive, choices, citations, timings } = event.chunk ?? {};
   if (archive !== undefined) {
-    turn.answer = { ...archive, citations, timings };
+    turn.answer = { ...archive, citations, timings, cut: choices?.[0]?.finish_reason === "length" };
     turn.text = archive.answer; // the stream ended with the sources as text, which stand below it here
   }
   requestAnimationFrame(() => {

@@ -172,7 +172,7 @@ export class Turn {
       facts.push(say("turn.tokens", { count: answer.timings.prompt_n }));
       if (answer.timings.cache_n > 0) facts.push(say("turn.restored", { count: answer.timings.cache_n }));
     }
-    if (answer?.stopped_early) facts.push(say("turn.early", { why: answer.stopped_early }));
+    if (answer?.stopped_early) facts.push(say(answer.cut ? "turn.cut" : "turn.early", { why: answer.stopped_early }));
     const again = el("button", { type: "button", class: "link", onclick: () => this.again(this) }, say("turn.again"));
     return [
       facts.map((fact) => el("span", {}, fact)),

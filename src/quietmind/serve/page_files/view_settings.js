@@ -147,7 +147,7 @@ function table(settings) {
 const PLANNED = ["context", "threads"]; // what the plan decides where nobody says
 
 function shown({ name, value }) {
-  if (value === null) return PLANNED.includes(name) ? say("settings.planned") : "–";
+  if (value === null) return say(PLANNED.includes(name) ? "settings.planned" : "settings.unset");
   if (typeof value === "boolean") return say(value ? "setting.yes" : "setting.no");
   return typeof value === "number" ? number(value) : value;
 }
