@@ -12,12 +12,13 @@ import pytest
 
 pytest.importorskip("fastapi", reason="serving takes FastAPI: pip install 'quietmind[serve]'")
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 
 from quietmind.base.errors import ArchiveLocked, Cancelled, ContextOverflow, NothingIndexed, QuietmindError
 from quietmind.serve.app import Part, application, is_open, running
 from quietmind.serve.gateway import Gateway
 from quietmind.serve.guard import Guard
+from quietmind.serve.ollama_errors import in_ollamas_words
 from quietmind.serve.refusal import Refused, refuse, refused
 
 
@@ -80,7 +81,8 @@ def test_every_error_of_ours_has_a_status() -> None:
         return [kind, *(each for child in kind.__subclasses__() for each in below(child))]
 
     for kind in below(QuietmindError):
-        error = kind("a", needed=2, context=1) if issubclass(kind, ContextOverflow) else kind("a")
+        # Some are made of more than a line.
+        error = kind("a", needed=2, context=1) if issubclass(kind, ContextOverflow) else kind.__new__(kind, "a")
         assert 400 <= refused(error).status < 600
     assert refused(ContextOverflow("a", needed=2, context=1)).numbers == {"needed": 2, "context": 1}
     assert refused(Cancelled("a")).status == 499
@@ -127,3 +129,44 @@ def test_no_request_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     traced.clear()
     assert asyncio.run(answered(Gateway([], Guard()), "GET", "/health"))[0] == 200
     assert traced == []
+
+
+def test_what_nobody_foresaw_has_the_same_shape_and_quotes_nothing() -> None:
+    part = failing(RuntimeError("40 degrees"))
+
+    async def scene(path: str) -> dict[str, Any]:
+        app, sent = application(Gateway([], Guard()).served, [part]), []
+
+        async def answering(scope: Any, receive: Any, _send: Any) -> None:
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            await app(scope, receive, in_ollamas_words({**scope, "path": path}, send))
+
+        with pytest.raises(RuntimeError):  # for the log of whoever serves it
+            await answered(answering, "GET", "/fails/1")
+        assert sent[0]["status"] == 500
+        said: dict[str, Any] = json.loads(sent[1]["body"])
+        return said
+
+    error = asyncio.run(scene("/fails/1"))["error"]
+    assert error["code"] == "internal"
+    assert "degrees" not in error["message"]
+    assert asyncio.run(scene("/api/tags")) == {"error": error["message"]}
+
+
+def test_a_client_that_leaves_before_its_request_is_whole_is_no_failure_inside() -> None:
+    routes = APIRouter()
+
+    @routes.post("/whole")
+    async def whole(request: Request) -> None:
+        await request.body()
+
+    async def gone() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def scene() -> int:
+        app = application(Gateway([], Guard()).served, [Part(lambda _served: routes)])
+        return (await answered(lambda scope, _receive, send: app(scope, gone, send), "POST", "/whole"))[0]
+
+    assert asyncio.run(scene()) == 499

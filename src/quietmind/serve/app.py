@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from quietmind.base.errors import EngineMissing, QuietmindError
-from quietmind.serve.refusal import Refusal, Refused, refuse, refused
+from quietmind.base.errors import Cancelled, EngineMissing, QuietmindError
+from quietmind.serve.refusal import Refusal, Refused, failed_inside, refuse, refused
 from quietmind.serve.served import Served
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def application(served: Served, made_of: Sequence[Part]) -> FastAPI:
     from fastapi import FastAPI
     from fastapi.exceptions import RequestValidationError
     from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
 
     from quietmind.serve.openai_schema import ERROR
 
@@ -79,6 +80,8 @@ def application(served: Served, made_of: Sequence[Part]) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(QuietmindError, _of_ours)
     app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(Exception, _unexpected)
     for part in made_of:
         app.include_router(part.router(served))
     return app
@@ -124,6 +127,14 @@ async def _of_ours(_request: Request, error: Any) -> Response:
 
 async def _refused(_request: Request, error: Any) -> Response:
     return _answered(error.refusal)
+
+
+async def _gone(_request: Request, _error: Any) -> Response:
+    return _answered(refused(Cancelled("the request was not sent whole, and nobody waits for an answer")))
+
+
+async def _unexpected(_request: Request, _error: Any) -> Response:
+    return _answered(failed_inside())  # it is raised again behind this, and stands in the log
 
 
 def _answered(refusal: Refusal) -> Response:

@@ -15,7 +15,7 @@ from quietmind.serve.exchange import Headers, Receive, Scope, Send
 from quietmind.serve.guard import WRONG_KEY, Guard, shows_key
 from quietmind.serve.limits import Limits
 from quietmind.serve.owner import OWNER, is_foreign
-from quietmind.serve.refusal import Refusal, refuse
+from quietmind.serve.refusal import Refusal, failed_inside, refuse
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Message = MutableMapping[str, Any]
@@ -113,7 +113,7 @@ class Door:
                 await visit.refuse(refuse(504, message, code="time_limit"))
             else:
                 LOG.exception("a request failed inside")
-                await visit.refuse(refuse(500, "something failed inside; see what the program said", code="internal"))
+                await visit.refuse(failed_inside())
         finally:
             visit.close()
 

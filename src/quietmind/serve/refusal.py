@@ -97,6 +97,11 @@ def refuse(status: int, message: str, *, code: str | None = None, retry_after_s:
     return Refusal(status, " ".join(message.split()), code, retry_after_s)
 
 
+def failed_inside() -> Refusal:
+    """Return what a client is told of an error that nobody has foreseen: nothing of it, since it may quote others."""
+    return refuse(500, "something failed inside; see what the program said", code="internal")
+
+
 def refused(error: QuietmindError) -> Refusal:
     """Return what a client is told of ``error``: the one place that says which status each of ours has."""
     found = ((status, code) for kind, status, code in _STATUS if isinstance(error, kind))
