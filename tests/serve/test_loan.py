@@ -269,6 +269,14 @@ def test_no_request_names_a_file(fake: tuple[Lane, Endpoint], tmp_path: Path) ->
         assert (tmp_path / "lent").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/page/settings", "/api/tags"])
+def test_a_token_opens_the_model_that_is_lent_and_nothing_else(fake: tuple[Lane, Endpoint], path: str) -> None:
+    with borrow(fake[1]) as engine:
+        token = {"Authorization": f"Bearer {engine.endpoint.key}"}
+        assert httpx2.get(f"{fake[1].url}{path}", headers=token).status_code == 403
+        assert httpx2.get(f"{fake[1].url}/health", headers=token).status_code == 200
+
+
 def test_a_loan_of_one_model_opens_no_second_loan(fake: tuple[Lane, Endpoint]) -> None:
     with borrow(fake[1]) as engine:
         answer = post(fake[1], LOAN, engine.endpoint.key, {"model": engine.model})

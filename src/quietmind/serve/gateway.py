@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quietmind.base.settings import Settings
-from quietmind.engine.borrowed import LOAN
+from quietmind.engine.borrowed import LOAN, RESTORE, SAVE
 from quietmind.serve.app import application, is_open, parts, running
 from quietmind.serve.archive import Archive
 from quietmind.serve.door import Door
@@ -19,8 +19,13 @@ from quietmind.serve.lane import Lane
 from quietmind.serve.limits import Limits
 from quietmind.serve.loan import ended, lane_of, token_of
 from quietmind.serve.ollama_errors import in_ollamas_words
+from quietmind.serve.refusal import refuse
+from quietmind.serve.relay import PASSED_ON
 from quietmind.serve.served import LARGEST_BODY, Served
 from quietmind.workspace.launch import Start
+
+# What the token of a loan opens.
+_LENT = frozenset((*PASSED_ON, LOAN, SAVE, RESTORE))
 
 
 class Gateway:
@@ -114,6 +119,9 @@ class Gateway:
         token = token_of(scope["headers"])
         if token is not None and lane_of(self.served.lanes, token) is None:
             await Exchange(scope, receive, send).refuse(ended())
+        elif token is not None and scope["path"] not in _LENT and not is_open(scope["path"], self._parts):
+            message = "a loan opens the model that is lent and nothing else; show the key of this address"
+            await Exchange(scope, receive, send).refuse(refuse(403, message, code="loan"))
         else:
             # Who asks for the head alone is answered as if for all, of which the server sends the head.
             asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
