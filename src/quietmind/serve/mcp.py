@@ -74,6 +74,10 @@ class _Endpoint:
         except EngineMissing as missing:
             await as_error(refuse(501, str(missing), code="not_installed"))(scope, receive, send)
             return
+        if self._closing.is_set():  # while it came to life
+            ending = refuse(503, "quietmind is ending; start it again", code="ending")
+            await as_error(ending)(scope, receive, send)
+            return
         gone = asyncio.Event()
 
         async def watched() -> dict[str, object]:
