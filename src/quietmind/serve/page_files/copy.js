@@ -18,6 +18,9 @@ export function copying(label, text) {
 /** Return a command that can be copied. */
 export function command(text) {
   const copy = copying("copy.command", () => text);
-  if (copy !== null) copy.className = "plain";
+  if (copy !== null) {
+    copy.className = "plain";
+    copy.title = text; // one page may have several
+  }
   return el("div", { class: "command" }, el("code", {}, text), copy);
 }

@@ -254,7 +254,7 @@ export const words = {
   "setting.yes": "yes",
   "setting.no": "no",
 
-  "copy.command": "Copy the command",
+  "copy.command": "Copy",
   "theme.light": "Light",
   "theme.dark": "Dark",
   "theme.change": "Change to {name}",

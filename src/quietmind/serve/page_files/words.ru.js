@@ -275,7 +275,7 @@ export const words = {
   "setting.yes": "да",
   "setting.no": "нет",
 
-  "copy.command": "Скопировать команду",
+  "copy.command": "Скопировать",
   "theme.light": "Светлая",
   "theme.dark": "Тёмная",
   "theme.change": "Сменить на: {name}",
