@@ -37,7 +37,10 @@ class Silent:
 
     def serve(self) -> None:
         while not self.reached.is_set():
-            connection, _ = self.listener.accept()
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:  # closed: nobody came
+                return
             with connection:
                 if not (head := connection.recv(65536)):
                     continue  # somebody has only looked whether anybody listens
@@ -55,6 +58,7 @@ def silent(request: pytest.FixtureRequest) -> Iterator[Silent]:
     server = Silent(b"" if request.param == "nothing" else EVENTS + b'data: {"content": "a", "choices": []}\n\n')
     with closing(server.listener):
         yield server
+        server.listener.shutdown(socket.SHUT_RDWR)  # wakes who waits there
 
 
 def never(error: Exception) -> Any:
