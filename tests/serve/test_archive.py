@@ -233,6 +233,40 @@ def test_a_question_counts_until_its_thread_has_ended(archive: Archive, monkeypa
     asyncio.run(scene())
 
 
+def test_few_questions_search_at_once_and_those_behind_them_can_leave(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, changing = threading.Event(), threading.Lock()
+    begun, now, most = 0, 0, 0
+
+    def search(*_: Any) -> list[Any]:
+        nonlocal begun, now, most
+        with changing:
+            begun, now = begun + 1, now + 1
+            most = max(most, now)
+        go_on.wait(10)
+        with changing:
+            now -= 1
+        return []
+
+    async def scene() -> None:
+        monkeypatch.setattr(Workspace, "search", search)
+        asking = [asyncio.ensure_future(asked(archive, Question(ASKED))) for _ in range(12)]
+        await until(lambda: now == module._CALLS)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        go_on.set()
+        await until(lambda: not archive._asking)
+        assert begun == module._CALLS, "nobody waits for what the others would have found"
+        asking = [asyncio.ensure_future(asked(archive, Question(ASKED))) for _ in range(12)]
+        assert not any(answers[-1].found for answers in await asyncio.gather(*asking))
+
+    asyncio.run(scene())
+    assert begun == module._CALLS + 12
+    assert most == module._CALLS
+
+
 def test_a_call_returns_and_raises_what_it_did_in_its_thread(archive: Archive) -> None:
     assert asyncio.run(archive.call(lambda workspace: workspace.count_passages())) == 1
 

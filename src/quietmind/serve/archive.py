@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 SIGN_OF_LIFE = 10.0
 # How often, in seconds, an engine that is being started is looked at.
 _LOOK_EVERY = 0.05
-# Calls that work on the workspace at once; more of them would only take turns at the processor.
+# Calls that work on the workspace at once, and questions that search: more of them would only take turns at the
+# processor, and the event loop, which is one thread among theirs, would be late for everybody, cancellations too.
 _CALLS = 4
 
 # Characters of a question: some 50,000 tokens, and a second of searching.
@@ -102,6 +103,7 @@ class Archive:
         self._told: set[str] = set()
         self.embedders = Embedders(self._warn)
         self._calls = asyncio.Semaphore(_CALLS)
+        self.searching = threading.BoundedSemaphore(_CALLS)
         self._asking: set[_Asking] = set()  # each has a thread
 
     async def ask(self, question: Question) -> AsyncGenerator[Event | InLine]:
@@ -192,6 +194,7 @@ class _Asking:
         self._loop = asyncio.get_running_loop()
         self._said: asyncio.Queue[Event | _WantsTurn | _Ended] = asyncio.Queue()
         self._turn = threading.Event()
+        self._searches = False
         self._ticket: Ticket | None = None
 
     async def events(self) -> AsyncGenerator[Event | InLine]:
@@ -238,13 +241,27 @@ class _Asking:
         """Answer the question, in the thread."""
         error: BaseException | None = None
         try:
+            self._search()
             with self._archive.opened() as workspace, closing(self._thinking(workspace)) as events:
                 for event in events:
                     self._say(event)
         except BaseException as raised:  # handed on, whatever it is
             error = raised
+        self._searched()
         with suppress(RuntimeError):  # the loop has ended meanwhile
             self._loop.call_soon_threadsafe(self._over, error)
+
+    def _search(self) -> None:
+        """Wait until there is room for one more that searches. Raises Cancelled."""
+        self._archive.searching.acquire()
+        self._searches = True
+        self._cancel.require_wanted()
+
+    def _searched(self) -> None:
+        """Make room for the next one that searches, once."""
+        if self._searches:
+            self._searches = False
+            self._archive.searching.release()
 
     def _over(self, error: BaseException | None) -> None:
         self._archive.over(self)
@@ -289,6 +306,7 @@ class _Asking:
 
     def _engine(self) -> Engine:
         """Return the engine once it is our turn, and it runs. Raises Cancelled, EngineGivenUp, EngineRefused."""
+        self._searched()
         self._say(_WantsTurn())
         self._turn.wait()
         self._cancel.require_wanted()
