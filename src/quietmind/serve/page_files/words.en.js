@@ -186,7 +186,7 @@ export const words = {
   "notebooks.from.path": "from {value}",
   "notebooks.from.query": "what “{value}” finds",
   "notebooks.from.tag": "tagged #{value}",
-  "notebooks.from.auto": "of the division",
+  "notebooks.from.auto": "from the division of all",
   "notebooks.name": "Notebook",
   "notebooks.notes": "Notes",
   "notebooks.tokens": "Tokens",
