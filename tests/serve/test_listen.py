@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from typing import cast
 
 import pytest
 
 from quietmind.base.errors import AddressInUse, UsageError
-from quietmind.serve.listen import bind, url_of
+from quietmind.serve import discreet
+from quietmind.serve.gateway import Gateway
+from quietmind.serve.guard import Guard
+from quietmind.serve.listen import bind, serve, url_of
 
 
 def test_any_port_is_a_free_one() -> None:
@@ -60,3 +64,18 @@ def test_small_pieces_are_sent_at_once() -> None:
         return off
 
     assert asyncio.run(nagle_is_off())
+
+
+def test_a_second_signal_ends_it_as_the_first_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("uvicorn", reason="serving takes uvicorn: pip install 'quietmind[serve]'")
+    monkeypatch.setattr(discreet, "_QUIETER", {})  # what uvicorn would say of it is to be heard
+
+    def interrupted_twice() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with bind(port=0) as listener, pytest.raises(KeyboardInterrupt):
+        serve(Gateway([], Guard()), listener, interrupted_twice)
+    assert capsys.readouterr().err == ""

@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, cast
 
 import h11
@@ -222,6 +223,11 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._outside = outside
         self._tls = tls
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end. That takes seconds at most; more signals do not hurry it, which would leave parts unended."""
+        if not self.should_exit:
+            super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
