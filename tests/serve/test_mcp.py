@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import httpx2
@@ -24,10 +24,13 @@ pytest.importorskip("mcp", reason="MCP takes more packages: pip install 'quietmi
 
 from jsonschema import Draft202012Validator
 from mcp.client import Client
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult
 
-from quietmind.serve import mcp_server
+from quietmind.serve import mcp, mcp_server
+from quietmind.serve.archive import Archive
 from quietmind.serve.mcp_tools import LARGEST_TEXT, LONGEST_LIST, TOOLS
 from quietmind.workspace.workspace import Workspace
 
@@ -503,3 +506,24 @@ META = {
 
 def message(method: str, params: dict[str, Any]) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+
+def test_a_first_request_that_comes_while_the_program_ends_is_told_so() -> None:
+    closing, sent = asyncio.Event(), []
+    scope = {"type": "http", "method": "POST", "path": "/mcp", "headers": [], "query_string": b""}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def scene() -> None:
+        endpoint = mcp._Endpoint(cast(Archive, None), closing)
+        endpoint._made = lambda: StreamableHTTPSessionManager(Server("of a test"))  # type: ignore[method-assign]
+        closing.set()
+        await endpoint.answer(scope, receive, send)
+
+    asyncio.run(scene())
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"])["error"]["code"] == "ending"
