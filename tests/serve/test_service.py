@@ -40,6 +40,7 @@ def test_the_head_says_how_it_is_enabled_started_stopped_and_shown(
     form: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     known = {each: render for each, render in RENDER.items() if each == form}
     for each, render in known.items():
         text = render(SERVICE)
@@ -116,3 +117,8 @@ def test_systemd_understands_every_line(tmp_path: Path, folder: str) -> None:
         check=False,
     )
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_the_unit_lies_where_the_person_keeps_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    assert place_of("systemd") == tmp_path / "settings" / "systemd" / "user" / "quietmind.service"

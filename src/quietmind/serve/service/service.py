@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -66,7 +67,8 @@ def place_of(form: Form) -> Path:
     """Return where the person's own service manager looks for the file. Raises UsageError without a home folder."""
     if form == "launchd":
         return expanded("~/Library/LaunchAgents") / f"{LABEL}.plist"
-    return expanded("~/.config/systemd/user") / UNIT
+    # systemd takes the variable for what it is in its own environment, which is the person's as a rule.
+    return expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "systemd" / "user" / UNIT
 
 
 def commands(form: Form) -> Mapping[str, str]:
