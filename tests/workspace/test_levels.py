@@ -259,3 +259,14 @@ def test_the_setting_knows_the_levels(tmp_path: Path) -> None:
         load_settings(file)
     with pytest.raises(UsageError, match="exact, near or small"):
         require_level("tiny")
+
+
+def test_of_facts_and_prose_whichever_takes_more_of_its_bound_decides() -> None:
+    bound, floor = BOUNDS[NEAR], Floor(0.0001, prose=0.001)
+    by_facts = Damage(0.0006, 0.01, 80, 6, 6, 0.001, 90)
+    by_prose = Damage(0.0001, 0.01, 80, 6, 6, 0.001 + 2 * bound.prose, 90)
+    assert bound.used_by(by_facts, floor) == pytest.approx(1.0)
+    assert bound.used_by(by_prose, floor) == pytest.approx(2.0)
+    assert bound.used_by(Damage(0.0006, 0.01, 80, 6, 6), floor) == pytest.approx(1.0)
+    assert "own words" in bound.passed_by(by_prose, floor)
+    assert bound.passed_by(by_facts, floor) == ""

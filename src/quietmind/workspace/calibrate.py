@@ -206,8 +206,11 @@ class Calibrator:
         self.progress.begin("choosing steps", None)
         bounds = [bound.kl for bound in BOUNDS.values()]
 
+        mean, most = Floor(floor.mean, prose=floor.prose), Floor(floor.most, prose=floor.prose)
+        whole = BOUNDS[SMALL]
+
         def cost(loss: float) -> float:
-            return self._tried("", losses.basis, trial, losses.step(loss)).damage.mean - floor.mean
+            return whole.kl * whole.used_by(self._tried("", losses.basis, trial, losses.step(loss)).damage, mean)
 
         found = losses_for(cost, bounds, max(bounds), floor.mean)
         steps = dict(zip(BOUNDS, map(losses.step, found), strict=True))
@@ -216,7 +219,7 @@ class Calibrator:
         for level, bound in BOUNDS.items():
             tried = self._tried(level, losses.basis, trial, steps[level])
             for _ in range(_LOOKED_AGAIN):
-                if not bound.passed_by(tried.damage, Floor(floor.most, prose=floor.prose)):
+                if not bound.passed_by(tried.damage, most):
                     break
                 tried = self._tried(level, losses.basis, trial, _FINER * tried.step)
             levels.append(tried)

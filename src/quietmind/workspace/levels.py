@@ -33,8 +33,8 @@ _FLOOR, _FLOOR_SAME, _FLOOR_PROSE = "floor", "floor_same", "floor_prose"
 
 _FINER, _FINEST = 0.75, 0.5  # of a step
 
-# On the same cache the divergence over free text is three to five times that over facts (docs/log.md).
-_PROSE_TO_FACTS = 10.0
+# On the same cache the divergence over free text is three to four times that over facts (docs/log.md).
+_PROSE_TO_FACTS = 4.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class Bound:
     def prose(self) -> float:
         """The mean divergence that answers in the model's own words may have, in nats beyond the floor."""
         return _PROSE_TO_FACTS * self.kl
+
+    def used_by(self, damage: Damage, floor: Floor) -> float:
+        """Return how much of what is allowed ``damage`` takes: 1 is all of it, of facts or of prose, whichever more."""
+        facts = (damage.mean - floor.kl) / self.kl
+        return facts if damage.prose is None else max(facts, (damage.prose - floor.prose) / self.prose)
 
     def passed_by(self, damage: Damage, floor: Floor) -> str:
         """Say which divergence of ``damage`` is too large; nothing where none is."""
