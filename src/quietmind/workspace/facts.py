@@ -14,6 +14,7 @@ from dataclasses import dataclass
 # Characters of a value. One alone could be guessed; so many take no more tokens than that, and one for a space.
 SHORTEST, LONGEST = 2, 8
 
+_LONGEST_PIECE = 4 * LONGEST  # with whatever stands around it
 _LEAST_WORDS, _LEAST_BEFORE, _MOST_BEFORE = 4, 20, 160  # words and characters that lead to it
 _RARE, _SHORTEST_NAME = 2, 4  # a name occurs no more often, and has so many letters at least
 
@@ -55,6 +56,8 @@ def _found(lines: Sequence[str], wanted: Callable[[str], bool]) -> list[Fact]:
 
 def _values(line: str, wanted: Callable[[str], bool]) -> Iterator[Fact]:
     for piece in _PIECE.finditer(line):
+        if len(piece[0]) > _LONGEST_PIECE:
+            continue
         value = _EDGES.sub("", piece[0])
         start = piece.start() + piece[0].find(value)
         begun = line[:start].rstrip()
