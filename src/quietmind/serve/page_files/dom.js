@@ -20,6 +20,19 @@ export function refill(element, ...children) {
   element.replaceChildren(...children.flat(Infinity).filter((child) => !absent(child)));
 }
 
+/**
+ * Return a table that stacks its cells on a phone. `heads` are elements, `rows` elements of tbody; `around` are a caption
+ * and a foot, where there are any.
+ */
+export function tableOf(heads, rows, around = {}) {
+  const body = el("tbody", {}, rows);
+  const head = el("thead", {}, el("tr", {}, heads));
+  return el("div", { class: "scroll" }, el("table", { class: "stack" }, around.caption, head, body, around.foot));
+}
+
+/** Return the head of a column; `numeric` ones are set to the right. */
+export const columnHead = (text, numeric = false) => el("th", { scope: "col", class: numeric ? "n" : null }, text);
+
 const absent = (value) => value === null || value === undefined || value === false;
 
 /** Return the element of this id, which the page has. */

@@ -1,7 +1,7 @@
 /** The plan as a memory picture: what each device holds, and every row of the ledger below it. */
 
 import { get } from "./api.js";
-import { el } from "./dom.js";
+import { columnHead, el, tableOf } from "./dom.js";
 import { bytes, number, say } from "./words.js";
 
 export async function view() {
@@ -82,61 +82,39 @@ function ledger(plan) {
   const several = plan.models.length > 1;
   const total = plan.ledger.reduce((sum, row) => sum + row.bytes, 0);
   const columns = ["memory.device", "memory.part", "memory.bytes", "memory.read", "memory.formula"];
-  return el(
-    "div",
-    { class: "scroll" },
+  const heads = columns.map((key, index) => columnHead(say(key), index === 2 || index === 3));
+  const rows = plan.ledger.map((row) =>
     el(
-      "table",
-      { class: "stack" },
-      el("caption", {}, say("memory.tableLead")),
+      "tr",
+      {},
+      el("td", { "data-head": say("memory.device") }, row.device),
       el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          columns.map((key, index) =>
-            el("th", { scope: "col", class: index === 2 || index === 3 ? "n" : null }, say(key)),
-          ),
-        ),
+        "th",
+        { scope: "row" },
+        row.component,
+        several ? el("small", { class: "quiet" }, ` ${row.model}`) : null,
       ),
+      el("td", { class: "n", "data-head": say("memory.bytes"), title: number(row.bytes) }, bytes(row.bytes)),
       el(
-        "tbody",
-        {},
-        plan.ledger.map((row) =>
-          el(
-            "tr",
-            {},
-            el("td", { "data-head": say("memory.device") }, row.device),
-            el(
-              "th",
-              { scope: "row" },
-              row.component,
-              several ? el("small", { class: "quiet" }, ` ${row.model}`) : null,
-            ),
-            el("td", { class: "n", "data-head": say("memory.bytes"), title: number(row.bytes) }, bytes(row.bytes)),
-            el(
-              "td",
-              { class: "n", "data-head": say("memory.read") },
-              row.read_per_token ? bytes(row.read_per_token) : "–",
-            ),
-            el("td", { class: "quiet", "data-head": say("memory.formula") }, row.formula),
-          ),
-        ),
+        "td",
+        { class: "n", "data-head": say("memory.read") },
+        row.read_per_token ? bytes(row.read_per_token) : "–",
       ),
-      el(
-        "tfoot",
-        {},
-        el(
-          "tr",
-          {},
-          el("td"),
-          el("th", { scope: "row" }, say("memory.total")),
-          el("td", { class: "n" }, bytes(total)),
-          el("td"),
-          el("td"),
-        ),
-      ),
+      el("td", { class: "quiet", "data-head": say("memory.formula") }, row.formula),
     ),
   );
+  const foot = el(
+    "tfoot",
+    {},
+    el(
+      "tr",
+      {},
+      el("td"),
+      el("th", { scope: "row" }, say("memory.total")),
+      el("td", { class: "n" }, bytes(total)),
+      el("td"),
+      el("td"),
+    ),
+  );
+  return tableOf(heads, rows, { caption: el("caption", {}, say("memory.tableLead")), foot });
 }

@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { askNotebook } from "./chat.js";
 import { command } from "./copy.js";
-import { el } from "./dom.js";
+import { columnHead, el, tableOf } from "./dom.js";
 import { ago, bytes, known, number, say } from "./words.js";
 
 export async function view() {
@@ -45,27 +45,9 @@ export async function view() {
 function table(notebooks) {
   const columns = ["name", "notes", "tokens", "size", "level", "read"];
   const numbers = ["notes", "tokens", "size"];
-  return el(
-    "div",
-    { class: "scroll" },
-    el(
-      "table",
-      { class: "stack" },
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          columns.map((each) =>
-            el("th", { scope: "col", class: numbers.includes(each) ? "n" : null }, say(`notebooks.${each}`)),
-          ),
-          el("th", {}, el("span", { class: "unseen" }, say("notebooks.ask"))),
-        ),
-      ),
-      el("tbody", {}, notebooks.map(row)),
-    ),
-  );
+  const heads = columns.map((each) => columnHead(say(`notebooks.${each}`), numbers.includes(each)));
+  const asking = el("th", {}, el("span", { class: "unseen" }, say("notebooks.ask")));
+  return tableOf([...heads, asking], notebooks.map(row));
 }
 
 function row(each) {

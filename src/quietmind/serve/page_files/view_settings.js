@@ -2,7 +2,7 @@
 
 import { get } from "./api.js";
 import { command } from "./copy.js";
-import { el, keep, kept, refill } from "./dom.js";
+import { columnHead, el, keep, kept, refill, tableOf } from "./dom.js";
 import { LANGUAGES, language, number, say } from "./words.js";
 
 export async function view({ theme, chooseTheme, chooseLanguage }) {
@@ -97,49 +97,31 @@ function forgetKey(button) {
 }
 
 function table(settings) {
+  const heads = ["settings.key", "settings.value", "settings.once"].map((key) => columnHead(say(key)));
+  return tableOf(heads, settings.map(row));
+}
+
+function row(each) {
   return el(
-    "div",
-    { class: "scroll" },
+    "tr",
+    {},
     el(
-      "table",
-      { class: "stack" },
-      el(
-        "thead",
-        {},
-        el(
-          "tr",
-          {},
-          ["settings.key", "settings.value", "settings.once"].map((key) => el("th", { scope: "col" }, say(key))),
-        ),
-      ),
-      el(
-        "tbody",
-        {},
-        settings.map((each) =>
-          el(
-            "tr",
-            {},
-            el(
-              "th",
-              { scope: "row" },
-              el("code", {}, each.name),
-              el("br"),
-              el("small", { class: "quiet" }, say(`setting.${each.name}`)),
-            ),
-            el(
-              "td",
-              { "data-head": say("settings.value"), class: each.value === null ? "quiet" : null },
-              shown(each),
-              each.usual && each.value !== null && el("small", { class: "quiet" }, ` ${say("settings.default")}`),
-            ),
-            el(
-              "td",
-              { "data-head": say("settings.once"), class: each.command === null ? "none" : null },
-              each.command === null ? "–" : el("code", { class: "quiet" }, each.command),
-            ),
-          ),
-        ),
-      ),
+      "th",
+      { scope: "row" },
+      el("code", {}, each.name),
+      el("br"),
+      el("small", { class: "quiet" }, say(`setting.${each.name}`)),
+    ),
+    el(
+      "td",
+      { "data-head": say("settings.value"), class: each.value === null ? "quiet" : null },
+      shown(each),
+      each.usual && each.value !== null && el("small", { class: "quiet" }, ` ${say("settings.default")}`),
+    ),
+    el(
+      "td",
+      { "data-head": say("settings.once"), class: each.command === null ? "none" : null },
+      each.command === null ? "–" : el("code", { class: "quiet" }, each.command),
     ),
   );
 }
