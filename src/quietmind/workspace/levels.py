@@ -246,7 +246,7 @@ def bytes_per_token(level: str, fingerprint: Fingerprint, snapshots: Iterable[Sn
 
 
 def _no_basis(card: ModelCard) -> str:
-    return f"no basis for {card.name}: `quietmind calibrate` makes its snapshots about half as large still"
+    return f"no basis for {card.name}: `quietmind calibrate` makes its snapshots less than half as large"
 
 
 def _excused(floor: float) -> str:
