@@ -117,7 +117,7 @@ def test_what_a_stream_took_comes_behind_it_where_that_is_wanted(served: Any) ->
 def test_an_answer_that_was_cut_says_so(served: Any) -> None:
     content = post(served.url, body(max_tokens=3)).json()
     assert content["choices"][0]["finish_reason"] == "length"
-    assert "--max-tokens 3" in content["choices"][0]["message"]["content"]
+    assert "3 tokens (max_tokens)" in content["choices"][0]["message"]["content"]
     assert content["usage"]["completion_tokens"] == 3
 
 

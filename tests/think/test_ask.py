@@ -133,7 +133,7 @@ def test_a_model_that_repeats_itself_is_stopped(archive: Workspace) -> None:
 def test_an_answer_that_was_cut_says_so_and_its_last_sentence_bears_nothing(archive: Workspace) -> None:
     said = "The tank holds 85 litres. " + "And " + " ".join(f"word{n}" for n in range(99))
     answer, _, _ = answer_to(archive, "How much does the tank hold?", said)
-    assert answer.stopped_early == "the answer was cut at --max-tokens 64"
+    assert answer.stopped_early == "the answer was cut at 64 tokens (max_tokens)"
     assert answer.text.startswith("The tank holds 85 litres. [1]")
     assert answer.text.endswith("[?]")
 

@@ -16,7 +16,7 @@ CLOSE = Citation(2, Path("/n/pump.md"), 4, 5, "The pump rests.", Standing.GONE)
 PLAIN = Answer("How much?", "It holds 85 litres. [1]", (BORNE,), (), (), AskTimings(1.0), "fake", True)
 TOLD = [
     PLAIN,
-    replace(PLAIN, stopped_early=f"{CUT_AT}--max-tokens 5", cut=True),
+    replace(PLAIN, stopped_early=f"{CUT_AT}5 tokens (max_tokens)", cut=True),
     replace(PLAIN, stopped_early=REPEATED),
     replace(PLAIN, unsupported=("Elephants like it.",)),
     replace(PLAIN, disagreements=(("It holds 85. [1]", "It holds 90. [2]"),)),

@@ -102,6 +102,15 @@ def test_facts_are_asked_for_up_to_their_value_and_the_rest_in_the_models_own_wo
     assert probes == Probes.of(laid(an_engine()), subjects=1, facts=4)
 
 
+def test_lines_are_written_out_where_that_is_asked_for() -> None:
+    probes = Probes.of(laid(an_engine()), subjects=0, facts=0, lines=2, tokens=5)
+    assert [probe.value for probe in probes.asked] == [""] * 4
+    assert [probe.tokens for probe in probes.asked] == [5] * 4
+    for probe in probes.asked[:2]:
+        assert probe.ending[-1].text.endswith("in the summer the pump was opened")
+        assert not probe.ending[-1].trusted
+
+
 def test_only_what_is_held_is_asked_for() -> None:
     probes = Probes.of(laid(an_engine()), blocks=2, subjects=2, facts=2)
     assert [probe.value for probe in probes.asked[:2]] == ["10:25", "11:25"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quietmind.workspace.facts import LONGEST, SHORTEST, Fact, facts_of
+from quietmind.workspace.facts import LONGEST, SHORTEST, Fact, facts_of, lines_of
 
 
 def values(texts: list[str], count: int = 10) -> list[str]:
@@ -69,3 +69,23 @@ def test_of_any_text_what_is_found_stands_there_once_and_is_of_the_right_size(te
         assert SHORTEST <= len(fact.value) <= LONGEST
         assert whole.count(fact.begun) == 1
         assert whole[whole.index(fact.begun) + len(fact.begun) :].lstrip().startswith(fact.value)
+
+
+def test_a_line_is_begun_with_half_of_it_and_asked_for_to_its_end() -> None:
+    (line,) = lines_of(["## Pumps\nshort\nThe pump of the first house is opened before the others are."], 3)
+    assert line == Fact("The pump of the first house is", "opened before the others are.")
+
+
+def test_lines_that_begin_alike_are_not_asked_for() -> None:
+    twice = "The pump of the first house is opened before the others are"
+    assert lines_of([twice, f"{twice} not"], 3) == []
+
+
+@given(st.lists(st.text(st.sampled_from("ab7 .ё\n"), max_size=200), max_size=8), st.integers(0, 5))
+def test_of_any_text_lines_stand_there_once_up_to_where_they_are_cut(texts: list[str], count: int) -> None:
+    whole = "\n".join(texts)
+    found = lines_of(texts, count)
+    assert len(found) <= count
+    for line in found:
+        assert whole.count(line.begun) == 1
+        assert whole[whole.index(line.begun) + len(line.begun) :].lstrip().startswith(line.value)

@@ -92,7 +92,7 @@ class Lane:
         import httpx2
 
         if self._client is None or self._client[0] != endpoint:
-            await self.close()
+            earlier = self._client
             key = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
             client = httpx2.AsyncClient(
                 base_url=endpoint.url,
@@ -106,7 +106,10 @@ class Lane:
                 ),
                 trust_env=False,
             )
-            self._client = (endpoint, client)
+            self._client = (endpoint, client)  # before anything is awaited: nobody else makes another
+            if earlier is not None:
+                await earlier[1].aclose()
+            return client
         return self._client[1]
 
     async def warm(self) -> None:

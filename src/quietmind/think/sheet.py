@@ -52,7 +52,7 @@ def passages_sheet(engine: Engine, asked: Asked, hits: Sequence[Hit], max_tokens
         prompt = engine.render(conversation(asked, given))
         if len(engine.tokenize(prompt)) + max_tokens <= engine.context:
             tokens = sum(each.tokens for each in given)
-            return Sheet(given, given, prompt, tokens, max_tokens, f"--max-tokens {max_tokens}", asked)
+            return Sheet(given, given, prompt, tokens, max_tokens, _asked_for(max_tokens), asked)
         given = given[:-1]
     raise ContextOverflow(
         f"the question takes {bare:,} tokens and {max_tokens:,} are kept for the answer, which leaves no room for "
@@ -86,11 +86,16 @@ def notebook_sheet(engine: Engine, asked: Asked, held: Held, hits: Sequence[Hit]
             needed=needed + min(max_tokens, LEAST_ANSWER),
             context=engine.context,
         )
-    tokens, cut_at = max_tokens, f"--max-tokens {max_tokens}"
+    tokens, cut_at = max_tokens, _asked_for(max_tokens)
     if room < max_tokens:
         tokens, cut_at = room, f"{room:,} tokens, all that a context of {engine.context:,} holds behind the notebook"
     there = prefix if held.read else held.restored.tokens if held.restored else 0
     return Sheet(given, nearest, prompt, prefix - there, tokens, cut_at, asked, held)
+
+
+def _asked_for(max_tokens: int) -> str:
+    """Say what bounds an answer, by the name that it has in an option, in the settings and in a request."""
+    return f"{max_tokens:,} tokens (max_tokens)"
 
 
 def _heard(engine: Engine, asked: Asked, max_tokens: int, prompt: Callable[[Asked], Prompt]) -> Asked:

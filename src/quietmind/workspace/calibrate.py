@@ -58,7 +58,8 @@ class Effort:
 
     The statistics come from ``tokens`` in pieces of up to ``piece``; noise is tried on the first ``tried`` of them, in
     each ``every``-th part of the cache, and steps on ``held_out`` others. Fewer than ``least`` tokens in all are too
-    few. ``subjects``, ``facts`` and ``continued`` are of the probes; ``width`` is the most channels of a group.
+    few. ``subjects``, ``facts``, ``lines`` and ``continued`` are of the probes; ``width`` is the most channels of a
+    group.
     """
 
     tokens: int = TOKENS
@@ -69,6 +70,7 @@ class Effort:
     every: int = 1
     subjects: int = SUBJECTS
     facts: int = FACTS
+    lines: int = 4
     continued: int = 12
     width: int = MOST_WIDTH
 
@@ -137,10 +139,8 @@ class Calibrator:
             trial, other, gathering = self._read(sample, folder)
             # From here on the engine holds caches that were changed: nothing more is read.
             self.progress.begin("measuring what rounding costs", None)
-            floor = roundings_of(trial, other)
-            sensitivity = sensitivity_of(
-                trial, self.rotation, floor.everywhere, every=effort.every, progress=self.progress
-            )
+            floor, everywhere = roundings_of(other), roundings_of(trial).everywhere
+            sensitivity = sensitivity_of(trial, self.rotation, everywhere, every=effort.every, progress=self.progress)
             self.progress.begin("finding the components", None)
             whole = gathering.basis(sensitivity, fingerprint=self.fingerprint, steps={NEAR: _FINEST})
             levels = self._levels(_Losses(whole, sensitivity), other, floor)
@@ -163,9 +163,10 @@ class Calibrator:
 
     def _read(self, sample: Sample, folder: Path) -> tuple[Trial, Trial, Gathering]:
         """Read the sample; return what noise and what steps are tried on, and what is known of the pieces."""
-        other = self._trial(sample.held_out, self.effort.held_out, folder / "other")
+        other = self._trial(sample.held_out, self.effort.held_out, folder / "other", lines=0)
         self._require_tokens(sample.tokens - SINKS * len(sample.pieces), other)
-        trial = self._trial(sample.pieces[0], self.effort.tried, folder / "tried")
+        # What a line costs that is written out is no bound of a level, but says the most of where errors hurt.
+        trial = self._trial(sample.pieces[0], self.effort.tried, folder / "tried", lines=self.effort.lines)
         gathering = Gathering(trial.rows, self.rotation, self.effort.width)
         began, left = time.monotonic(), sample.tokens
         self.progress.begin("reading notes", left)
@@ -184,10 +185,12 @@ class Calibrator:
                 self.forecast(each * left + runs * trial.seconds)
         return trial, other, gathering
 
-    def _trial(self, layout: Layout, tokens: int, file: Path) -> Trial:
+    def _trial(self, layout: Layout, tokens: int, file: Path, lines: int) -> Trial:
         blocks = blocks_within(layout, tokens)
         effort = self.effort
-        probes = Probes.of(layout, blocks, subjects=effort.subjects, facts=effort.facts, tokens=effort.continued)
+        probes = Probes.of(
+            layout, blocks, subjects=effort.subjects, facts=effort.facts, lines=lines, tokens=effort.continued
+        )
         return Trial.of(self.engine, layout, blocks, file, probes)
 
     def _require_tokens(self, tokens: int, trial: Trial) -> None:

@@ -17,7 +17,7 @@ from typing import Self
 
 from quietmind.engine.port import Engine, Position, Prompt, Segment, probing
 from quietmind.notes.document import Passage
-from quietmind.workspace.facts import facts_of
+from quietmind.workspace.facts import facts_of, lines_of
 from quietmind.workspace.layout import Layout
 
 SUBJECTS = 4  # headings of notes that are asked about
@@ -47,7 +47,7 @@ Continuation = tuple[Position, ...]
 class Probe:
     """What is asked behind a prefix: the segments that follow it, to be continued by ``tokens``.
 
-    ``value`` is the fact that is asked for; empty where the answer is in the model's own words.
+    ``value`` is the fact that is asked for; empty where the answer may be of any words, or a line is written out.
     """
 
     ending: tuple[Segment, ...]
@@ -82,21 +82,23 @@ class Probes:
         *,
         subjects: int = SUBJECTS,
         facts: int = FACTS,
+        lines: int = 0,
         tokens: int = TOKENS,
     ) -> Self:
         """Return the probes of ``layout``, or of its first ``blocks`` blocks: the same ones each time.
 
-        ``subjects`` and ``facts`` are at most so many, spread evenly over it; ``tokens`` are of answers in the model's
-        own words.
+        ``subjects``, ``facts`` and ``lines`` to be written out are at most so many, spread evenly over it; ``tokens``
+        are of answers in the model's own words and of lines.
         """
         passages = [block.passage for block in layout.blocks[:blocks]]
-        asked = [
-            # The answer is begun for the model, up to the value: what it says next is what stood there.
-            Probe(
-                (Segment(_COMPLETE, False), *layout.tail, Segment(fact.begun, False)), len(fact.value) + 1, fact.value
-            )
-            for fact in facts_of([passage.text for passage in passages], facts)
-        ]
+        texts = [passage.text for passage in passages]
+
+        def completing(begun: str, tokens: int, value: str = "") -> Probe:
+            """Return a probe whose answer is begun for the model: what it says next is what stood there."""
+            return Probe((Segment(_COMPLETE, False), *layout.tail, Segment(begun, False)), tokens, value)
+
+        asked = [completing(fact.begun, len(fact.value) + 1, fact.value) for fact in facts_of(texts, facts)]
+        asked += [completing(line.begun, tokens) for line in lines_of(texts, lines)]
         asked += [
             Probe((Segment(question, False), *layout.tail), tokens)
             for question in (*_QUESTIONS, *_about(passages, subjects))

@@ -23,6 +23,10 @@ _ENDS = ".!?:;…"  # a capital letter after one of these is no sign of a name
 _PIECE = re.compile(r"\S+")
 _WORD = re.compile(r"\w+")
 _EDGES = re.compile(r"^\W+|\W+$")
+_SPACE = re.compile(r"\s+")
+
+_SHORTEST_LINE, _LONGEST_LINE = 40, 160  # characters of one that is written out
+_LEAST_WORDS_OF_A_LINE = 6
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,25 @@ def facts_of(texts: Sequence[str], count: int) -> list[Fact]:
     taken = {fact.begun for fact in chosen}
     names = [fact for fact in _found(lines, is_name) if fact.begun not in taken and fact.begun[-1] not in _ENDS]
     return chosen + _spread(names, count - len(chosen), whole)
+
+
+def lines_of(texts: Sequence[str], count: int) -> list[Fact]:
+    """Return at most ``count`` lines, spread evenly over ``texts``, cut in two between words: the second half is asked.
+
+    Word for word that is the hardest on a cache: it shows whether what was read can still be copied.
+    """
+    lines = [line.strip()[:_LONGEST_LINE] for text in texts for line in text.splitlines()]
+    return _spread([_halved(line) for line in lines if _is_worth_asking(line)], count, "\n".join(texts))
+
+
+def _is_worth_asking(line: str) -> bool:
+    return len(line) >= _SHORTEST_LINE and len(_WORD.findall(line)) >= _LEAST_WORDS_OF_A_LINE
+
+
+def _halved(line: str) -> Fact:
+    ends = [space.start() for space in _SPACE.finditer(line)] or [len(line)]
+    middle = min(ends, key=lambda end: abs(end - len(line) // 2))
+    return Fact(line[:middle], line[middle:].strip())
 
 
 def _found(lines: Sequence[str], wanted: Callable[[str], bool]) -> list[Fact]:
