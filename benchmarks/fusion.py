@@ -27,7 +27,7 @@ from archive_known import HALVES, Known
 from archive_ours import SETTLE_SECONDS
 from numpy.typing import NDArray
 
-from quietmind.notes.crossing import FILE as AXIS
+from quietmind.notes.crossing import FILE as MEANS
 from quietmind.notes.embedding import Embedder, text_key
 from quietmind.notes.vectors import TABLE, Vectors
 from quietmind.workspace.embedding import FOLDER, Searcher, open_embedder
@@ -146,7 +146,7 @@ def rank(
                 for query in queries
             }
         fused = {query: found(query) for query in queries}
-        (table.parent / AXIS).unlink(missing_ok=True)
+        (table.parent / MEANS).unlink(missing_ok=True)
         apart = {query: found(query) for query in queries}
     embedder.save()
     by_ranks = {query: reciprocal_ranks(words[query], meaning[query]) for query in queries}

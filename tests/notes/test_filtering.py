@@ -19,6 +19,7 @@ from quietmind.notes.filtering import Filter, chosen, count_within, passages_wit
 from quietmind.notes.fusion import fused, key_of
 from quietmind.notes.index import Index
 from quietmind.notes.language import Language
+from quietmind.notes.meaning import Meaning
 from quietmind.notes.schema import MIGRATIONS
 from quietmind.notes.search import ranked, search
 from quietmind.notes.selecting import notes_tagged
@@ -145,7 +146,9 @@ def test_the_nearest_are_the_nearest_of_those_that_are_allowed(archive: Archive,
         assert nearest.placed == len(among) == count_within(archive.connection, allowed)
         assert [near.passage for near in nearest.found] == [among[0]]
         assert among[0] not in {near.passage for near in stored.nearest(query, 1).found}
-        found = fused(archive.connection, "nothing", stored.nearest(query, 9, among), 9, stored.placed, allowed)
+        found = fused(
+            archive.connection, "nothing", Meaning(stored.nearest(query, 9, among)), 9, stored.placed, allowed
+        )
         assert {hit.passage.path.parent.name for hit in found} == {"other"}
         assert len(found) == len(among)
 

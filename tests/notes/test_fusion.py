@@ -14,6 +14,7 @@ from quietmind.base.sqlite import connect
 from quietmind.notes.document import Hit
 from quietmind.notes.fusion import DEPTH, Standing, fused, key_of, scores, shares
 from quietmind.notes.index import Index
+from quietmind.notes.meaning import Meaning
 from quietmind.notes.schema import MIGRATIONS
 from quietmind.notes.search import ranked
 from quietmind.notes.vectors import Near, Nearest
@@ -48,8 +49,8 @@ class Archive:
 
     def names(self, query: str, near: Sequence[Near], with_vector: Sequence[str], limit: int = 10) -> list[str]:
         known = {self.ids[name] for name in with_vector}
-        nearest = Nearest(tuple(near), len(known))
-        hits = fused(self.connection, query, nearest, limit, lambda ids: known & set(ids))
+        meaning = Meaning(Nearest(tuple(near), len(known)))
+        hits = fused(self.connection, query, meaning, limit, lambda ids: known & set(ids))
         return [hit.passage.path.name for hit in hits]
 
 
@@ -75,7 +76,8 @@ def test_what_only_meaning_finds_is_found_and_says_how_near_it_is(archive: Archi
     near = [archive.near("three.md", 0.9), archive.near("one.md", 0.8)]
     assert archive.names("насос включает реле", near, list(NOTES)) == ["one.md", "three.md", "two.md"]
     known = set(archive.ids.values())
-    hits = fused(archive.connection, "насос включает реле", Nearest(tuple(near), 4), 9, lambda ids: known & set(ids))
+    meaning = Meaning(Nearest(tuple(near), 4))
+    hits = fused(archive.connection, "насос включает реле", meaning, 9, lambda ids: known & set(ids))
     by_name = {hit.passage.path.name: hit for hit in hits}
     assert by_name["three.md"].similarity == 0.9
     assert by_name["three.md"].coverage == 0
@@ -92,6 +94,25 @@ def test_meaning_changes_the_order_of_what_both_find(archive: Archive) -> None:
 def test_a_vector_of_another_text_is_no_vector_of_the_passage(archive: Archive) -> None:
     near = [archive.near("four.md", 0.9, key=b"k" * 16), Near(10_000, b"k" * 16, 0.8)]
     assert "four.md" not in archive.names("насос реле", near, list(NOTES))
+
+
+def test_what_says_the_same_in_the_other_language_is_found_and_comes_after_what_is_nearest(archive: Archive) -> None:
+    near, other = archive.near("four.md", 0.9), archive.near("three.md", 0.4)
+    known = set(archive.ids.values())
+    meaning = Meaning(Nearest((near,), 4), crossed=Nearest((other,), 4))
+    hits = fused(archive.connection, "???", meaning, 9, lambda ids: known & set(ids))
+    assert [(hit.passage.path.name, hit.similarity, hit.crossed) for hit in hits] == [
+        ("four.md", 0.9, None),
+        ("three.md", None, 0.4),
+    ]
+
+
+def test_the_order_of_the_nearest_is_that_of_their_closeness(archive: Archive) -> None:
+    near = [archive.near("four.md", 0.9), archive.near("three.md", 0.8)]
+    known = set(archive.ids.values())
+    meaning = Meaning(Nearest(tuple(near), 4), {near[1].passage: 0.95})
+    hits = fused(archive.connection, "???", meaning, 9, lambda ids: known & set(ids))
+    assert [hit.passage.path.name for hit in hits] == ["three.md", "four.md"]
 
 
 def test_a_query_without_a_word_is_answered_by_meaning(archive: Archive) -> None:

@@ -146,10 +146,12 @@ class Hit:
 
     ``score`` orders the hits of one query, higher is better, and means nothing across queries. ``coverage`` is
     between 0 and 1: the share of the query's weight (inverse document frequency of its lemmas) found here.
-    ``similarity`` is the cosine of the vectors of both, None where the passage was not found by them.
+    ``similarity`` is the cosine of the vectors of both, None where the passage was not found by them; ``crossed`` the
+    same for a passage that was found from the other language, without what tells the languages apart.
     """
 
     passage: Passage
     score: float
     coverage: float
     similarity: float | None = None
+    crossed: float | None = None

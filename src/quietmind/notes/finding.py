@@ -17,9 +17,10 @@ from quietmind.base.sqlite import translated
 from quietmind.notes.embedding import embedded_text, text_key
 from quietmind.notes.filtering import Filter, chosen
 from quietmind.notes.fusion import DEPTH, fused
+from quietmind.notes.meaning import Meaning, meaning_of
 from quietmind.notes.search import ranked
 from quietmind.notes.sparse import document_frequency_weight
-from quietmind.notes.vectors import Nearest
+from quietmind.notes.vectors import Nearest, Vectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,12 +72,13 @@ def find(
     limit: int,
     *,
     vector: NDArray[np.float32] | None = None,
+    vectors: Vectors | None = None,
     within: Filter | None = None,
 ) -> list[Hit]:
     """Return the passages ``within`` that answer ``query`` best, best first, at most ``limit``.
 
-    By words, and where ``vector`` (of the query, float32 [dimensions]) is given by meaning too. Raises as
-    :func:`ranked`, and as ``finder`` does.
+    By words, and where ``vector`` (of the query, float32 [dimensions]) is given by meaning too, for which all is known
+    where ``vectors`` are those of the archive. Raises as :func:`ranked`, and as ``finder`` does.
     """
 
     def candidates(lemmas: Sequence[str], count: int) -> Sequence[tuple[int, float]]:
@@ -85,8 +87,12 @@ def find(
     with translated(Path(connection.execute("PRAGMA database_list").fetchone()[2] or "archive")):
         if vector is None:
             return list(ranked(connection, query, limit, within, candidates).values())
-        nearest = finder.by_meaning(vector, max(DEPTH, limit), within)
-        return fused(connection, query, nearest, limit, finder.placed, within, candidates)
+        count = max(DEPTH, limit)
+        if vectors is None:
+            meaning = Meaning(finder.by_meaning(vector, count, within))
+        else:
+            meaning = meaning_of(connection, finder, vectors, query, vector, count, within)
+        return fused(connection, query, meaning, limit, finder.placed, within, candidates)
 
 
 @dataclass(frozen=True)

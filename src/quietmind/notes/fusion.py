@@ -1,16 +1,18 @@
 """One ranking out of two: by words (notes/search.py) and by meaning (notes/vectors.py).
 
 The legs are fused by what they say and not by ranks alone: each passage has a share of the best by words and a share of
-the nearest, from 0 to 1, and the sum of both, weighted, is its score. Three things were worth having, by the mean
+the nearest, from 0 to 1, and the sum of both, weighted, is its score. What each thing was worth, by the mean
 reciprocal rank of 266 questions that are for tuning (900 pages of manuals and help in two languages; words alone 0.774,
 meaning alone 0.768, reciprocal rank fusion 0.828 and with the best constants 0.834):
 
 - the shares themselves: a first hit that is far ahead of the second counts for more than its rank says;
 - the best passage of a note counts for what all its passages have shown: a note that the legs find by two passages is
   found by both. With it 0.855, and 0.852 without it;
-- words weigh by how much of the question any passage covers: where they hardly say it, meaning decides. 0.860 with all.
+- words weigh by how much of the question any passage covers: where they hardly say it, meaning decides: 0.860;
+- a passage is as near as its note lets it be (notes/meaning.py): 0.863, and the same with what says the same in the
+  other language (notes/crossing.py), which has most of a share of the nearest.
 
-Of the 265 questions that nothing was tuned on: words 0.812, meaning 0.774, reciprocal ranks 0.844, this 0.850
+Of the 265 questions that nothing was tuned on: words 0.812, meaning 0.774, reciprocal ranks 0.844, this 0.860
 (benchmarks/fusion.py).
 
 And it has to be fair while vectors are still being made:
@@ -33,11 +35,13 @@ from pathlib import Path
 from quietmind.notes.document import Hit, Passage
 from quietmind.notes.embedding import embedded_text, text_key
 from quietmind.notes.filtering import Filter, count_within
+from quietmind.notes.meaning import Meaning
 from quietmind.notes.search import Candidates, hits_of, ranked
-from quietmind.notes.vectors import Near, Nearest
+from quietmind.notes.vectors import Near
 
 DEPTH = 100  # passages of each leg that are fused, at least; past it there is nothing of meaning
 MEANING_WEIGHT = 0.4  # of 1; 0.3 to 0.5 differ by chance
+CROSSED_WEIGHT = 0.8  # of what the nearest passage says, what says the same best in the other language says
 
 Embedded = Callable[[Sequence[int]], set[int]]
 
@@ -93,7 +97,7 @@ def shares(similarities: Sequence[float], share: float) -> list[float]:
 def fused(
     connection: sqlite3.Connection,
     query: str,
-    nearest: Nearest,
+    meaning: Meaning,
     limit: int,
     embedded: Embedded,
     within: Filter | None = None,
@@ -101,19 +105,24 @@ def fused(
 ) -> list[Hit]:
     """Return the passages that answer ``query`` best by words and by meaning together, best first, at most ``limit``.
 
-    ``nearest`` is what the vectors found (:data:`DEPTH` of them or more) among the passages ``within``, and
+    ``meaning`` is what the vectors found (:data:`DEPTH` of them or more) among the passages ``within``, and
     ``embedded`` says of passages, by their numbers, which have a vector; ``candidates`` are as for :func:`ranked`. What
     the archive has changed since a vector was made is not found by it. Raises ArchiveLocked, ArchiveDamaged or
     WorkspaceError.
     """
     by_words = ranked(connection, query, max(DEPTH, limit), within, candidates)
-    near = [each for each in nearest.found if each.passage not in by_words]
-    hits = {**by_words, **hits_of(connection, query, [each.passage for each in near])}
-    standing = {each.passage: each for each in nearest.found if _still(hits.get(each.passage), each)}
+    near = [each.passage for each in (*meaning.nearest.found, *meaning.crossed.found) if each.passage not in by_words]
+    hits = {**by_words, **hits_of(connection, query, near)}
+    standing, crossed = (
+        {each.passage: each for each in nearest.found if _still(hits.get(each.passage), each)}
+        for nearest in (meaning.nearest, meaning.crossed)
+    )
     with_vector = embedded([*by_words])
     total = count_within(connection, within)
-    share = min(nearest.placed / total, 1.0) if total else 1.0
-    near_shares = _shares_of(standing.values(), share)
+    share = min(meaning.nearest.placed / total, 1.0) if total else 1.0
+    near_shares = _shares_of(standing.values(), meaning.closeness, share)
+    for passage, of_crossed in _shares_of(crossed.values(), {}, share).items():
+        near_shares[passage] = max(near_shares.get(passage, 0.0), CROSSED_WEIGHT * of_crossed)
     best = max((hit.score for hit in by_words.values()), default=0.0)
     standings = {
         passage: Standing(
@@ -121,7 +130,7 @@ def fused(
             by_words[passage].score / best if passage in by_words and best > 0 else 0.0,
             near_shares.get(passage, 0.0 if passage in with_vector else None),
         )
-        for passage in {*by_words, *standing}
+        for passage in {*by_words, *standing, *crossed}
     }
     fused_scores = scores(standings, max((hit.coverage for hit in by_words.values()), default=0.0))
     scored = [
@@ -129,6 +138,7 @@ def fused(
             hits[passage],
             score=score,
             similarity=standing[passage].similarity if passage in standing else None,
+            crossed=crossed[passage].similarity if passage in crossed else None,
         )
         for passage, score in fused_scores.items()
     ]
@@ -136,10 +146,13 @@ def fused(
     return scored[:limit]
 
 
-def _shares_of(standing: Iterable[Near], share: float) -> dict[int, float]:
-    """Return the share of the nearest that each passage has; those that share a text count once."""
+def _shares_of(standing: Iterable[Near], closeness: Mapping[int, float], share: float) -> dict[int, float]:
+    """Return the share of the nearest that each passage has; those that share a text count once, as the closest."""
     found = list(standing)
-    first = {near.key: near.similarity for near in reversed(found)}
+    first: dict[bytes, float] = {}
+    for near in found:
+        close = closeness.get(near.passage, near.similarity)
+        first[near.key] = max(first.get(near.key, close), close)
     ordered = sorted(first.items(), key=lambda item: -item[1])
     by_key = dict(zip((key for key, _ in ordered), shares([value for _, value in ordered], share), strict=True))
     return {near.passage: by_key[near.key] for near in found}

@@ -125,7 +125,7 @@ def _boosts(
     connection: sqlite3.Connection, query: str, weights: Mapping[str, float], columns: Mapping[int, Sequence[str]]
 ) -> dict[int, float]:
     """Return what the second look adds to the BM25 of each passage, given its columns of lemmas."""
-    spans = _spans(connection, [*columns])
+    spans = spans_of(connection, [*columns])
     # The passages of a document are written at once and have numbers in a row; of a long one, some say enough.
     read = {span: range(span.start, span.stop, -(-len(span) // _READ_PASSAGES)) for span in set(spans.values())}
     bodies = {
@@ -143,8 +143,8 @@ def _boosts(
     }
 
 
-def _spans(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, range]:
-    """Return for each passage the numbers of all passages of its document."""
+def spans_of(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, range]:
+    """Return for each of the passages ``ids`` the numbers of all passages of its document. Raises sqlite3.Error."""
     rows = connection.execute(
         "WITH found AS (SELECT id, document FROM passages WHERE id IN (SELECT value FROM json_each(?)))"
         " SELECT found.id, first, last FROM found JOIN ("

@@ -223,10 +223,9 @@ class Vectors:
                     records = self._records(self._one("SELECT count(*) FROM vectors"))
                 except FileNotFoundError:  # compacted since the count was read: look at what stands there now
                     continue
-                return {
-                    passage: (bytes(key), records[row]["numbers"].astype("float32") * records[row]["scale"])
-                    for passage, row, key in rows
-                }
+                read = records[[row for _, row, _ in rows]]
+                found = read["numbers"].astype("float32") * read["scale"][:, None]
+                return {passage: (bytes(key), found[at]) for at, (passage, _, key) in enumerate(rows)}
         raise self._damaged("lack their matrix")
 
     def _rows_of(self, passages: Sequence[int]) -> dict[int, int]:

@@ -35,6 +35,8 @@ BESIDE_THE_BEST = 0.5
 # So many of the nearest by meaning are given along, whatever words they use, where words vouch for the question: how
 # near the nearest is does not tell a question that the notes answer from one that they do not.
 NEAREST = 3
+# And so many of those that say what the question says in the other language, where words in common are few.
+CROSSED = 1
 # Passages by which notebooks are told apart: more than are given to a model, fewer than search looks at closely.
 RANKED_BY = 48
 
@@ -158,5 +160,6 @@ def relevant(hits: Sequence[Hit]) -> list[Hit]:
     if best < RELEVANT_COVERAGE:
         return []
     nearest = sorted((hit.similarity for hit in hits if hit.similarity is not None), reverse=True)[:NEAREST]
+    crossed = sorted((hit.crossed for hit in hits if hit.crossed is not None), reverse=True)[:CROSSED]
     least = max(RELEVANT_COVERAGE, BESIDE_THE_BEST * best)
-    return [hit for hit in hits if hit.coverage >= least or hit.similarity in nearest]
+    return [hit for hit in hits if hit.coverage >= least or hit.similarity in nearest or hit.crossed in crossed]

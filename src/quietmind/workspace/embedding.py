@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from quietmind.base.errors import EngineError, IndexAway, ModelError, UsageError, WorkspaceError
 from quietmind.base.progress import SILENT, Progress
-from quietmind.notes.crossing import crossed, measure_axis
+from quietmind.notes.crossing import measure_means
 from quietmind.notes.embedded import Embedded as OwnIndex
 from quietmind.notes.embedding import Embedder, embedded_text, text_key
 from quietmind.notes.filtering import Filter
@@ -153,7 +153,7 @@ def embed(
                 break
         removed = vectors.compact()
         with suppress(OSError):  # a full disk; searches do without
-            measure_axis(connection, vectors)
+            measure_means(connection, vectors)
         rows, _ = vectors.counts()
     read = rows * record(embedder.dimensions).itemsize
     return Embedded(embedder.name, done, waiting, rows, removed, took, read)
@@ -255,7 +255,7 @@ class Searcher:
             return self._found(connection, query, limit, within)
         vectors, embedder = serving
         try:
-            return self._found(connection, query, limit, within, vectors, crossed(embedder.query(query), vectors))
+            return self._found(connection, query, limit, within, vectors, embedder.query(query))
         except (EngineError, WorkspaceError, OSError) as error:
             self._without(error)
             return self._found(connection, query, limit, within)
@@ -273,11 +273,12 @@ class Searcher:
         if self._elsewhere is not None:
             try:
                 with closing(self._elsewhere.finder(connection, vectors)) as finder:
-                    return find(connection, finder, query, limit, vector=vector, within=within)
+                    return find(connection, finder, query, limit, vector=vector, vectors=vectors, within=within)
             except IndexAway as error:
                 self._warn(f"found in the archive's own index: {error}")
                 self._elsewhere = None
-        return find(connection, OwnIndex(connection, vectors), query, limit, vector=vector, within=within)
+        own = OwnIndex(connection, vectors)
+        return find(connection, own, query, limit, vector=vector, vectors=vectors, within=within)
 
     def serving(self) -> tuple[Vectors, Embedder] | None:
         """Return the vectors that searches use and what embeds a query for them; None where words alone are used."""

@@ -20,13 +20,14 @@ from types import MappingProxyType
 
 from quietmind.base.errors import UsageError
 from quietmind.base.progress import SILENT, Progress
-from quietmind.notes.crossing import crossed
 from quietmind.notes.document import Hit, Passage
+from quietmind.notes.embedded import Embedded as OwnIndex
 from quietmind.notes.embedding import Embedder, embedded_text
 from quietmind.notes.fusion import DEPTH as NEAREST
 from quietmind.notes.fusion import fused, key_of
 from quietmind.notes.known_items import Item, Source, items_of, without
 from quietmind.notes.language import Language
+from quietmind.notes.meaning import Meaning, closeness_of, meaning_of
 from quietmind.notes.search import search
 from quietmind.notes.vectors import Near, Nearest, Vectors
 from quietmind.notes.withholding import Noted, Place, notes_in_index, numbered, said_elsewhere, withheld
@@ -183,38 +184,43 @@ class _Asking:
         """Return where the note of ``item`` stands in each leg."""
         own = numbered(self._connection, item.path)
         as_if = {number: without(passage, item) for number, passage in own.items()}
-        nearest = self._nearest(item, as_if) if self._serving else None
+        meaning = self._meaning(item, as_if) if self._serving else None
         found: dict[str, Sequence[Hit]] = {}
         with withheld(self._connection, item):
             for name, find in self._by_words.items():
-                if name in self.seconds or nearest is None:
-                    with self._timed(name, *((RERANK,) if nearest is None else ())):
+                if name in self.seconds or meaning is None:
+                    with self._timed(name, *((RERANK,) if meaning is None else ())):
                         found[name] = find(self._connection, item.query, _FOUND)
-            if nearest is not None and self._serving is not None:
+            if meaning is not None and self._serving is not None:
                 with self._timed(FUSED, RERANK):
                     placed = self._serving[0].placed
-                    found[FUSED] = fused(self._connection, item.query, nearest, _FOUND, placed)
+                    found[FUSED] = fused(self._connection, item.query, meaning, _FOUND, placed)
         if self._rerank is not None and RERANK in self.seconds:
             with self._timed(RERANK):
                 found[RERANK] = self._rerank(item.query, found.get(FUSED, found.get(WORDS, ())))
         ranks = {leg: _rank((_place(hit.passage) for hit in hits), item, elsewhere) for leg, hits in found.items()}
-        if nearest is not None:
-            ranks[MEANING] = _rank(_places(self._connection, nearest, as_if), item, elsewhere)
+        if meaning is not None:
+            ranks[MEANING] = _rank(_places(self._connection, meaning.nearest, as_if), item, elsewhere)
         return {leg: ranks[leg] for leg in self.seconds}
 
-    def _nearest(self, item: Item, as_if: Mapping[int, Passage]) -> Nearest:
+    def _meaning(self, item: Item, as_if: Mapping[int, Passage]) -> Meaning:
         """Return what is near the question, as if the note had never said it: ``as_if`` are its passages then."""
         assert self._serving is not None
         vectors, embedder = self._serving
         with self._timed(MEANING, FUSED, RERANK):
-            query = crossed(embedder.query(item.query), vectors)
-            nearest = vectors.nearest(query, NEAREST)
-        anew = [near.passage for near in nearest.found if near.passage in as_if][:_EMBEDDED_ANEW]
+            query = embedder.query(item.query)
+            meaning = meaning_of(
+                self._connection, OwnIndex(self._connection, vectors), vectors, item.query, query, NEAREST
+            )
+        anew = [near.passage for near in meaning.nearest.found if near.passage in as_if][:_EMBEDDED_ANEW]
         texts = [embedded_text(each.title, each.heading, each.text) for each in (as_if[number] for number in anew)]
-        similarities = (embedder.passages(texts) @ query).tolist() if texts else []
-        found = [near for near in nearest.found if near.passage not in as_if]
-        found += [Near(number, key_of(as_if[number]), near) for number, near in zip(anew, similarities, strict=True)]
-        return Nearest(tuple(sorted(found, key=lambda near: -near.similarity)), nearest.placed)
+        instead = dict(zip(anew, embedder.passages(texts), strict=True)) if texts else {}
+        found = [near for near in meaning.nearest.found if near.passage not in as_if]
+        found += [Near(number, key_of(as_if[number]), float(vector @ query)) for number, vector in instead.items()]
+        nearest = Nearest(tuple(sorted(found, key=lambda near: -near.similarity)), meaning.nearest.placed)
+        others = tuple(near for near in meaning.crossed.found if near.passage not in as_if)
+        closeness = closeness_of(self._connection, vectors, query, nearest, instead)
+        return Meaning(nearest, closeness, Nearest(others, meaning.crossed.placed))
 
     @contextmanager
     def _timed(self, *legs: str) -> Iterator[None]:
