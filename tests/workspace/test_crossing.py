@@ -1,4 +1,4 @@
-"""What embeds and what asks agree about the languages: the axis is measured by the one and used by the other."""
+"""What embeds and what asks agree about the languages: the means are measured by the one and used by the other."""
 
 from __future__ import annotations
 
@@ -41,6 +41,6 @@ def test_a_question_in_one_language_finds_the_note_in_the_other(tmp_path: Path) 
         archive.embed(embedder)
         archive.search_with(Searcher(archive.folder, "fake", lambda name: embedder))
         assert set(first(archive, "топик7", 2)) == {"07-ru.md", "07-en.md"}
-        (axis,) = archive.folder.glob("vectors/*/language-axis")
-        axis.unlink()
+        (means,) = archive.folder.glob("vectors/*/language-means")
+        means.unlink()
         assert "07-en.md" not in first(archive, "топик7", 2)
