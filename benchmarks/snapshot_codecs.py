@@ -52,6 +52,7 @@ PREDICTED = {
     "transform small": "at least 20 times smaller, KL at most 0.005, at least 95 % of the answers as before",
     "llama.cpp q8_0": "1.9 times smaller, KL below 0.001, every answer as before",
     "llama.cpp q4_0": "3.6 times smaller, KL above 0.003, some answers lost",
+    "last bits": "not smaller; answers that hang on a hair are lost",
     "zstd 3": "1.1 times smaller, nothing changes",
     "QuantizedCache": "3.6 times smaller at 4 bits, 6.4 at 2; KL above 0.1, most answers lost at 2 bits",
     "KVQuant recipe": "4.8 times smaller at 3 bits, KL about 0.01",
@@ -115,6 +116,7 @@ def engine_point(
                 basis.basis.save(store.bases)
             for entry in asked.entries(basis):
                 rows.append(printed(engine_leg.codec_row(engine, start, found, entry, store)))
+            rows.append(printed(engine_leg.last_bits_row(engine, found)))
     if "engine" in asked.legs:
         types = engine_leg.ENGINE_TYPES if "llama.cpp" in asked.peers else ()
         rows += [printed(row) for row in engine_leg.peers(str(asked.model), found, folder, types)]

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import snapshot_codecs_table as table
 import snapshot_codecs_text as text
 from snapshot_codecs_float import Following
@@ -24,6 +25,8 @@ from snapshot_codecs_text import Case
 
 from quietmind.base.errors import UsageError
 from quietmind.engine.port import Engine, Finished, Prompt, Request, Segment, probing, saving
+from quietmind.kvstore.arrays import layout_of
+from quietmind.kvstore.slots import put_rows, rows
 from quietmind.kvstore.store import Store
 from quietmind.plan.plan import Ask
 from quietmind.workspace.damage import TOP, Continuation, Damage
@@ -39,6 +42,7 @@ ANSWER_TOKENS = 10  # a code of five digits, a word or two before it, and the en
 CONTINUATION_TOKENS = 64
 ROOM = 320  # tokens of context for a question and its answer
 ENGINE_TYPES = ("q8_0", "q4_0")
+LAST_BITS = 1e-4  # noise, in deviations of a channel: less than 16 bits leave of most numbers
 ZSTD_LEVEL = 3  # what the command line tool takes by default
 
 
@@ -183,6 +187,23 @@ def codec_row(engine: Engine, start: Start, found: Exact, entry: Entry, store: S
     store.remove(kept)
     restored.unlink()
     return row
+
+
+def last_bits_row(engine: Engine, found: Exact) -> Row:
+    """Return what happens to the answers when no number changes by more than its last bits: less cannot be lost."""
+    changed, generator = found.slot.with_name("changed"), np.random.default_rng(0)
+    content = bytearray(found.slot.read_bytes())
+    with found.slot.open("rb") as source:
+        layout = layout_of(source)
+    for plane in layout.planes:
+        numbers = rows(content, plane)
+        numbers += generator.standard_normal(numbers.shape, np.float32) * (LAST_BITS * numbers.std(axis=0))
+        put_rows(memoryview(content), plane, 0, numbers)
+    changed.write_bytes(content)
+    saving(engine).restore(changed)
+    changed.unlink()
+    row = table.sized(Row("last bits", f"{LAST_BITS:g}", len(found.case.tokens)), len(content), found.values)
+    return found.judged(row, asked(engine, found.case))
 
 
 def zstd_row(found: Exact) -> Row:
