@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--tokens", type=TOKENS, help="How much of the notes to learn from (default: 16k).")
+@click.option("--tokens", type=TOKENS, help="How much of the notes to learn from (default: 32k).")
 @click.option("--model", help="A model's name, file or hf:REPO/FILE (default: tiny).")
 @model_options
 @json_option

@@ -42,7 +42,7 @@ from quietmind.workspace.trial import Trial, read_exactly
 from quietmind.workspace.workspace import Workspace
 
 LEAST_TOKENS = 4096
-TOKENS = 16_384
+TOKENS = 32_768
 
 _FINEST = 1e-6  # a step that no component is too small for
 _NEAR_OF_SMALL = 0.6  # near keeps answers word for word: finer than small by so much at least

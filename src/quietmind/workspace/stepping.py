@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 # So much of a bound may be used up where it was measured: other notes are not the ones it was measured on.
-MARGIN = 0.7
+MARGIN = 0.9
 
 # Beside the bounds themselves, costs so many times the largest are looked at: they stand clear of all rounding.
 _CLEAR = (4.0, 12.0)
