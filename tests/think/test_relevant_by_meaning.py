@@ -8,8 +8,8 @@ from quietmind.notes.document import Hit, Passage
 from quietmind.think.ask import NEAREST, relevant
 
 
-def _hit(name: str, coverage: float, similarity: float | None = None) -> Hit:
-    return Hit(Passage(Path(f"/{name}"), 1, 1, name, name), 1.0, coverage, similarity)
+def _hit(name: str, coverage: float, similarity: float | None = None, crossed: float | None = None) -> Hit:
+    return Hit(Passage(Path(f"/{name}"), 1, 1, name, name), 1.0, coverage, similarity, crossed)
 
 
 def _names(hits: list[Hit]) -> str:
@@ -19,6 +19,11 @@ def _names(hits: list[Hit]) -> str:
 def test_the_nearest_by_meaning_are_given_along_in_their_order() -> None:
     near = [_hit(str(n), 0.0, 0.9 - n / 100) for n in range(NEAREST + 2)]
     assert _names([near[0], _hit("a", 0.8), *near[1:], _hit("b", 0.1)]) == "0a12"
+
+
+def test_what_says_the_same_in_the_other_language_is_given_along() -> None:
+    crossed = [_hit(str(n), 0.0, None, 0.6 - n / 100) for n in range(2)]
+    assert _names([_hit("a", 0.8), crossed[1], crossed[0], _hit("b", 0.1)]) == "a0"
 
 
 def test_meaning_alone_makes_no_question_one_about_the_notes() -> None:
