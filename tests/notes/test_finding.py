@@ -111,7 +111,9 @@ class Found:
 
     def names(self, query: str, about: Sequence[float] | None = None, within: Filter | None = None) -> list[str]:
         vector = unit(about) if about is not None else None
-        hits = find(self.archive.connection, self.finder, query, 10, vector=vector, within=within)
+        hits = find(
+            self.archive.connection, self.finder, query, 10, vector=vector, vectors=self.archive.vectors, within=within
+        )
         return [str(hit.passage.path.relative_to(self.archive.root)) for hit in hits]
 
 
