@@ -115,9 +115,10 @@ def crossed(
     vectors: Vectors,
     question: str,
     vector: NDArray[np.float32],
+    count: int,
     within: Filter | None,
 ) -> Nearest:
-    """Return the passages ``within`` of the other language that say what ``question`` says, nearest first.
+    """Return ``count`` passages ``within`` of the other language that say what ``question`` says, nearest first.
 
     ``vector`` is the question's, float32 [dimensions]. A similarity is the cosine of both without the means of their
     languages. Nothing for a question in both languages or in neither, and where no means are kept. Raises as
@@ -138,7 +139,7 @@ def crossed(
         for near in nearest.found
         if near.passage in known
     ]
-    return Nearest(tuple(sorted(found, key=lambda near: -near.similarity)), nearest.placed)
+    return Nearest(tuple(sorted(found, key=lambda near: -near.similarity)[:count]), nearest.placed)
 
 
 def _of_language(connection: sqlite3.Connection, language: Language, passages: Sequence[int]) -> set[int]:

@@ -56,7 +56,7 @@ def meaning_of(
     Raises as ``finder`` does, and ArchiveLocked, ArchiveDamaged.
     """
     nearest = finder.by_meaning(vector, count, within)
-    across = crossed(connection, finder, vectors, question, vector, within)
+    across = crossed(connection, finder, vectors, question, vector, count, within)
     return Meaning(nearest, closeness_of(connection, vectors, vector, nearest), across)
 
 
