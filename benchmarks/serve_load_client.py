@@ -68,6 +68,7 @@ class Served:
     vectors: Mapping[str, Sequence[float]] = field(default_factory=dict)
     embedder: str | None = None
     tool: str | None = None  # the name of the MCP tool that searches
+    left_open: float = 0.5  # share of the sessions of MCP that nobody ends
 
 
 class Call:
@@ -283,7 +284,7 @@ async def searched(served: Served, record: Record, chance: random.Random) -> Non
         text = (await _result(call)).text
     if served.codes[record.nonce] not in text or record.nonce not in text:
         raise Wrong("the search found another note")
-    if chance.random() < 0.5:
+    if chance.random() >= served.left_open:
         async with calling(served.url, MCP, headers=session, method="DELETE") as call:
             await _result(call)
 
