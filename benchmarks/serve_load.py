@@ -296,9 +296,7 @@ async def measured(
 ) -> dict[str, Any]:
     """Warm up, measure what is added, load, and return the findings."""
     codes = names_and_codes(NOTES_A_CLIENT * arguments.clients)
-    served = Served(
-        url, model, engine_url is None, codes, embedder=arguments.embedder, left_open=arguments.left_open
-    )
+    served = Served(url, model, engine_url is None, codes, embedder=arguments.embedder, left_open=arguments.left_open)
     try:
         await archive_whole(served, Record(0, "", next(iter(codes)), 0.0), random.Random())
     except Refused as refusal:

@@ -40,6 +40,7 @@ from quietmind.kvstore.store import Store
 from quietmind.model.card import ModelCard
 from quietmind.model.locate import locate
 from quietmind.model.open import open_card
+from quietmind.workspace.calibrate import TOKENS
 
 LEGS = ("engine", "float")
 
@@ -234,7 +235,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="A GGUF file, or the name of a model that is there.")
     parser.add_argument("--calibrate", type=Path, default=None, help="A folder of pages; without it, no transform.")
-    parser.add_argument("--calibration-tokens", type=parse_tokens, default=16_384)
+    parser.add_argument("--calibration-tokens", type=parse_tokens, default=TOKENS)
     parser.add_argument("--basis", type=Path, default=None, help="A folder to keep the basis in, and to find it in.")
     parser.add_argument("--text", type=Path, required=True, help="A folder of other pages to read.")
     parser.add_argument("--unlike", type=Path, default=None, help="Pages of another kind, read at the first point.")

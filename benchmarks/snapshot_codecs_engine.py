@@ -26,6 +26,7 @@ from snapshot_codecs_text import Case
 from quietmind.base.errors import UsageError
 from quietmind.engine.port import Engine, Finished, Prompt, Request, Segment, probing, saving
 from quietmind.kvstore.arrays import layout_of
+from quietmind.kvstore.gathering import SINKS
 from quietmind.kvstore.slots import put_rows, rows
 from quietmind.kvstore.store import Store
 from quietmind.plan.plan import Ask
@@ -190,15 +191,15 @@ def codec_row(engine: Engine, start: Start, found: Exact, entry: Entry, store: S
 
 
 def last_bits_row(engine: Engine, found: Exact) -> Row:
-    """Return what happens to the answers when no number changes by more than its last bits: less cannot be lost."""
+    """Return what happens to the answers when about the last bits of all numbers change: less cannot be lost."""
     changed, generator = found.slot.with_name("changed"), np.random.default_rng(0)
     content = bytearray(found.slot.read_bytes())
     with found.slot.open("rb") as source:
         layout = layout_of(source)
     for plane in layout.planes:
-        numbers = rows(content, plane)
+        numbers = rows(content, plane, SINKS)
         numbers += generator.standard_normal(numbers.shape, np.float32) * (LAST_BITS * numbers.std(axis=0))
-        put_rows(memoryview(content), plane, 0, numbers)
+        put_rows(memoryview(content), plane, SINKS, numbers)
     changed.write_bytes(content)
     saving(engine).restore(changed)
     changed.unlink()

@@ -7,16 +7,19 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from quietmind.base.sqlite import connect
-from quietmind.notes.crossing import FILE, Means, measure_means
+from quietmind.notes.crossing import FILE, Means, bytes_read, measure_means
 from quietmind.notes.embedded import Embedded
 from quietmind.notes.embedding import text_key
 from quietmind.notes.filtering import Filter
+from quietmind.notes.finding import Finder
 from quietmind.notes.index import Index
 from quietmind.notes.language import Language
 from quietmind.notes.meaning import NOTE_WEIGHT, Meaning, closeness_of, meaning_of
@@ -41,6 +44,7 @@ def vector(topic: int, language: float) -> NDArray[np.float32]:
 class Topics:
     """Vectors of notes, and the names of these by their passages."""
 
+    root: Path
     connection: Connection
     vectors: Vectors
     names: dict[int, str]
@@ -75,23 +79,21 @@ def topics(tmp_path: Path) -> Iterator[Topics]:
                 vectors.place(keys)
                 vectors.append([*keys.values()], np.array(made), keys.items())
                 measure_means(connection, vectors)
-            yield Topics(connection, vectors, names)
+            yield Topics(root, connection, vectors, names)
 
 
 def test_a_question_finds_what_says_the_same_in_the_other_language(topics: Topics) -> None:
     asked = topics.asked(RUSSIAN, vector(7, BIAS))
     assert "07-en" not in [topics.names[near.passage] for near in asked.nearest.found]
-    assert topics.names[asked.crossed.found[0].passage] == "07-en"
-    first, second = (near.similarity for near in asked.crossed.found[:2])
-    assert first > 0.9
-    assert second < 0.1
-    assert topics.crossed(ENGLISH, vector(7, -BIAS))[0] == "07-ru"
+    (found,) = asked.crossed.found
+    assert topics.names[found.passage] == "07-en"
+    assert found.similarity > 0.9
+    assert topics.crossed(ENGLISH, vector(7, -BIAS)) == ["07-ru"]
 
 
 def test_only_passages_of_the_other_language_are_crossed_to(topics: Topics) -> None:
-    assert {name[-2:] for name in topics.crossed(RUSSIAN, vector(7, BIAS))} == {"en"}
     assert topics.crossed(RUSSIAN, vector(7, BIAS), Filter(languages=(Language.RUSSIAN,))) == []
-    assert topics.crossed(RUSSIAN, vector(7, BIAS), Filter(languages=(Language.ENGLISH,)))[0] == "07-en"
+    assert topics.crossed(RUSSIAN, vector(7, BIAS), Filter(languages=(Language.ENGLISH,))) == ["07-en"]
 
 
 @pytest.mark.parametrize("question", ["???", "Насос pump стоит number", "Wo ist die Pumpe, möchte ich wissen, Ödön?"])
@@ -131,6 +133,39 @@ def test_of_a_note_of_one_passage_closeness_is_its_similarity(topics: Topics) ->
         assert found.closeness[near.passage] == pytest.approx(near.similarity, abs=0.01)
 
 
+def test_a_passage_that_was_not_looked_at_yet_is_crossed_to_by_nobody(topics: Topics) -> None:
+    (seventh,) = (passage for passage, name in topics.names.items() if name == "07-en")
+    topics.connection.execute("UPDATE facets SET languages = NULL WHERE passage = ?", (seventh,))
+    assert "07-en" not in topics.crossed(RUSSIAN, vector(7, BIAS))
+
+
+def test_what_says_something_else_is_not_crossed_to(topics: Topics) -> None:
+    russian = tuple(Path(f"{number:02}-ru.md") for number in range(TOPICS))
+    folders = tuple(topics.root / name for name in (*russian, Path("33-en.md")))
+    assert topics.crossed(RUSSIAN, vector(7, BIAS), Filter(folders=folders)) == []
+
+
+def test_without_the_matrix_what_an_index_elsewhere_finds_is_found(topics: Topics) -> None:
+    nearest = topics.asked(RUSSIAN, vector(7, BIAS)).nearest
+    for matrix in topics.vectors.folder.glob("matrix-*"):
+        matrix.unlink()
+    elsewhere = cast(Finder, SimpleNamespace(by_meaning=lambda *_: nearest))
+    found = meaning_of(topics.connection, elsewhere, topics.vectors, RUSSIAN, vector(7, BIAS), 2)
+    assert found == Meaning(nearest)
+
+
+def test_means_go_where_the_languages_are_no_longer_apart(topics: Topics) -> None:
+    topics.connection.execute("UPDATE facets SET languages = 'en'")
+    measure_means(topics.connection, topics.vectors)
+    assert not (topics.vectors.folder / FILE).exists()
+
+
+def test_a_search_reads_the_matrix_once_more_where_there_are_two_languages(topics: Topics) -> None:
+    twice = bytes_read(topics.vectors)
+    (topics.vectors.folder / FILE).unlink()
+    assert twice == 2 * bytes_read(topics.vectors) > 0
+
+
 def test_a_note_is_judged_by_what_stands_instead_of_its_vectors(topics: Topics) -> None:
     asked = vector(7, BIAS)
     nearest = topics.asked(RUSSIAN, asked).nearest
@@ -139,6 +174,7 @@ def test_a_note_is_judged_by_what_stands_instead_of_its_vectors(topics: Topics) 
     found = closeness_of(topics.connection, topics.vectors, asked, nearest, {first.passage: elsewhere})
     expected = (1 - NOTE_WEIGHT) * first.similarity + NOTE_WEIGHT * float(elsewhere @ asked)
     assert found[first.passage] == pytest.approx(expected, abs=1e-4)
+    assert first.passage not in closeness_of(topics.connection, topics.vectors, asked, nearest, {first.passage: None})
 
 
 def test_the_mean_of_a_note_counts_along(tmp_path: Path) -> None:

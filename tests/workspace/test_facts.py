@@ -76,6 +76,24 @@ def test_a_line_is_begun_with_half_of_it_and_asked_for_to_its_end() -> None:
     assert line == Fact("The pump of the first house is", "opened before the others are.")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "See https://example.com/a/path/that/is/rather/long/page.html?x=1&y=2",
+        "https://example.com/a/path/that/is/rather/long/page.html?x=1&y=2",
+        "The pump is opened before the others are.",
+    ],
+)
+def test_what_does_not_lead_to_its_end_is_not_asked_for_as_a_line(line: str) -> None:
+    assert lines_of([line], 3) == []
+
+
+def test_of_a_long_line_whole_words_are_asked_for() -> None:
+    words = " ".join(f"pump{number}" for number in range(20))
+    (line,) = lines_of([f"{words} {'cellar' * 20}"], 1)
+    assert f"{line.begun} {line.value}" == words
+
+
 def test_lines_that_begin_alike_are_not_asked_for() -> None:
     twice = "The pump of the first house is opened before the others are"
     assert lines_of([twice, f"{twice} not"], 3) == []
@@ -87,5 +105,6 @@ def test_of_any_text_lines_stand_there_once_up_to_where_they_are_cut(texts: list
     found = lines_of(texts, count)
     assert len(found) <= count
     for line in found:
+        assert line.value
         assert whole.count(line.begun) == 1
         assert whole[whole.index(line.begun) + len(line.begun) :].lstrip().startswith(line.value)

@@ -81,7 +81,8 @@ def search(
                     "title": hit.passage.title,
                     "heading": list(hit.passage.heading),
                     "coverage": round(hit.coverage, 3),
-                    "similarity": None if hit.similarity is None else round(hit.similarity, 4),
+                    "similarity": _rounded(hit.similarity),
+                    "crossed": _rounded(hit.crossed),
                 }
                 | _facets_as_json(of_passage)
                 | ({"backlinks": [edge_as_json(edge) for edge in backlinks[hit.passage.path]]} if show else {})
@@ -102,6 +103,10 @@ def search(
         else:
             preview = flat(passage.text)
             click.echo(f"    {visible(preview[:_PREVIEW])}{'…' if len(preview) > _PREVIEW else ''}")
+
+
+def _rounded(likeness: float | None) -> float | None:
+    return None if likeness is None else round(likeness, 4)
 
 
 def _facets_as_json(facets: PassageFacets | None) -> dict[str, str | list[str] | None]:

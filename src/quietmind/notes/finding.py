@@ -77,8 +77,9 @@ def find(
 ) -> list[Hit]:
     """Return the passages ``within`` that answer ``query`` best, best first, at most ``limit``.
 
-    By words, and where ``vector`` (of the query, float32 [dimensions]) is given by meaning too, for which all is known
-    where ``vectors`` are those of the archive. Raises as :func:`ranked`, and as ``finder`` does.
+    By words, and where ``vector`` (of the query, float32 [dimensions]) is given by meaning too. With ``vectors``, those
+    of the archive, whole notes count along and the other language is searched. Raises as :func:`ranked`, and as
+    ``finder`` does.
     """
 
     def candidates(lemmas: Sequence[str], count: int) -> Sequence[tuple[int, float]]:

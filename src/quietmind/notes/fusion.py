@@ -41,7 +41,9 @@ from quietmind.notes.vectors import Near
 
 DEPTH = 100  # passages of each leg that are fused, at least; past it there is nothing of meaning
 MEANING_WEIGHT = 0.4  # of 1; 0.3 to 0.5 differ by chance
-CROSSED_WEIGHT = 0.8  # of what the nearest passage says, what says the same best in the other language says
+# What says the same best in the other language has so much of what the nearest has, if it is at least so near: how near
+# the nearest is across languages tells more than within one.
+CROSSED_WEIGHT, CROSSED_FULLY = 0.8, 0.25
 
 Embedded = Callable[[Sequence[int]], set[int]]
 
@@ -121,8 +123,11 @@ def fused(
     total = count_within(connection, within)
     share = min(meaning.nearest.placed / total, 1.0) if total else 1.0
     near_shares = _shares_of(standing.values(), meaning.closeness, share)
+    crossed_weight = CROSSED_WEIGHT * min(
+        1.0, max((near.similarity / CROSSED_FULLY for near in crossed.values()), default=0)
+    )
     for passage, of_crossed in _shares_of(crossed.values(), {}, share).items():
-        near_shares[passage] = max(near_shares.get(passage, 0.0), CROSSED_WEIGHT * of_crossed)
+        near_shares[passage] = max(near_shares.get(passage, 0.0), crossed_weight * of_crossed)
     best = max((hit.score for hit in by_words.values()), default=0.0)
     standings = {
         passage: Standing(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from quietmind.base.errors import ArchiveDamaged
 from quietmind.notes.crossing import crossed
 from quietmind.notes.search import spans_of
 from quietmind.notes.vectors import Nearest, Vectors
@@ -53,11 +54,14 @@ def meaning_of(
 ) -> Meaning:
     """Return what ``vectors`` say of ``question``, whose own is ``vector`` (float32 [dimensions]): ``count`` passages.
 
-    Raises as ``finder`` does, and ArchiveLocked, ArchiveDamaged.
+    Raises sqlite3.Error, and what ``finder`` does.
     """
     nearest = finder.by_meaning(vector, count, within)
-    across = crossed(connection, finder, vectors, question, vector, count, within)
-    return Meaning(nearest, closeness_of(connection, vectors, vector, nearest), across)
+    try:
+        across = crossed(connection, finder, vectors, question, vector, count, within)
+        return Meaning(nearest, closeness_of(connection, vectors, vector, nearest), across)
+    except ArchiveDamaged:  # the vectors here, where an index elsewhere has found by its own
+        return Meaning(nearest)
 
 
 def closeness_of(
@@ -65,11 +69,12 @@ def closeness_of(
     vectors: Vectors,
     vector: NDArray[np.float32],
     nearest: Nearest,
-    instead: Mapping[int, NDArray[np.float32]] | None = None,
+    instead: Mapping[int, NDArray[np.float32] | None] | None = None,
 ) -> dict[int, float]:
     """Return how close each passage of ``nearest`` is to ``vector`` with its note counted along.
 
-    ``instead`` has other vectors of some passages than those that are kept: their notes are judged by these alone.
+    A passage that was changed counts in its note as it was until it has a new vector. ``instead`` has other vectors of
+    some passages than those that are kept; None: they do not count. Raises sqlite3.Error, ArchiveDamaged.
     """
     import numpy as np
 
@@ -79,8 +84,9 @@ def closeness_of(
     known = vectors.read([passage for passages in some.values() for passage in passages])
     of_note: dict[range, float] = {}
     for span, passages in some.items():
-        those = [other[passage] for passage in span if passage in other]
-        mean = np.sum(those or [known[passage][1] for passage in passages if passage in known], axis=0)
+        kept = {passage: known[passage][1] for passage in passages if passage in known}
+        changed = {passage: other[passage] for passage in span if passage in other}
+        mean = np.sum([each for each in (kept | changed).values() if each is not None], axis=0)
         length = float(np.linalg.norm(mean))
         if length > 0:
             of_note[span] = float(mean @ vector) / length

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from quietmind.base.errors import EngineError, EngineHung, EngineRefused
@@ -56,6 +58,7 @@ class Lane:
         self.tally = Tally()
         self._last_words = last_words
         self._client: tuple[Endpoint, httpx2.AsyncClient] | None = None
+        self._closing: set[asyncio.Future[None]] = set()
 
     async def engine(self) -> Engine | Refusal:
         """Return the engine of now, or why there is none to ask. Does not wait for one to be started."""
@@ -108,7 +111,7 @@ class Lane:
             )
             self._client = (endpoint, client)  # before anything is awaited: nobody else makes another
             if earlier is not None:
-                await earlier[1].aclose()
+                self._let_go(earlier[1])
             return client
         return self._client[1]
 
@@ -124,6 +127,17 @@ class Lane:
             _, client = self._client
             self._client = None
             await client.aclose()
+
+    def _let_go(self, client: httpx2.AsyncClient) -> None:
+        """Close the connections to an engine that has gone: what comes of that is no business of those who ask now."""
+
+        async def closed() -> None:
+            with suppress(Exception):
+                await client.aclose()
+
+        closing = asyncio.ensure_future(closed())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     def _replaced(self, engine: Engine, error: EngineError) -> Refusal:
         threading.Thread(target=self.supervised.broken, args=(engine, error), daemon=True).start()

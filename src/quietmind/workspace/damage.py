@@ -1,10 +1,10 @@
 """What a cache that is not the exact one does to answers: the same probes of both, and how far their words differ.
 
 A probe asks for a fact of the notes that are held, or for an answer in the model's own words, as people ask: what is
-said about something, or what all of it is about. A fact has one right answer, so that its probes say what was lost; of
-them only those count that the exact cache answers rightly. In its own words a model can go on in several ways that are
-equally good: a divergence there is several times as large on the same cache, and changes the words more than what is
-said.
+said about something, or what all of it is about; where only the divergence of all together is wanted, also for a line
+of the notes word for word. A fact has one right answer, so that its probes say what was lost; of them only those count
+that the exact cache answers rightly. In its own words a model can go on in several ways that are equally good: a
+divergence there is several times as large on the same cache, and changes the words more than what is said.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ class Damage:
 
     ``mean`` and ``worst`` are of the Kullback-Leibler divergence in nats at ``positions`` places where a fact is said:
     of the exact cache's distribution of the next token from the other's. ``same`` of the ``probes`` of facts were
-    continued by the same tokens. ``prose`` is the mean where the answers are in the model's own words; None where no
-    facts were asked for, and all the others are of these.
+    continued by the same tokens. ``prose`` is the mean of all other answers, in the model's own words or of lines; None
+    where no facts were asked for, and all that was measured is of these.
     """
 
     mean: float

@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING
 
 from quietmind.base.errors import EngineError, IndexAway, ModelError, UsageError, WorkspaceError
 from quietmind.base.progress import SILENT, Progress
-from quietmind.notes.crossing import measure_means
+from quietmind.notes.crossing import bytes_read, measure_means
 from quietmind.notes.embedded import Embedded as OwnIndex
 from quietmind.notes.embedding import Embedder, embedded_text, text_key
 from quietmind.notes.filtering import Filter
 from quietmind.notes.finding import find
-from quietmind.notes.nearest import record
 from quietmind.notes.vectors import TABLE, Identity, Vectors, folder_name
 from quietmind.workspace.elsewhere import Elsewhere
 
@@ -154,8 +153,7 @@ def embed(
         removed = vectors.compact()
         with suppress(OSError):  # a full disk; searches do without
             measure_means(connection, vectors)
-        rows, _ = vectors.counts()
-    read = rows * record(embedder.dimensions).itemsize
+        rows, read = vectors.counts()[0], bytes_read(vectors)
     return Embedded(embedder.name, done, waiting, rows, removed, took, read)
 
 

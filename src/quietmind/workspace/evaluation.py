@@ -20,6 +20,7 @@ from types import MappingProxyType
 
 from quietmind.base.errors import UsageError
 from quietmind.base.progress import SILENT, Progress
+from quietmind.notes.crossing import crossed
 from quietmind.notes.document import Hit, Passage
 from quietmind.notes.embedded import Embedded as OwnIndex
 from quietmind.notes.embedding import Embedder, embedded_text
@@ -27,7 +28,7 @@ from quietmind.notes.fusion import DEPTH as NEAREST
 from quietmind.notes.fusion import fused, key_of
 from quietmind.notes.known_items import Item, Source, items_of, without
 from quietmind.notes.language import Language
-from quietmind.notes.meaning import Meaning, closeness_of, meaning_of
+from quietmind.notes.meaning import Meaning, closeness_of
 from quietmind.notes.search import search
 from quietmind.notes.vectors import Near, Nearest, Vectors
 from quietmind.notes.withholding import Noted, Place, notes_in_index, numbered, said_elsewhere, withheld
@@ -184,7 +185,7 @@ class _Asking:
         """Return where the note of ``item`` stands in each leg."""
         own = numbered(self._connection, item.path)
         as_if = {number: without(passage, item) for number, passage in own.items()}
-        meaning = self._meaning(item, as_if) if self._serving else None
+        meaning = self._meaning(item, own, as_if) if self._serving else None
         found: dict[str, Sequence[Hit]] = {}
         with withheld(self._connection, item):
             for name, find in self._by_words.items():
@@ -203,24 +204,30 @@ class _Asking:
             ranks[MEANING] = _rank(_places(self._connection, meaning.nearest, as_if), item, elsewhere)
         return {leg: ranks[leg] for leg in self.seconds}
 
-    def _meaning(self, item: Item, as_if: Mapping[int, Passage]) -> Meaning:
-        """Return what is near the question, as if the note had never said it: ``as_if`` are its passages then."""
+    def _meaning(self, item: Item, own: Mapping[int, Passage], as_if: Mapping[int, Passage]) -> Meaning:
+        """Return what is near the question, as if the note had never said it: ``as_if`` its ``own`` passages then.
+
+        In the other language only those of its passages count that say nothing of the question as they are.
+        """
         assert self._serving is not None
         vectors, embedder = self._serving
+        connection, index = self._connection, OwnIndex(self._connection, vectors)
         with self._timed(MEANING, FUSED, RERANK):
             query = embedder.query(item.query)
-            meaning = meaning_of(
-                self._connection, OwnIndex(self._connection, vectors), vectors, item.query, query, NEAREST
-            )
-        anew = [near.passage for near in meaning.nearest.found if near.passage in as_if][:_EMBEDDED_ANEW]
+            nearest = vectors.nearest(query, NEAREST)
+        changed = {number for number, passage in as_if.items() if passage != own[number]}
+        anew = [near.passage for near in nearest.found if near.passage in changed][:_EMBEDDED_ANEW]
         texts = [embedded_text(each.title, each.heading, each.text) for each in (as_if[number] for number in anew)]
-        instead = dict(zip(anew, embedder.passages(texts), strict=True)) if texts else {}
-        found = [near for near in meaning.nearest.found if near.passage not in as_if]
-        found += [Near(number, key_of(as_if[number]), float(vector @ query)) for number, vector in instead.items()]
-        nearest = Nearest(tuple(sorted(found, key=lambda near: -near.similarity)), meaning.nearest.placed)
-        others = tuple(near for near in meaning.crossed.found if near.passage not in as_if)
-        closeness = closeness_of(self._connection, vectors, query, nearest, instead)
-        return Meaning(nearest, closeness, Nearest(others, meaning.crossed.placed))
+        made = dict(zip(anew, embedder.passages(texts), strict=True)) if texts else {}
+        found = [near for near in nearest.found if near.passage not in changed]
+        found += [Near(number, key_of(as_if[number]), float(vector @ query)) for number, vector in made.items()]
+        nearest = Nearest(tuple(sorted(found, key=lambda near: -near.similarity)), nearest.placed)
+        with self._timed(FUSED, RERANK):
+            across = crossed(connection, index, vectors, item.query, query, NEAREST, None)
+            instead = {number: made.get(number) for number in changed}
+            closeness = closeness_of(connection, vectors, query, nearest, instead)
+        others = tuple(near for near in across.found if near.passage not in changed)
+        return Meaning(nearest, closeness, Nearest(others, across.placed))
 
     @contextmanager
     def _timed(self, *legs: str) -> Iterator[None]:

@@ -25,8 +25,7 @@ _WORD = re.compile(r"\w+")
 _EDGES = re.compile(r"^\W+|\W+$")
 _SPACE = re.compile(r"\s+")
 
-_SHORTEST_LINE, _LONGEST_LINE = 40, 160  # characters of one that is written out
-_LEAST_WORDS_OF_A_LINE = 6
+_SHORTEST_LINE, _LONGEST_LINE = 60, 160  # characters of one that is written out
 
 
 @dataclass(frozen=True)
@@ -58,18 +57,25 @@ def lines_of(texts: Sequence[str], count: int) -> list[Fact]:
 
     Word for word that is the hardest on a cache: it shows whether what was read can still be copied.
     """
-    lines = [line.strip()[:_LONGEST_LINE] for text in texts for line in text.splitlines()]
-    return _spread([_halved(line) for line in lines if _is_worth_asking(line)], count, "\n".join(texts))
+    lines = [_cut(line.strip()) for text in texts for line in text.splitlines()]
+    halves = [_halved(line) for line in lines if len(line) >= _SHORTEST_LINE]
+    return _spread([half for half in halves if _is_worth_asking(half)], count, "\n".join(texts))
 
 
-def _is_worth_asking(line: str) -> bool:
-    return len(line) >= _SHORTEST_LINE and len(_WORD.findall(line)) >= _LEAST_WORDS_OF_A_LINE
+def _cut(line: str) -> str:
+    """Return ``line`` up to its last whole word within so many characters."""
+    return line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE + 1].rpartition(" ")[0].rstrip()
 
 
 def _halved(line: str) -> Fact:
     ends = [space.start() for space in _SPACE.finditer(line)] or [len(line)]
     middle = min(ends, key=lambda end: abs(end - len(line) // 2))
     return Fact(line[:middle], line[middle:].strip())
+
+
+def _is_worth_asking(half: Fact) -> bool:
+    """Say whether both halves are made of words, so that the first leads to the second."""
+    return min(len(half.begun), len(half.value)) >= _LEAST_BEFORE and len(half.begun.split()) >= _LEAST_WORDS
 
 
 def _found(lines: Sequence[str], wanted: Callable[[str], bool]) -> list[Fact]:

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from quietmind.base.errors import UsageError, WorkspaceError
 from quietmind.base.paths import shown_path
+from quietmind.notes.crossing import bytes_read
 from quietmind.notes.embedding import embedded_text, text_key
-from quietmind.notes.nearest import ENOUGH_BYTES, record
+from quietmind.notes.nearest import ENOUGH_BYTES
 from quietmind.notes.vectors import LOCK
 from quietmind.workspace.embedding import FOLDER, Searcher
 
@@ -87,7 +88,7 @@ def vector_sets(
                 growing=vectors.being_written(),
                 pace=vectors.pace,
                 bytes=_bytes(vectors.folder),
-                read=vectors.counts()[0] * record(vectors.identity.dimensions).itemsize,
+                read=bytes_read(vectors),
                 below={root: number for root, number in count.items() if root is not None},
             )
             for vectors, count in zip(there, counts, strict=True)
