@@ -479,6 +479,21 @@ def test_a_client_that_goes_away_cancels_its_generation(stub: StubEngine, do: st
         assert post(url, {"model": "stub"}).status_code == 200  # its turn was given back
 
 
+def test_of_an_engine_that_listens_elsewhere_two_requests_share_one_client(stub: StubEngine) -> None:
+    async def asked(lane: Lane) -> None:
+        before, now = (Endpoint(f"http://127.0.0.1:{port}", "", "stub") for port in (1, 2))
+        earlier = await lane.client(before)
+        first, second = await asyncio.gather(lane.client(now), lane.client(now))
+        assert first is second
+        assert not first.is_closed
+        await asyncio.sleep(0.01)
+        assert earlier.is_closed
+        await lane.close()
+
+    with served(stub) as one:
+        asyncio.run(asked(one.lane))
+
+
 def test_an_engine_that_died_is_named_and_comes_back(stub: StubEngine) -> None:
     with served(stub) as model, gateway(model.lane) as url:
         model.attempt.may_start.clear()
