@@ -193,13 +193,13 @@ def codec_row(engine: Engine, start: Start, found: Exact, entry: Entry, store: S
 def last_bits_row(engine: Engine, found: Exact) -> Row:
     """Return what happens to the answers when about the last bits of all numbers change: less cannot be lost."""
     changed, generator = found.slot.with_name("changed"), np.random.default_rng(0)
-    content = bytearray(found.slot.read_bytes())
+    content = memoryview(bytearray(found.slot.read_bytes()))
     with found.slot.open("rb") as source:
         layout = layout_of(source)
     for plane in layout.planes:
         numbers = rows(content, plane, SINKS)
         numbers += generator.standard_normal(numbers.shape, np.float32) * (LAST_BITS * numbers.std(axis=0))
-        put_rows(memoryview(content), plane, SINKS, numbers)
+        put_rows(content, plane, SINKS, numbers)
     changed.write_bytes(content)
     saving(engine).restore(changed)
     changed.unlink()
