@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,7 @@ from quietmind.cli.options import State, debug_option, json_option, pass_state, 
 from quietmind.cli.output import flat, print_json, tell_place, visible, warn
 
 if TYPE_CHECKING:
-    from quietmind.notes.document import Passage
+    from quietmind.notes.document import Hit, Passage
     from quietmind.notes.facets import PassageFacets
     from quietmind.notes.filtering import Filter
     from quietmind.notes.linking import Edge
@@ -70,25 +70,11 @@ def search(
         linking = archive.links() if show and hits else None
         backlinks = {path: linking.to(path) for path in {hit.passage.path for hit in hits}} if linking else {}
     if as_json:
-        print_json(
-            [
-                {
-                    "path": str(hit.passage.path),
-                    "first_line": hit.passage.first_line,
-                    "last_line": hit.passage.last_line,
-                    "score": round(hit.score, 4),
-                    "text": hit.passage.text,
-                    "title": hit.passage.title,
-                    "heading": list(hit.passage.heading),
-                    "coverage": round(hit.coverage, 3),
-                    "similarity": _rounded(hit.similarity),
-                    "crossed": _rounded(hit.crossed),
-                }
-                | _facets_as_json(of_passage)
-                | ({"backlinks": [edge_as_json(edge) for edge in backlinks[hit.passage.path]]} if show else {})
-                for hit, of_passage in zip(hits, facets, strict=True)
-            ]
-        )
+        told = [_as_json(hit) | _facets_as_json(of_passage) for hit, of_passage in zip(hits, facets, strict=True)]
+        if show:
+            for hit, each in zip(hits, told, strict=True):
+                each["backlinks"] = [edge_as_json(edge) for edge in backlinks[hit.passage.path]]
+        print_json(told)
         return
     if not hits:
         click.echo("nothing found")
@@ -103,6 +89,22 @@ def search(
         else:
             preview = flat(passage.text)
             click.echo(f"    {visible(preview[:_PREVIEW])}{'…' if len(preview) > _PREVIEW else ''}")
+
+
+def _as_json(hit: Hit) -> dict[str, Any]:
+    passage = hit.passage
+    return {
+        "path": str(passage.path),
+        "first_line": passage.first_line,
+        "last_line": passage.last_line,
+        "score": round(hit.score, 4),
+        "text": passage.text,
+        "title": passage.title,
+        "heading": list(passage.heading),
+        "coverage": round(hit.coverage, 3),
+        "similarity": _rounded(hit.similarity),
+        "crossed": _rounded(hit.crossed),
+    }
 
 
 def _rounded(likeness: float | None) -> float | None:

@@ -140,9 +140,9 @@ def crossed(
     known = vectors.read([near.passage for near in nearest.found if near.passage in theirs])
     found = []
     for near in nearest.found:
-        key, own_vector = known.get(near.passage, (b"", vector))
+        key, kept = known.get(near.passage, (b"", vector))
         if key == near.key:
-            found.append(replace(near, similarity=float(_unit(own_vector - other) @ asked)))
+            found.append(replace(near, similarity=float(_unit(kept - other) @ asked)))
     found = sorted((near for near in found if near.similarity >= _LEAST), key=lambda near: -near.similarity)
     return Nearest(tuple(found[:count]), nearest.placed)
 
