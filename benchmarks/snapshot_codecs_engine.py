@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import snapshot_codecs_table as table
 import snapshot_codecs_text as text
 from snapshot_codecs_float import Following
@@ -25,12 +24,10 @@ from snapshot_codecs_text import Case
 
 from quietmind.base.errors import UsageError
 from quietmind.engine.port import Engine, Finished, Prompt, Request, Segment, probing, saving
-from quietmind.kvstore.arrays import layout_of
-from quietmind.kvstore.gathering import SINKS
-from quietmind.kvstore.slots import put_rows, rows
 from quietmind.kvstore.store import Store
 from quietmind.plan.plan import Ask
 from quietmind.workspace.damage import TOP, Continuation, Damage
+from quietmind.workspace.floor import NOISE, write_with_noise
 from quietmind.workspace.identity import can_go_back, fingerprint_of
 from quietmind.workspace.launch import Start, prepare
 
@@ -43,7 +40,6 @@ ANSWER_TOKENS = 10  # a code of five digits, a word or two before it, and the en
 CONTINUATION_TOKENS = 64
 ROOM = 320  # tokens of context for a question and its answer
 ENGINE_TYPES = ("q8_0", "q4_0")
-LAST_BITS = 1e-4  # noise, in deviations of a channel: less than 16 bits leave of most numbers
 ZSTD_LEVEL = 3  # what the command line tool takes by default
 
 
@@ -192,18 +188,12 @@ def codec_row(engine: Engine, start: Start, found: Exact, entry: Entry, store: S
 
 def last_bits_row(engine: Engine, found: Exact) -> Row:
     """Return what happens to the answers when about the last bits of all numbers change: less cannot be lost."""
-    changed, generator = found.slot.with_name("changed"), np.random.default_rng(0)
-    content = memoryview(bytearray(found.slot.read_bytes()))
-    with found.slot.open("rb") as source:
-        layout = layout_of(source)
-    for plane in layout.planes:
-        numbers = rows(content, plane, SINKS)
-        numbers += generator.standard_normal(numbers.shape, np.float32) * (LAST_BITS * numbers.std(axis=0))
-        put_rows(content, plane, SINKS, numbers)
-    changed.write_bytes(content)
+    changed = found.slot.with_name("changed")
+    write_with_noise(found.slot, changed)
+    size = changed.stat().st_size
     saving(engine).restore(changed)
     changed.unlink()
-    row = table.sized(Row("last bits", f"{LAST_BITS:g}", len(found.case.tokens)), len(content), found.values)
+    row = table.sized(Row("last bits", f"{NOISE:g}", len(found.case.tokens)), size, found.values)
     return found.judged(row, asked(engine, found.case))
 
 

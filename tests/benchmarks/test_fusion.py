@@ -48,7 +48,8 @@ def test_every_way_to_rank_finds_the_page_that_says_it(fusion: ModuleType, tmp_p
     for name, text in PAGES.items():
         (pages / name).write_text(text, encoding="utf-8")
     kept = fusion.Kept(FakeEmbedder(), tmp_path / "kept.npz")
-    page, rankings = fusion.rank(tmp_path / "workspace", pages, ["pump tank", "winter"], kept)
+    page, rankings, search_ms = fusion.rank(tmp_path / "workspace", pages, ["pump tank", "winter"], kept)
+    assert search_ms > 0
     for name, ranking in rankings.items():
         assert page[ranking["pump tank"][0]] == "pump.md", name
         assert page[ranking["winter"][0]] == "tree.md", name

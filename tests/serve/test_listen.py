@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 from typing import cast
 
 import pytest
@@ -80,16 +79,3 @@ def test_a_second_signal_ends_it_as_the_first_does(
     with bind(port=0) as listener, pytest.raises(KeyboardInterrupt):
         serve(Gateway([], Guard()), listener, interrupted_twice)
     assert capsys.readouterr().err == ""
-
-
-def test_while_it_serves_threads_that_compute_hand_over_quickly() -> None:
-    pytest.importorskip("uvicorn", reason="serving takes uvicorn: pip install 'quietmind[serve]'")
-    before, within = sys.getswitchinterval(), list[float]()
-
-    def looked() -> None:
-        within.append(sys.getswitchinterval())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with bind(port=0) as listener, pytest.raises(KeyboardInterrupt):
-        serve(Gateway([], Guard()), listener, looked)
-    assert within[0] < before == sys.getswitchinterval()

@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 
 FILE = "language-means"  # beside the matrix: the means of Russian and of English passages, float32 [2, dimensions]
 CROSSED_DEPTH = 200  # passages that are looked at more closely
-# What is less alike does not say the same: of multilingual-e5-small the nearest has 0.34 in the median where the page
-# is there in the other language, and 0.24 where it is not.
-_LEAST = 0.15
+_LEAST = 0.15  # what is less alike does not say the same; more begins to cost what does
 _PUSHED = 0.5  # towards the other language, in lengths of the question; with 0 a third is of its own language
 _SAMPLE = 1000  # passages of each language, up to twice as many, spread over the archive
 _FEWEST = 50  # of each: the mean of fewer says more of what they are about

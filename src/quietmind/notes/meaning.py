@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from quietmind.base.errors import ArchiveDamaged
 from quietmind.notes.crossing import crossed
-from quietmind.notes.search import spans_of
+from quietmind.notes.search import some_of, spans_of
 from quietmind.notes.vectors import Nearest, Vectors
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from quietmind.notes.finding import Finder
 
 NOTE_WEIGHT = 0.2  # of 1, in how near a passage is
-_READ_PASSAGES = 30  # of a note, spread evenly, whose mean stands for it
 
 _NOTHING = Nearest((), 0)
 
@@ -80,7 +79,7 @@ def closeness_of(
 
     other = instead or {}
     spans = spans_of(connection, [near.passage for near in nearest.found])
-    some = {span: range(span.start, span.stop, -(-len(span) // _READ_PASSAGES)) for span in set(spans.values())}
+    some = {span: some_of(span) for span in set(spans.values())}
     known = vectors.read([passage for passages in some.values() for passage in passages])
     of_note: dict[range, float] = {}
     for span, passages in some.items():

@@ -126,8 +126,7 @@ def _boosts(
 ) -> dict[int, float]:
     """Return what the second look adds to the BM25 of each passage, given its columns of lemmas."""
     spans = spans_of(connection, [*columns])
-    # The passages of a document are written at once and have numbers in a row; of a long one, some say enough.
-    read = {span: range(span.start, span.stop, -(-len(span) // _READ_PASSAGES)) for span in set(spans.values())}
+    read = {span: some_of(span) for span in set(spans.values())}
     bodies = {
         rowid: (title, body)
         for rowid, (title, _, body) in _columns(connection, [row for rows in read.values() for row in rows]).items()
@@ -141,6 +140,14 @@ def _boosts(
         rowid: boost(asked, body, wholes[spans[rowid]], rowid - spans[rowid].start)
         for rowid, (_, _, body) in columns.items()
     }
+
+
+def some_of(span: range) -> range:
+    """Return the passages that say what the document whose passages are ``span`` is about: all, or some of a long one.
+
+    The passages of a document are written at once and have numbers in a row.
+    """
+    return range(span.start, span.stop, -(-len(span) // _READ_PASSAGES))
 
 
 def spans_of(connection: sqlite3.Connection, ids: Sequence[int]) -> dict[int, range]:

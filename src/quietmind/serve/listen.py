@@ -6,7 +6,6 @@ import asyncio
 import errno
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 _GRACE_SECONDS = 2
 _LOOK_EVERY = 0.1
 _BACKLOG = 128
-# A thread that computes hands over after so long where another waits. With Python's own 5 ms the event loop, which
-# waits anew after each of its steps, is late by hundreds of milliseconds beside a few questions that search.
-_SWITCH_SECONDS = 0.0005
 
 
 @dataclass(frozen=True)
@@ -144,18 +140,8 @@ def serve(gateway: Gateway, where: socket.socket | Address, ready: Callable[[], 
         except OSError as error:
             host, port = listener.getsockname()[:2]
             raise taken(host, port) from error
-    with discretion(), _handing_over():
+    with discretion():
         asyncio.run(_serve(server, gateway, address.listener, ready))
-
-
-@contextmanager
-def _handing_over() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 def _server(gateway: Gateway, address: Address | None = None) -> uvicorn.Server:
