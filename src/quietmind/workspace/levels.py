@@ -33,8 +33,8 @@ _FLOOR, _FLOOR_SAME, _FLOOR_PROSE = "floor", "floor_same", "floor_prose"
 
 _FINER, _FINEST = 0.75, 0.5  # of a step
 
-# On the same cache the divergence over a model's own words is 6 to 18 times that over facts (docs/log.md).
-_PROSE_TO_FACTS = 10.0
+# On the same cache the divergence over a model's own words is 3 to 7 times that over facts (docs/log.md).
+_PROSE_TO_FACTS = 6.0
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ What a token leaves in the caches of all layers comes from one hidden state, so 
 (Staniszewski & Łańcucki, "KV Cache Transform Coding", arXiv 2511.01815). Here K, before their rotation, and V share one
 basis, and every channel is weighted by what its error costs (see kvstore/basis.py). One step size serves for all
 components; their whole numbers are entropy coded, each component with the distribution that fits it in this stretch.
-The first tokens, which all others attend to, stay exact; the newest need no such care.
+Tokens that matter more are written in finer steps, by their grade (kvstore/kinds.py); the very first stay exact.
 
 The blocks: one that holds a description in JSON, all that lies between the planes and the exact tokens; then, for each
-``BLOCK_TOKENS`` tokens, one of each group of layers: which distribution each component has, and the symbols.
+``BLOCK_TOKENS`` tokens, one with their grades, and one of each group of layers: which distribution each component has,
+and the symbols. What the name ``transform-1`` stands for has no grades: all its tokens take the same step.
 
 Memory: all matrices in 32 bits, and for each thread a few times BLOCK_TOKENS x width numbers of 4 bytes (8 MiB); the
 matrices, and half of the rest, on an accelerator where one multiplies (codec/products.py). How many operations it takes
@@ -39,8 +40,10 @@ from quietmind.kvstore.codec.straight import LARGEST, Straight
 from quietmind.kvstore.codec.symbols import UNPACKING, framed, unframed
 from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.gathering import SINKS, planes_of, vectors
+from quietmind.kvstore.kinds import LEAST_GRADE, MOST_GRADE, Grades, at_the_ends, fineness, within
 from quietmind.kvstore.slots import SlotLayout, put_cells, read_cells
 
+FIRST_FORM = "transform-1"
 BLOCK_TOKENS = 1024
 
 Made = TypeVar("Made")
@@ -61,7 +64,7 @@ _LENGTH = struct.Struct("<I")
 class Transform:
     """Writes caches in ``basis`` with one ``step`` for all components."""
 
-    name = "transform-1"
+    name = "transform-2"
 
     def __init__(self, basis: Basis, step: float, home: Home | None = None) -> None:
         """Choose where to multiply by what there is to do, where no ``home`` is given."""
@@ -77,7 +80,7 @@ class Transform:
         start = source.tell()
         layout = layout_of(source, size)
         self._basis.require_fits(layout)
-        coding = _Coding(layout, self._basis, self._step, self._home)
+        coding = _Coding(layout, self._basis, self._step, self._home, grades=True)
         yield coding.head(source, start)
         for blocks in side_by_side(lambda piece: coding.packed(source, start, piece), coding.pieces()):
             yield from blocks
@@ -88,21 +91,21 @@ class Transform:
 
 
 class TransformReader:
-    """Reads what any basis in the folder ``bases`` has written."""
+    """Reads what any basis in the folder ``bases`` has written; without ``grades``, in the first form."""
 
-    name = Transform.name
-
-    def __init__(self, bases: Path) -> None:
+    def __init__(self, bases: Path, *, grades: bool = True) -> None:
+        self.name = Transform.name if grades else FIRST_FORM
         self._bases = bases
+        self._grades = grades
 
     def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
         """Fill ``target`` with the engine's file as far as it was kept. Raises SnapshotDamaged."""
-        _decode(blocks, target, lambda digest: load(self._bases, digest))
+        _decode(blocks, target, lambda digest: load(self._bases, digest), grades=self._grades)
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """The cells from ``first`` to before ``last``, which make a block of each group."""
+    """The cells from ``first`` to before ``last``, which make a block of each group behind that of their grades."""
 
     first: int
     last: int
@@ -111,14 +114,19 @@ class _Piece:
 class _Coding:
     """A file, and how it is coded; everything that both directions have to agree on."""
 
-    def __init__(self, layout: SlotLayout, basis: Basis, step: float, home: Home | None) -> None:
+    def __init__(self, layout: SlotLayout, basis: Basis, step: float, home: Home | None, *, grades: bool) -> None:
         if not (math.isfinite(step) and step > 0):
             raise ValueError(f"a step of {step}")
-        self.layout, self.basis, self.step = layout, basis, step
+        self.layout, self.basis, self.step, self.grades = layout, basis, step, grades
         self.sinks = min(SINKS, layout.cells)
         self._straight = Straight.at(basis.rotation, layout.positions)
         self._products = Products(basis, step, home_for(basis, layout.cells) if home is None else home)
         self._reading = threading.Lock()
+
+    @property
+    def blocks_a_piece(self) -> int:
+        """How many blocks belong together."""
+        return len(self.basis.groups) + self.grades
 
     def pieces(self) -> Iterator[_Piece]:
         """Yield what blocks are made of, in their order."""
@@ -153,25 +161,39 @@ class _Coding:
             return work(self._products)
 
     def _packed(self, products: Products, source: BinaryIO, start: int, piece: _Piece) -> list[bytes]:
-        blocks = []
+        grades = self._graded(source, start, piece)
+        fine, blocks = fineness(grades), [framed([grades.tobytes()])]
         kept = products.nothing(piece.last - piece.first)
-        for number, group in enumerate(self.basis.groups):
-            with self._reading:  # threads share the file
-                layers = (group.first, group.last)
-                found = vectors(source, start, self.layout, self.basis.rotation, layers, piece.first, piece.last)
+        for number in range(len(self.basis.groups)):
+            found = self._vectors(source, start, number, piece)
             if max(float(found.max()), -float(found.min())) >= LARGEST:
                 raise SnapshotNotUnderstood(f"the saved cache holds numbers near {LARGEST:,.0f}; it is kept losslessly")
             expected = products.expected(number, kept)
-            block, written = _block(products.components(number, found, expected))
+            block, written = _block(products.components(number, found, expected), fine)
             blocks.append(block)
             kept = products.kept(number, written, expected)
         return blocks
 
+    def _graded(self, source: BinaryIO, start: int, piece: _Piece) -> Grades:
+        """Return the grades of a piece: for where its tokens stand and, where that is known, for what they are like."""
+        grades = at_the_ends(piece.first, piece.last, self.layout.cells)
+        kinds = self.basis.kinds
+        if kinds is None:
+            return grades
+        return within(grades + kinds.grades[kinds.of(self._vectors(source, start, kinds.group, piece))])
+
+    def _vectors(self, source: BinaryIO, start: int, number: int, piece: _Piece) -> Floats:
+        group = self.basis.groups[number]
+        with self._reading:  # threads share the file
+            layers = (group.first, group.last)
+            return vectors(source, start, self.layout, self.basis.rotation, layers, piece.first, piece.last)
+
     def _unpack(self, products: Products, piece: _Piece, blocks: Sequence[bytes], target: memoryview) -> None:
         cells = piece.last - piece.first
+        fine = fineness(_grades_of(blocks[0], cells)) if self.grades else None
         kept = products.nothing(cells)
-        for number, (group, block) in enumerate(zip(self.basis.groups, blocks, strict=True)):
-            written = _written(block, cells, group.rank)
+        for number, (group, block) in enumerate(zip(self.basis.groups, blocks[self.grades :], strict=True)):
+            written = _written(block, cells, group.rank, fine)
             kept = products.kept(number, written, products.expected(number, kept))
             numbers = products.vectors(number, kept)
             if not max(float(numbers.max()), -float(numbers.min())) < 2 * LARGEST:
@@ -182,24 +204,33 @@ class _Coding:
                 at += plane.width
 
 
-def _block(components: Floats) -> tuple[bytes, Written]:
+def _grades_of(block: bytes, cells: int) -> Grades:
+    """Return the grades [cells] that a block holds. Raises ValueError and its like."""
+    grades = np.frombuffer(unframed(block, [cells])[0], np.int8)
+    if cells and not LEAST_GRADE <= grades.min() <= grades.max() <= MOST_GRADE:
+        raise ValueError("grades that are none")
+    return grades
+
+
+def _block(components: Floats, fine: Floats) -> tuple[bytes, Written]:
     """Return the block of ``components`` [cells, rank] in steps, and what comes back of it.
 
-    A stretch of text has averages of its own: they are written, and what is around them is coded. Raises
-    SnapshotNotUnderstood.
+    Each cell's steps are ``fine`` [cells, 1] times smaller. A stretch of text has averages of its own: they are
+    written, and what is around them is coded. Raises SnapshotNotUnderstood.
     """
     if max(float(components.max(initial=0)), -float(components.min(initial=0))) >= _LARGEST_SYMBOL:
         raise SnapshotNotUnderstood("the saved cache is nothing like what the basis was made of; calibrate again")
     averages = np.clip(np.rint(components.mean(axis=0) * _PARTS_OF_A_STEP), -127, 127).astype(np.int8)
     components -= averages / np.float32(_PARTS_OF_A_STEP)
+    components *= fine
     symbols = np.rint(components, out=components).astype(np.int32)
     classes = rans.choose(symbols)
     content = rans.encode(symbols, classes)
     block = _LENGTH.pack(len(content)) + framed([classes.tobytes(), averages.tobytes(), content])
-    return block, _in_steps(symbols, classes, averages)
+    return block, _in_steps(symbols, classes, averages, fine)
 
 
-def _written(block: bytes, cells: int, rank: int) -> Written:
+def _written(block: bytes, cells: int, rank: int, fine: Floats | None) -> Written:
     """Return what comes back of what :func:`_block` has made. Raises ValueError and its like."""
     (length,) = _LENGTH.unpack_from(block)
     if length > _MOST_BYTES_A_SYMBOL * (rank + 1) * (cells + _WARMING):
@@ -208,22 +239,31 @@ def _written(block: bytes, cells: int, rank: int) -> Written:
     classes, averages = np.frombuffer(packed, np.uint8), np.frombuffer(shifts, np.int8)
     symbols = np.empty((cells, rank), np.int32)
     rans.decode(content, classes, symbols)
-    return _in_steps(symbols, classes, averages)
+    return _in_steps(symbols, classes, averages, fine)
 
 
-def _in_steps(symbols: NDArray[np.int32], classes: NDArray[np.uint8], averages: NDArray[np.int8]) -> Written:
+def _in_steps(
+    symbols: NDArray[np.int32], classes: NDArray[np.uint8], averages: NDArray[np.int8], fine: Floats | None
+) -> Written:
     used = np.flatnonzero((classes != 0) | (averages != 0))
     steps = (symbols if len(used) == len(classes) else symbols[:, used]).astype(np.float32)
+    if fine is not None:
+        steps *= 1 / fine
     steps += averages[used] / np.float32(_PARTS_OF_A_STEP)
     return used, steps
 
 
 def _decode(
-    blocks: Iterable[bytes], target: memoryview, find: Callable[[str], Basis], home: Home | None = None
+    blocks: Iterable[bytes],
+    target: memoryview,
+    find: Callable[[str], Basis],
+    home: Home | None = None,
+    *,
+    grades: bool = True,
 ) -> None:
     rest = iter(blocks)
     try:
-        coding = _opened(next(rest, b""), target, find, home)
+        coding = _opened(next(rest, b""), target, find, home, grades=grades)
         matched = _matched(coding, rest)
         for _ in side_by_side(lambda given: coding.unpack(*given, target), matched):
             pass
@@ -233,7 +273,9 @@ def _decode(
         ) from error
 
 
-def _opened(block: bytes, target: memoryview, find: Callable[[str], Basis], home: Home | None) -> _Coding:
+def _opened(
+    block: bytes, target: memoryview, find: Callable[[str], Basis], home: Home | None, *, grades: bool
+) -> _Coding:
     """Return what the first block says, and write what it holds. Raises ValueError and its like, SnapshotDamaged."""
     content_bytes, header_bytes, exact_bytes = _HEAD.unpack_from(block)
     if content_bytes > _LARGEST_HEAD or header_bytes + exact_bytes > len(target):
@@ -246,7 +288,7 @@ def _opened(block: bytes, target: memoryview, find: Callable[[str], Basis], home
     layout = layout_of_headers(bytes(headers), len(target))
     basis = find(given["basis"])
     basis.require_fits(layout)
-    coding = _Coding(layout, basis, float(given["step"]), home)
+    coding = _Coding(layout, basis, float(given["step"]), home, grades=grades)
     for at, gap in layout.gaps():
         target[at : at + len(gap)] = gap
     at = 0
@@ -264,8 +306,8 @@ def _opened(block: bytes, target: memoryview, find: Callable[[str], Basis], home
 def _matched(coding: _Coding, blocks: Iterator[bytes]) -> Iterator[tuple[_Piece, list[bytes]]]:
     """Yield each piece with its blocks. Raises ValueError where there are fewer blocks or more."""
     for piece in coding.pieces():
-        own = list(islice(blocks, len(coding.basis.groups)))
-        if len(own) < len(coding.basis.groups):
+        own = list(islice(blocks, coding.blocks_a_piece))
+        if len(own) < coding.blocks_a_piece:
             raise ValueError("it ends too early")
         yield piece, own
     if next(blocks, None) is not None:
