@@ -17,8 +17,8 @@ from quietmind.kvstore.kinds import (
     Kinds,
     at_the_ends,
     between,
-    fineness,
     grades_for,
+    octaves,
     within,
 )
 
@@ -86,7 +86,7 @@ def test_what_costs_more_is_written_more_finely() -> None:
 
 
 def test_a_grade_is_a_quarter_of_an_octave() -> None:
-    assert fineness(np.array([-8, 0, 4, 16], np.int8))[:, 0].tolist() == [0.25, 1, 2, 16]
+    assert octaves(np.array([-8, 0, 1, 16], np.int8)).tolist() == [-2, 0, 0.25, 4]
 
 
 def test_grades_stay_within_what_can_be_written() -> None:

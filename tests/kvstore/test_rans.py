@@ -26,9 +26,11 @@ def spread(n: int, scales: NDArray[np.float64], seed: int = 1) -> Numbers:
     return np.rint(np.random.default_rng(seed).laplace(size=(n, len(scales))) * scales).astype(np.int32)
 
 
-def decoded(content: bytes, classes: rans.Classes, n: int, kind: type = np.int32) -> NDArray[Any]:
+def decoded(
+    content: bytes, classes: rans.Classes, n: int, kind: type = np.int32, shifts: rans.Shifts | None = None
+) -> NDArray[Any]:
     out: NDArray[Any] = np.full((n, len(classes)), 77, kind)
-    decode(content, classes, out)
+    decode(content, classes, out, shifts)
     return out
 
 
@@ -62,6 +64,29 @@ def test_every_number_comes_back(numbers: Numbers) -> None:
 def test_any_class_can_code_any_number(numbers: Numbers, seed: int) -> None:
     classes = np.random.default_rng(seed).integers(1, CLASSES, numbers.shape[1], np.uint8)
     np.testing.assert_array_equal(decoded(encode(numbers, classes), classes, len(numbers)), numbers)
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays_of_numbers(), st.integers(0, 1 << 32), st.integers(0, 60))
+def test_rows_of_any_shifts_come_back(numbers: Numbers, seed: int, most: int) -> None:
+    shifts = np.random.default_rng(seed).integers(-most, most + 1, len(numbers))
+    classes = choose(numbers, shifts)
+    again = decoded(encode(numbers, classes, shifts), classes, len(numbers), shifts=shifts)
+    np.testing.assert_array_equal(again, numbers)
+
+
+def test_rows_of_several_sizes_take_as_few_bits_as_rows_of_one() -> None:
+    """Numbers twice as large take a bit more, and nothing else."""
+    shifts = np.repeat([0, 5, 10], 700)
+    sizes = 1.5 * 2 ** (shifts * rans.SHIFT)
+    numbers = np.rint(np.random.default_rng(6).laplace(size=(2100, 600)) * sizes[:, None]).astype(np.int32)
+
+    def bits(rows: Numbers, of_rows: rans.Shifts | None = None) -> float:
+        return 8 * len(encode(rows, choose(rows, of_rows), of_rows)) / rows.size
+
+    alone = float(np.mean([bits(numbers[shifts == each]) for each in (0, 5, 10)]))
+    assert bits(numbers, shifts) < 1.005 * alone
+    assert bits(numbers) > 1.02 * alone
 
 
 def test_the_ends_of_32_bits_come_back() -> None:

@@ -90,10 +90,9 @@ def within(grades: NDArray[Any]) -> Grades:
     return found
 
 
-def fineness(grades: Grades) -> Floats:
-    """Return how many times smaller the steps of tokens of these grades are: float32 [tokens, 1]."""
-    found: Floats = np.exp2(grades / np.float64(_GRADES_AN_OCTAVE)).astype(np.float32)[:, None]
-    return found
+def octaves(grades: Grades) -> NDArray[np.float64]:
+    """Return how often the steps of tokens of these grades are halved."""
+    return grades / np.float64(_GRADES_AN_OCTAVE)
 
 
 def grades_for(costs: NDArray[np.float64]) -> Grades:

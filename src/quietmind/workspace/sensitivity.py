@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quietmind.base.progress import SILENT, Progress
-from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.gathering import SINKS, Sensitivity
 from quietmind.kvstore.kinds import between
 from quietmind.kvstore.rotation import Pairs, Rotation
@@ -49,7 +49,7 @@ class Stretch:
 
     plane: Plane
     channels: NDArray[np.intp]
-    deviation: float | Floats
+    deviation: float | NDArray[np.floating[Any]]
 
     @property
     def variance(self) -> float:

@@ -7,7 +7,8 @@ operations over the lanes, so NumPy's own loops do the work.
 
 A lane's numbers follow one of ``CLASSES`` distributions, all symmetric: generalized Gaussians (exp(-|x/a|^p)), rounded
 to whole numbers, of three exponents and a geometric grid of deviations. Class 0 is a lane of zeros: nothing is stored.
-What is far out for its class is coded as an escape; its value follows in a list of its own.
+Where rows are of several sizes, each moves all its lanes along the grid by so many ``shifts``. What is far out for its
+class is coded as an escape; its value follows in a list of its own.
 
 What is stored: a head (how many words there are, and how many bytes the values of escapes take), the states, the words,
 the values.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 
 Symbols = NDArray[np.int16] | NDArray[np.int32]
 Classes = NDArray[np.uint8]
+Shifts = NDArray[np.int64]
 Words = NDArray[np.uint32]
 
 # Exponent and smallest deviation: one at which a number in some thousands is not 0. Neighbours on the grid lie 17 %
@@ -34,6 +37,8 @@ _SHAPES = ((1.0, 0.085), (1.4, 0.11), (2.0, 0.14))
 _SCALES = 42
 _LARGEST_DEVIATION = 44.0
 CLASSES = 1 + len(_SHAPES) * _SCALES
+# Deviations that lie a shift apart, in octaves: of the exponent in the middle; of the others it is 4 % off.
+SHIFT = math.log2(_LARGEST_DEVIATION / _SHAPES[1][1]) / (_SCALES - 1)
 
 _PROBABILITY_BITS = 12
 _WHOLE = 1 << _PROBABILITY_BITS
@@ -69,26 +74,24 @@ _VARINT_BITS = 7
 _LONGEST_VARINT = 5
 
 
-def choose(symbols: Symbols) -> Classes:
-    """Return the class [lanes] in which each lane of ``symbols`` [n, lanes] takes the fewest bits."""
-    n, lanes = symbols.shape
-    classes = np.zeros(lanes, np.uint8)
-    width = max(1, _BLOCK // max(n, 1))
-    buckets = _REACH + 2
-    for first in range(0, lanes, width):
-        piece = symbols[:, first : first + width].astype(np.int64)
-        np.abs(piece, out=piece)
-        np.minimum(piece, _REACH + 1, out=piece)
-        count = piece.shape[1]
-        piece += np.arange(count) * buckets
-        histogram = np.bincount(piece.reshape(-1), minlength=count * buckets).reshape(count, buckets)
-        best = 1 + np.argmin(histogram @ _tables().bits, axis=1)
-        classes[first : first + width] = np.where(histogram[:, 0] == n, 0, best)
-    return classes
+def choose(symbols: Symbols, shifts: Shifts | None = None) -> Classes:
+    """Return the class [lanes] in which each lane of ``symbols`` [n, lanes] takes the fewest bits.
+
+    ``shifts`` [n] says of each row how many steps of the grid its numbers are larger than classes say; None: none.
+    """
+    every = np.arange(1, CLASSES)
+    bits = np.zeros((symbols.shape[1], len(every)))
+    for shift in np.unique(shifts) if shifts is not None else [0]:
+        rows = symbols if shifts is None else symbols[shifts == shift]
+        bits += _histograms(rows) @ _tables().bits[:, _shifted(every, shift) - 1]
+    return np.where(symbols.any(axis=0), 1 + np.argmin(bits, axis=1), 0).astype(np.uint8)
 
 
-def encode(symbols: Symbols, classes: Classes) -> bytes:
-    """Return ``symbols`` [n, lanes] as bytes, each lane in its class. Raises ValueError for classes that do not fit."""
+def encode(symbols: Symbols, classes: Classes, shifts: Shifts | None = None) -> bytes:
+    """Return ``symbols`` [n, lanes] as bytes, each lane in its class, moved by its row's shift.
+
+    Raises ValueError for classes that do not fit.
+    """
     n, lanes = symbols.shape
     if classes.shape != (lanes,) or symbols[:, classes == 0].any():
         raise ValueError("classes that are not those of the numbers")
@@ -97,11 +100,12 @@ def encode(symbols: Symbols, classes: Classes) -> bytes:
     words: list[NDArray[Any]] = []  # the last first, as the escapes
     escapes: list[NDArray[Any]] = []
     for turn in reversed(coding.turns()):
-        tables_at = turn.classes.astype(np.int64) * _SPAN + _BIAS
+        tables, table_of = _tables_at(turn.classes, shifts, n)
+        begins_at = np.stack(tables) * _SPAN + _BIAS
         for first, last in reversed(coding.blocks()):
             piece = symbols[first:last].take(turn.lanes, axis=1).astype(np.int64)
             places = np.clip(piece, -_BIAS, _BIAS)
-            places += tables_at
+            places += begins_at[table_of[first:last]]
             entries = _tables().encoder.take(places)
             escapes.append(piece[entries >= _ESCAPED])
             _push(states[: piece.shape[1]], entries, words)
@@ -110,8 +114,8 @@ def encode(symbols: Symbols, classes: Classes) -> bytes:
     return b"".join((_HEAD.pack(len(stream), len(values)), states.astype("<u4").tobytes(), stream.tobytes(), values))
 
 
-def decode(content: bytes | memoryview, classes: Classes, out: Symbols) -> None:
-    """Write the numbers that were encoded with ``classes`` [lanes] to ``out`` [n, lanes].
+def decode(content: bytes | memoryview, classes: Classes, out: Symbols, shifts: Shifts | None = None) -> None:
+    """Write the numbers that were encoded with ``classes`` [lanes] and ``shifts`` [n] to ``out`` [n, lanes].
 
     Raises ValueError for what ``encode`` cannot have made of numbers of this shape and classes; ``out`` may then hold
     anything. No more memory is taken than ``content`` and a few blocks need.
@@ -129,12 +133,14 @@ def decode(content: bytes | memoryview, classes: Classes, out: Symbols) -> None:
     entries = np.zeros((coding.rows, coding.width + 1), np.uint32)  # the last column stays 0, for lanes of class 0
     for turn in coding.turns():
         count = len(turn.lanes)
-        tables_at = turn.classes.astype(np.uint32) * _WHOLE
+        tables, table_of = _tables_at(turn.classes, shifts, n)
+        begins_at = [(table * _WHOLE).astype(np.uint32) for table in tables]
         sources = np.full(turn.last - turn.first, coding.width)
         sources[turn.lanes - turn.first] = np.arange(count)
         for first, last in coding.blocks():
             block = entries[: last - first]
-            taken = _pull(states[:count], tables_at, words, taken, block[:, :count])
+            rows_at = [begins_at[table] for table in table_of[first:last]]
+            taken = _pull(states[:count], rows_at, words, taken, block[:, :count])
             block >>= _NUMBER_SHIFT
             numbers = block.astype(np.int8)  # the lowest 8 bits
             target = out[first:last, turn.first : turn.last]
@@ -203,6 +209,38 @@ class _Coding:
         return turns
 
 
+def _histograms(symbols: Symbols) -> NDArray[np.float64]:
+    """Return how often each magnitude from 0 to _REACH, and any past that, stands in each lane: [lanes, these]."""
+    n, lanes = symbols.shape
+    buckets = _REACH + 2
+    counts = np.empty((lanes, buckets))
+    width = max(1, _BLOCK // max(n, 1))
+    for first in range(0, lanes, width):
+        piece = symbols[:, first : first + width].astype(np.int64)
+        np.abs(piece, out=piece)
+        np.minimum(piece, _REACH + 1, out=piece)
+        count = piece.shape[1]
+        piece += np.arange(count) * buckets
+        found = np.bincount(piece.reshape(-1), minlength=count * buckets)
+        counts[first : first + count] = found.reshape(count, buckets)
+    return counts
+
+
+def _shifted(classes: NDArray[Any], shift: int) -> NDArray[np.int64]:
+    """Return ``classes``, none of them 0, so many steps of the grid wider, as far as it goes."""
+    shapes, scales = np.divmod(classes.astype(np.int64) - 1, _SCALES)
+    found: NDArray[np.int64] = 1 + shapes * _SCALES + np.clip(scales + shift, 0, _SCALES - 1)
+    return found
+
+
+def _tables_at(classes: Classes, shifts: Shifts | None, n: int) -> tuple[list[NDArray[np.int64]], NDArray[np.intp]]:
+    """Return the classes [lanes] of each shift that there is, and which of these each of ``n`` rows has."""
+    if shifts is None:
+        return [classes.astype(np.int64)], np.zeros(n, np.intp)
+    each, of_rows = np.unique(shifts, return_inverse=True)
+    return [_shifted(classes, int(shift)) for shift in each], of_rows
+
+
 def _push(states: Words, entries: Words, words: list[NDArray[Any]]) -> None:
     """Code rows, the last first, of numbers whose ``entries`` [rows, states] these are; append the words they take."""
     frequencies = (entries >> _PROBABILITY_BITS) & _REMAINDER
@@ -228,17 +266,17 @@ def _push(states: Words, entries: Words, words: list[NDArray[Any]]) -> None:
         np.add(states, begins[row], out=states)
 
 
-def _pull(states: Words, tables_at: Words, words: Words, taken: int, entries: Words) -> int:
+def _pull(states: Words, tables_at: Sequence[Words], words: Words, taken: int, entries: Words) -> int:
     """Fill ``entries`` [rows, states] from the states, and these from ``words``; return how many words are taken then.
 
-    Raises ValueError where there are too few.
+    ``tables_at`` says of each row where its tables begin. Raises ValueError where there are too few.
     """
     table = _tables().decoder
     slots = np.empty_like(states)
     empty = np.empty(states.shape, np.bool_)
-    for entry in entries:
+    for entry, begins in zip(entries, tables_at, strict=True):
         np.bitwise_and(states, _SLOT_MASK, out=slots)
-        np.add(slots, tables_at, out=slots)
+        np.add(slots, begins, out=slots)
         table.take(slots, out=entry, mode="clip")  # all are within the table, and "raise" would copy
         np.right_shift(states, _SLOT_SHIFT, out=states)
         np.right_shift(entry, _ENTRY_SHIFT, out=slots)

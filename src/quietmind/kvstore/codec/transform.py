@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ from quietmind.kvstore.codec.straight import LARGEST, Straight
 from quietmind.kvstore.codec.symbols import UNPACKING, framed, unframed
 from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.gathering import SINKS, planes_of, vectors
-from quietmind.kvstore.kinds import LEAST_GRADE, MOST_GRADE, Grades, at_the_ends, fineness, within
+from quietmind.kvstore.kinds import LEAST_GRADE, MOST_GRADE, Grades, at_the_ends, octaves, within
 from quietmind.kvstore.slots import SlotLayout, put_cells, read_cells
 
 FIRST_FORM = "transform-1"
@@ -162,7 +162,7 @@ class _Coding:
 
     def _packed(self, products: Products, source: BinaryIO, start: int, piece: _Piece) -> list[bytes]:
         grades = self._graded(source, start, piece)
-        fine, blocks = fineness(grades), [framed([grades.tobytes()])]
+        fine, blocks = _Fineness.of(grades), [framed([grades.tobytes()])]
         kept = products.nothing(piece.last - piece.first)
         for number in range(len(self.basis.groups)):
             found = self._vectors(source, start, number, piece)
@@ -190,7 +190,7 @@ class _Coding:
 
     def _unpack(self, products: Products, piece: _Piece, blocks: Sequence[bytes], target: memoryview) -> None:
         cells = piece.last - piece.first
-        fine = fineness(_grades_of(blocks[0], cells)) if self.grades else None
+        fine = _Fineness.of(_grades_of(blocks[0], cells)) if self.grades else None
         kept = products.nothing(cells)
         for number, (group, block) in enumerate(zip(self.basis.groups, blocks[self.grades :], strict=True)):
             written = _written(block, cells, group.rank, fine)
@@ -212,25 +212,41 @@ def _grades_of(block: bytes, cells: int) -> Grades:
     return grades
 
 
-def _block(components: Floats, fine: Floats) -> tuple[bytes, Written]:
+@dataclass(frozen=True)
+class _Fineness:
+    """How many times smaller the steps of cells are, float32 [cells, 1], and how far that moves their distributions."""
+
+    times: Floats
+    shifts: rans.Shifts
+
+    @classmethod
+    def of(cls, grades: Grades) -> Self:
+        """Return what ``grades`` come to."""
+        return cls(
+            np.exp2(octaves(grades)).astype(np.float32)[:, None],
+            np.rint(octaves(grades) / rans.SHIFT).astype(np.int64),
+        )
+
+
+def _block(components: Floats, fine: _Fineness) -> tuple[bytes, Written]:
     """Return the block of ``components`` [cells, rank] in steps, and what comes back of it.
 
-    Each cell's steps are ``fine`` [cells, 1] times smaller. A stretch of text has averages of its own: they are
-    written, and what is around them is coded. Raises SnapshotNotUnderstood.
+    A stretch of text has averages of its own: they are written, and what is around them is coded. Raises
+    SnapshotNotUnderstood.
     """
     if max(float(components.max(initial=0)), -float(components.min(initial=0))) >= _LARGEST_SYMBOL:
         raise SnapshotNotUnderstood("the saved cache is nothing like what the basis was made of; calibrate again")
     averages = np.clip(np.rint(components.mean(axis=0) * _PARTS_OF_A_STEP), -127, 127).astype(np.int8)
     components -= averages / np.float32(_PARTS_OF_A_STEP)
-    components *= fine
+    components *= fine.times
     symbols = np.rint(components, out=components).astype(np.int32)
-    classes = rans.choose(symbols)
-    content = rans.encode(symbols, classes)
+    classes = rans.choose(symbols, fine.shifts)
+    content = rans.encode(symbols, classes, fine.shifts)
     block = _LENGTH.pack(len(content)) + framed([classes.tobytes(), averages.tobytes(), content])
     return block, _in_steps(symbols, classes, averages, fine)
 
 
-def _written(block: bytes, cells: int, rank: int, fine: Floats | None) -> Written:
+def _written(block: bytes, cells: int, rank: int, fine: _Fineness | None) -> Written:
     """Return what comes back of what :func:`_block` has made. Raises ValueError and its like."""
     (length,) = _LENGTH.unpack_from(block)
     if length > _MOST_BYTES_A_SYMBOL * (rank + 1) * (cells + _WARMING):
@@ -238,17 +254,17 @@ def _written(block: bytes, cells: int, rank: int, fine: Floats | None) -> Writte
     packed, shifts, content = unframed(memoryview(block)[_LENGTH.size :], [rank, rank, length])
     classes, averages = np.frombuffer(packed, np.uint8), np.frombuffer(shifts, np.int8)
     symbols = np.empty((cells, rank), np.int32)
-    rans.decode(content, classes, symbols)
+    rans.decode(content, classes, symbols, None if fine is None else fine.shifts)
     return _in_steps(symbols, classes, averages, fine)
 
 
 def _in_steps(
-    symbols: NDArray[np.int32], classes: NDArray[np.uint8], averages: NDArray[np.int8], fine: Floats | None
+    symbols: NDArray[np.int32], classes: NDArray[np.uint8], averages: NDArray[np.int8], fine: _Fineness | None
 ) -> Written:
     used = np.flatnonzero((classes != 0) | (averages != 0))
     steps = (symbols if len(used) == len(classes) else symbols[:, used]).astype(np.float32)
     if fine is not None:
-        steps *= 1 / fine
+        steps *= 1 / fine.times
     steps += averages[used] / np.float32(_PARTS_OF_A_STEP)
     return used, steps
 
