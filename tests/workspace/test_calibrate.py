@@ -14,8 +14,8 @@ from quietmind.engine.fake import FakeEngine
 from quietmind.engine.port import Engine
 from quietmind.kvstore.basis import SUFFIX, Basis, find, load
 from quietmind.kvstore.fingerprint import Fingerprint
-from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.kinds import KINDS
+from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.store import Store
 from quietmind.model.locate import locate
 from quietmind.plan.ask import Ask
