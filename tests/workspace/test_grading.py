@@ -94,11 +94,10 @@ def test_where_all_cost_alike_the_grades_do(tmp_path: Path) -> None:
 
 
 def test_a_kind_of_few_tokens_is_held_to_be_usual() -> None:
-    costs, many = np.array([100.0, 1.0, 1.0]), np.array([500, 500, 500])
-    few = np.array([1, 500, 500])
-    usual = float(costs @ few / few.sum())
-    assert grades(costs, few, usual)[0] < grades(costs, many, float(costs.mean()))[0]
-    assert grades(np.array([0.0, 1.0]), np.array([0, 100]), 1.0).tolist() == [0, 0]
+    dear = 100.0
+    many, few = np.array([500, 500, 500]), np.array([1, 500, 500])
+    assert grades(np.array([dear, 1, 1]) * few, few)[0] < grades(np.array([dear, 1, 1]) * many, many)[0]
+    assert grades(np.array([0.0, 1.0]), np.array([0, 100])).tolist() == [0, 0]
 
 
 def test_a_basis_without_kinds_has_nothing_to_grade(tmp_path: Path) -> None:

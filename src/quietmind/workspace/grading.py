@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quietmind.base.progress import SILENT, Progress
 from quietmind.kvstore.basis import Basis
-from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.gathering import SINKS, Sensitivity, vectors
 from quietmind.kvstore.kinds import Grades, Kinds, grades_for
 from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.slots import Plane, rows
-from quietmind.workspace.sensitivity import FIRST_SIZE, LEAST, MOST, Part, Stretch, cost_of, usual_cells
+from quietmind.workspace.sensitivity import FIRST_SIZE, LEAST, MOST, Part, Stretch, shake, usual_cells
 from quietmind.workspace.trial import Trial
 
 # The cost of a kind with few tokens says little: so many of usual cost are added to it.
 _USUAL = 16
+
+_TOGETHER = MOST / 2  # what noise in all tokens costs: each kind's is then seen, and still small
+_ATTEMPTS, _FURTHER = 5, 4.0
+_LEAST = LEAST / 64  # that a kind is held to cost: what is less cannot be measured
 
 
 def graded(
@@ -34,59 +35,60 @@ def graded(
 ) -> Kinds | None:
     """Return the kinds of ``basis`` with the grades that they are to have; None where it has none.
 
-    ``floor`` is what rounding costs everywhere. Raises what a trial raises.
+    The noise is the same in all tokens, and small even where all have it at once: larger noise in tokens that matter
+    little would make them matter. ``floor`` is what rounding costs everywhere.
+    Raises what a trial raises.
     """
     kinds = basis.kinds
     if kinds is None:
         return None
-    members, noise = _members(kinds, basis, trial), _Noise.of(trial, rotation, sensitivity)
+    members = _members(kinds, basis, trial)
+    noise = _noise(trial, rotation, sensitivity)
     progress.begin("measuring which tokens matter", len(members))
-    costs, counts = np.zeros(len(members)), np.array([len(cells) for cells in members])
+    size = _size(trial, Part(noise, usual_cells(trial.rows)), floor)
+    costs = np.zeros(len(members))
     for kind, cells in enumerate(members):
         if len(cells):
-            size, cost = cost_of(trial, noise.at(cells), FIRST_SIZE, floor)
-            costs[kind] = cost / size**2  # of a token: the noise is the stronger, the fewer they are
+            found = trial.damage(partial(shake, part=Part(noise, cells), size=size)).everywhere - floor
+            costs[kind] = max(found, floor / 2, _LEAST)
         progress.advance()
-    usual = float(costs @ counts / counts.sum())
-    return kinds.graded(grades(costs, counts, usual))
+    return kinds.graded(grades(costs, np.array([len(cells) for cells in members])))
 
 
-def grades(costs: NDArray[np.float64], counts: NDArray[np.intp], usual: float) -> Grades:
-    """Return the grades of kinds with ``counts`` tokens, of which each costs ``costs``, and a token ``usual``."""
-    return grades_for((costs * counts + usual * _USUAL) / (counts + _USUAL))
+def grades(costs: NDArray[np.float64], counts: NDArray[np.intp]) -> Grades:
+    """Return the grades of kinds of which all ``counts`` tokens together cost ``costs``."""
+    usual = costs.sum() / counts.sum()
+    return grades_for((costs + usual * _USUAL) / (counts + _USUAL))
 
 
-@dataclass(frozen=True)
-class _Noise:
-    """Noise as a codec makes it: it costs alike in every channel, and is nowhere more than what is there.
+def _size(trial: Trial, part: Part, floor: float) -> float:
+    """Return the size of noise in ``part`` that costs about _TOGETHER: its cost grows faster than its variance."""
+    size, tried = FIRST_SIZE, []
+    for _ in range(_ATTEMPTS):
+        cost = max(trial.damage(partial(shake, part=part, size=size)).everywhere - floor, _LEAST)
+        tried.append((size, cost))
+        if _TOGETHER / 2 <= cost <= _TOGETHER * 2:
+            break
+        size *= min(_FURTHER, max(1 / _FURTHER, (_TOGETHER / cost) ** (1 / 3)))
+    return min(tried, key=lambda one: abs(math.log(one[1] / _TOGETHER)))[0]
 
-    ``deviations`` are float64 [width] of each plane, for noise in all ``cells`` that costs what is aimed at, and
-    ``most`` how far the numbers of each channel lie apart.
+
+def _noise(trial: Trial, rotation: Rotation, sensitivity: Sensitivity) -> list[Stretch]:
+    """Return noise as a codec makes it: it costs alike in every channel, and is nowhere more than what is there.
+
+    In all tokens it costs about what is aimed at first.
     """
-
-    planes: Sequence[Plane]
-    deviations: Sequence[NDArray[np.float64]]
-    most: Sequence[Floats]
-    cells: int
-
-    @classmethod
-    def of(cls, trial: Trial, rotation: Rotation, sensitivity: Sensitivity) -> Self:
-        """Return the noise that costs alike by ``sensitivity``."""
-        content, planes = trial.file.read_bytes(), trial.rows.planes
-        weights = [_weights(plane, rotation, sensitivity) for plane in planes]
-        variance = math.sqrt(LEAST * MOST) / sum(map(len, weights))
-        deviations = [np.sqrt(variance / weight) for weight in weights]
-        most = [rows(content, plane, SINKS).std(axis=0) for plane in planes]
-        return cls(planes, deviations, most, len(usual_cells(trial.rows)))
-
-    def at(self, cells: NDArray[np.intp]) -> Part:
-        """Return noise in ``cells`` alone: the larger, the fewer they are, so that it costs as much."""
-        stronger = math.sqrt(self.cells / len(cells))
-        stretches = [
-            Stretch(plane, np.arange(plane.width), np.minimum(stronger * deviation, most) / FIRST_SIZE)
-            for plane, deviation, most in zip(self.planes, self.deviations, self.most, strict=True)
-        ]
-        return Part(stretches, cells)
+    content, planes = trial.file.read_bytes(), trial.rows.planes
+    weights = [_weights(plane, rotation, sensitivity) for plane in planes]
+    variance = math.sqrt(LEAST * MOST) / sum(map(len, weights))
+    return [
+        Stretch(
+            plane,
+            np.arange(plane.width),
+            np.minimum(np.sqrt(variance / weight), rows(content, plane, SINKS).std(axis=0)) / FIRST_SIZE,
+        )
+        for plane, weight in zip(planes, weights, strict=True)
+    ]
 
 
 def _members(kinds: Kinds, basis: Basis, trial: Trial) -> list[NDArray[np.intp]]:

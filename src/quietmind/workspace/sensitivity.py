@@ -84,7 +84,7 @@ def roundings_of(trial: Trial) -> Roundings:
     content = trial.file.read_bytes()
     stretches = [_stretch(content, plane, np.arange(plane.width)) for plane in trial.rows.planes]
     everything = Part(stretches, np.arange(SINKS, trial.rows.cells))
-    damages = [trial.damage(partial(_shake, part=everything, size=_ROUNDING, seed=seed)) for seed in range(_ROUNDINGS)]
+    damages = [trial.damage(partial(shake, part=everything, size=_ROUNDING, seed=seed)) for seed in range(_ROUNDINGS)]
     means = [damage.mean for damage in damages]
     return Roundings(
         mean=sum(means) / len(means),
@@ -197,7 +197,7 @@ def cost_of(trial: Trial, part: Part, size: float, floor: float) -> tuple[float,
     aim = math.sqrt(least * MOST)
     tried = []
     for _ in range(_ATTEMPTS):
-        cost = trial.damage(partial(_shake, part=part, size=size)).everywhere - floor
+        cost = trial.damage(partial(shake, part=part, size=size)).everywhere - floor
         tried.append((size, max(cost, least / 2)))
         if least <= cost <= MOST or (cost < least and size == _LARGEST):
             break
@@ -205,7 +205,7 @@ def cost_of(trial: Trial, part: Part, size: float, floor: float) -> tuple[float,
     return min(tried, key=lambda one: abs(math.log(one[1] / aim)))
 
 
-def _shake(target: memoryview, part: Part, size: float, seed: int = 0) -> None:
+def shake(target: memoryview, part: Part, size: float, seed: int = 0) -> None:
     """Add noise of ``size`` to ``part`` of the engine's file in ``target``."""
     generator = np.random.default_rng(seed)
     by_plane: dict[Plane, list[Stretch]] = {}
