@@ -27,7 +27,6 @@ from quietmind.kvstore.codec.products import Accelerator, Processor
 from quietmind.kvstore.codec.transform import Transform
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.floats import Floats
-from quietmind.kvstore.kinds import KINDS, Kinds
 from quietmind.kvstore.rotation import Pairs, Rotation
 
 RANK = 0.7  # components for each channel
@@ -70,9 +69,7 @@ def basis(rotation: Rotation, heads: int, layers: int) -> Basis:
         mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)
         spread = np.ones(rank, np.float32)
         groups.append(Group(first, last, mean, scale, columns.astype(np.float16), spread, narrow, widen))
-    middle = len(groups) // 2
-    kinds = Kinds.learned(middle, chance.standard_normal((32 * KINDS, groups[middle].width), np.float32))
-    return Basis(Fingerprint(*"abcdef"), rotation, widths, tuple(groups), {}, {}, kinds)
+    return Basis(Fingerprint(*"abcdef"), rotation, widths, tuple(groups), {}, {})
 
 
 def measured(name: str, codec: Codec, content: bytes, rounds: int) -> dict[str, Any]:

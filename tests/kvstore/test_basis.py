@@ -18,8 +18,8 @@ from quietmind.kvstore.codec import transform
 from quietmind.kvstore.codec.port import codec_named
 from quietmind.kvstore.codec.transform import Transform
 from quietmind.kvstore.fingerprint import Fingerprint
-from quietmind.kvstore.gathering import SINKS, Gathering, Sensitivity, vectors
-from quietmind.kvstore.kinds import FIRST, between
+from quietmind.kvstore.gathering import SINKS, Gathering, Sensitivity
+from quietmind.kvstore.grades import FIRST, NEWEST
 from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.slots import parse, rows
 
@@ -119,39 +119,18 @@ def test_the_first_tokens_are_exact(basis: Basis, slot: bytes) -> None:
 
 def test_the_first_and_the_last_tokens_are_nearer_than_others(basis: Basis, slot: bytes) -> None:
     again = decoded(Transform(basis, 1.0), slot)
-    first, last, others = slice(SINKS, FIRST), slice(TOKENS - 1, TOKENS), between(TOKENS)
     for plane in parse(io.BytesIO(slot)).planes:
         off = np.square(rows(slot, plane) - rows(again, plane)).mean(axis=1)
-        assert off[last].mean() < off[first].mean() < 0.3 * off[others].mean()
-
-
-def test_a_kind_of_a_finer_grade_is_nearer(basis: Basis, slot: bytes) -> None:
-    kinds, inner = basis.kinds, between(TOKENS)
-    assert kinds is not None
-    group = basis.groups[kinds.group]
-    layout = parse(io.BytesIO(slot))
-    found = kinds.of(vectors(io.BytesIO(slot), 0, layout, ROTATION, (group.first, group.last), 0, TOKENS))[inner]
-    grades = np.where(np.arange(len(kinds.grades)) == found[0], 8, 0).astype(np.int8)
-    again = decoded(Transform(replace(basis, kinds=kinds.graded(grades)), 1.0), slot)
-    for plane in layout.planes:
-        off = np.square(rows(slot, plane) - rows(again, plane)).mean(axis=1)[inner]
-        assert off[found == found[0]].mean() < 0.3 * off[found != found[0]].mean()
-
-
-def test_a_basis_without_kinds_serves(basis: Basis, slot: bytes, tmp_path: Path) -> None:
-    plain = replace(basis, kinds=None)
-    plain.save(tmp_path)
-    assert load(tmp_path, plain.digest).kinds is None
-    assert errors(slot, decoded(Transform(plain, 0.1), slot), "k") == pytest.approx(
-        errors(slot, decoded(Transform(basis, 0.1), slot), "k"), rel=0.2
-    )
+        first, others = off[SINKS:FIRST].mean(), off[FIRST:-NEWEST].mean()
+        assert off[-1] < first < off[-NEWEST:-1].mean() < others
+        assert first < 0.3 * others
 
 
 def test_the_first_form_is_still_read(
     basis: Basis, slot: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had no blocks of grades: every token was written as one of grade 0 is now."""
-    monkeypatch.setattr(transform, "at_the_ends", lambda first, last, _cells: np.zeros(last - first, np.int8))
+    monkeypatch.setattr(transform, "grades", lambda first, last, _cells: np.zeros(last - first, np.int8))
     basis.save(tmp_path)
     blocks = list(Transform(basis, 0.5).encode(io.BytesIO(slot), len(slot)))
     head, _grades, *groups = blocks

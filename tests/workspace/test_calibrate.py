@@ -14,7 +14,6 @@ from quietmind.engine.fake import FakeEngine
 from quietmind.engine.port import Engine
 from quietmind.kvstore.basis import SUFFIX, Basis, find, load
 from quietmind.kvstore.fingerprint import Fingerprint
-from quietmind.kvstore.kinds import KINDS
 from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.store import Store
 from quietmind.model.locate import locate
@@ -91,12 +90,6 @@ def test_near_is_finer_than_small_and_both_were_measured_on_what_was_held_out(ca
     assert near.step <= 0.6 * small.step
     assert 1 < near.ratio < small.ratio
     assert near.damage.probes == small.damage.probes == 2
-
-
-def test_it_tells_kinds_of_tokens_apart(calibration: Calibration) -> None:
-    kinds = calibration.basis.kinds
-    assert kinds is not None
-    assert 2 <= len(kinds.grades) <= KINDS
 
 
 def test_the_note_says_what_a_self_check_needs(calibration: Calibration) -> None:

@@ -29,7 +29,7 @@ import math
 import os
 import secrets
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -42,7 +42,6 @@ from numpy.typing import NDArray
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.floats import Floats
-from quietmind.kvstore.kinds import Kinds
 from quietmind.kvstore.rotation import Rotation
 from quietmind.kvstore.slots import SlotLayout
 
@@ -96,8 +95,7 @@ class Group:
 class Basis:
     """A model's basis. ``widths`` are each layer's channels of K and V, ``steps`` the step size of each level.
 
-    ``note`` is what was measured when it was made, for people; ``kinds`` are those of its tokens, None of an earlier
-    version.
+    ``note`` is what was measured when it was made, for people.
     """
 
     fingerprint: Fingerprint
@@ -106,12 +104,11 @@ class Basis:
     groups: tuple[Group, ...]
     steps: Mapping[str, float]
     note: Mapping[str, float | str]
-    kinds: Kinds | None = None
 
     @property
     def size(self) -> int:
         """Bytes of all arrays."""
-        return sum(array.nbytes for array in self._arrays())
+        return sum(array.nbytes for group in self.groups for array in _arrays(group))
 
     @cached_property
     def digest(self) -> str:
@@ -130,19 +127,11 @@ class Basis:
             "groups": [(group.first, group.last, group.rank, *group.narrow.shape) for group in self.groups],
             "steps": dict(self.steps),
             "note": dict(self.note),
-            "kinds": None if self.kinds is None else (self.kinds.group, len(self.kinds.grades)),
         }
         described = json.dumps(header, sort_keys=True).encode()
         yield _MAGIC + _LENGTH.pack(len(described)) + described
-        yield from (array.tobytes() for array in self._arrays())
-
-    def _arrays(self) -> Iterator[NDArray[Any]]:
         for group in self.groups:
-            yield from _arrays(group)
-        if self.kinds is not None:
-            yield self.kinds.directions.astype("<f2")
-            yield self.kinds.offsets.astype("<f4")
-            yield self.kinds.grades.astype("<i1")
+            yield from (array.tobytes() for array in _arrays(group))
 
     def with_steps(self, steps: Mapping[str, float], note: Mapping[str, float | str] | None = None) -> Basis:
         """Return the basis for these levels, without the components that the finest has no use for."""
@@ -275,43 +264,34 @@ def _read(content: bytes) -> Basis:
     header, at = _header(content)
     if hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]:
         raise _damaged("it is not what was written")
-    numbers = _Numbers(memoryview(content)[:-_DIGEST], at)
+    numbers = memoryview(content)[:-_DIGEST]
     try:
         widths = tuple((int(k), int(v)) for k, v in header["widths"])
-        groups = tuple(numbers.group(widths, *described) for described in header["groups"])
-        kinds = None if header.get("kinds") is None else numbers.kinds(groups, *header["kinds"])
+        groups = []
+        for first, last, rank, before, through in header["groups"]:
+            width = sum(map(sum, widths[first:last]))
+            arrays = []
+            for kind, *shape in (
+                ("<f4", width),
+                ("<f4", width),
+                ("<f4", rank),
+                ("<f2", width, rank),
+                ("<f2", before, through),
+                ("<f2", through, width),
+            ):
+                count = math.prod(shape)
+                arrays.append(np.frombuffer(numbers, kind, count, at).reshape(shape))
+                at += arrays[-1].nbytes
+            mean, scale, spread, matrix, narrow, widen = arrays
+            groups.append(Group(first, last, mean, scale, matrix, spread, narrow, widen))
         rotation = None if header["rotation"] is None else Rotation.from_json(header["rotation"])
         fingerprint = Fingerprint.from_json(header["fingerprint"])
-        basis = Basis(fingerprint, rotation, widths, groups, header["steps"], header["note"], kinds)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        basis = Basis(fingerprint, rotation, widths, tuple(groups), header["steps"], header["note"])
+    except (KeyError, TypeError, ValueError) as error:
         raise _damaged(str(error)) from error
-    if numbers.at != len(content) - _DIGEST:
+    if at != len(content) - _DIGEST:
         raise _damaged("it holds more than it says")
     return basis
-
-
-class _Numbers:
-    """The arrays of a file, taken one after the other from ``at`` on. Raises ValueError where there are too few."""
-
-    def __init__(self, content: memoryview, at: int) -> None:
-        self._content, self.at = content, at
-
-    def group(self, widths: Widths, first: int, last: int, rank: int, before: int, through: int) -> Group:
-        """Return a group of layers."""
-        width = sum(map(sum, widths[first:last]))
-        mean, scale, spread = (self._next("<f4", count) for count in (width, width, rank))
-        matrix, narrow = self._next("<f2", width, rank), self._next("<f2", before, through)
-        return Group(first, last, mean, scale, matrix, spread, narrow, self._next("<f2", through, width))
-
-    def kinds(self, groups: Sequence[Group], group: int, count: int) -> Kinds:
-        """Return the kinds of tokens, told apart in one of ``groups``."""
-        directions = self._next("<f2", groups[group].width, count)
-        return Kinds(group, directions, self._next("<f4", count), self._next("<i1", count))
-
-    def _next(self, kind: str, *shape: int) -> NDArray[Any]:
-        found = np.frombuffer(self._content, kind, math.prod(shape), self.at).reshape(shape)
-        self.at += found.nbytes
-        return found
 
 
 def _damaged(what: str) -> SnapshotDamaged:

@@ -15,7 +15,6 @@ from quietmind.kvstore.basis import MOST_WIDTH, NARROWING, Basis, Group, Widths,
 from quietmind.kvstore.codec.straight import Straight
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.floats import Floats
-from quietmind.kvstore.kinds import Kinds
 from quietmind.kvstore.rotation import Rotation
 from quietmind.kvstore.slots import Plane, SlotLayout, read_cells, rows
 
@@ -28,8 +27,6 @@ LEAST_TOKENS_A_CHANNEL = 1.0
 _RIDGE = 0.003
 
 _CELLS = 1024  # that are worked on at once
-
-_EVERY, _MOST_OF_THESE = 4, 8192  # tokens that kinds are learned from: each of so many, until there are enough
 
 
 @dataclass(frozen=True)
@@ -52,8 +49,8 @@ class Sensitivity:
 class Gathering:
     """The statistics of caches of one shape; ``rotation`` is how their K were rotated, None for not at all.
 
-    Memory: 4 bytes for each two channels of a group and of it and the one before, 34 MB a group of 2,048, up to 8,192
-    vectors of the middle group (67 MB), and a stretch of 1,024 tokens.
+    Memory: 4 bytes for each two channels of a group and of it and the one before, 34 MB a group of 2,048, and a stretch
+    of 1,024 tokens.
     """
 
     def __init__(self, layout: SlotLayout, rotation: Rotation | None, most_width: int = MOST_WIDTH) -> None:
@@ -65,7 +62,6 @@ class Gathering:
         self._sums: list[NDArray[np.float64]] = []
         self._products: list[Floats] = []  # of a group with itself: [width, width]
         self._across: list[Floats] = []  # of the group before and a group: [width before, width]
-        self._some: list[Floats] = []  # of the middle group's vectors
 
     def add(self, source: BinaryIO) -> None:
         """Add the cache in the engine's file ``source``, which can seek, or in a file of arrays.
@@ -81,14 +77,8 @@ class Gathering:
             before = np.empty((last - first, 0), np.float32)
             for number, bounds in enumerate(self._bounds):
                 found = vectors(source, start, layout, self.rotation, bounds, first, last)
-                if number == self._middle and sum(map(len, self._some)) < _MOST_OF_THESE:
-                    self._some.append(found[::_EVERY].copy())
                 before = self._count(number, found, before)
             self.tokens += last - first
-
-    @property
-    def _middle(self) -> int:
-        return len(self._bounds) // 2
 
     def _count(self, number: int, found: Floats, before: Floats) -> Floats:
         """Add the vectors of a group, and how they go with those of the group before; return what that is next."""
@@ -129,8 +119,7 @@ class Gathering:
             (np.sqrt(np.concatenate(weights[first:last])) * unit).astype(np.float32) for first, last in self._bounds
         ]
         groups = tuple(self._group(number, scales) for number in range(len(self._bounds)))
-        kinds = Kinds.learned(self._middle, np.concatenate(self._some)) if self._some else None
-        made = Basis(fingerprint, self.rotation, self.widths, groups, {}, dict(note or {}), kinds)
+        made = Basis(fingerprint, self.rotation, self.widths, groups, {}, dict(note or {}))
         return made.with_steps(steps)
 
     def _offset(self, number: int) -> Floats:

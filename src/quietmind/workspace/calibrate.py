@@ -1,8 +1,8 @@
 """Learning a model's basis from the person's own notes, so that its snapshots take a tenth or a twentieth.
 
-Some notes from all over the archive are read as notebooks are. Their caches give the principal components and the kinds
-of tokens; noise in one of them, what errors cost where, and in which tokens; and a piece that neither has seen, which
-steps keep what the levels promise. Nothing is left behind but the basis, which appears whole or not at all.
+Some notes from all over the archive are read as notebooks are. Their caches give the principal components; noise in one
+of them, what errors cost where; and a piece that neither has seen, which steps keep what the levels promise. Nothing is
+left behind but the basis, which appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +26,11 @@ from quietmind.kvstore.basis import MOST_WIDTH, Basis, grouped, of_model, widths
 from quietmind.kvstore.codec.transform import FIRST_FORM, Transform
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.gathering import LEAST_TOKENS_A_CHANNEL, SINKS, Gathering, Sensitivity
-from quietmind.kvstore.kinds import KINDS
 from quietmind.kvstore.rotation import Rotation, rotation_of
 from quietmind.kvstore.store import Store
 from quietmind.plan.kv import bytes_per_token, kv_type
 from quietmind.plan.yarn import yarn_for
 from quietmind.workspace.damage import FACTS, SUBJECTS, Damage, Probes
-from quietmind.workspace.grading import graded
 from quietmind.workspace.launch import Start
 from quietmind.workspace.layout import Layout
 from quietmind.workspace.levels import BOUNDS, NEAR, SMALL, Floor
@@ -145,8 +143,6 @@ class Calibrator:
             sensitivity = sensitivity_of(trial, self.rotation, everywhere, every=effort.every, progress=self.progress)
             self.progress.begin("finding the components", None)
             whole = gathering.basis(sensitivity, fingerprint=self.fingerprint, steps={NEAR: _FINEST})
-            kinds = graded(whole, trial, self.rotation, sensitivity, everywhere, self.progress)
-            whole = replace(whole, kinds=kinds)
             levels = self._levels(_Losses(whole, sensitivity), other, floor)
             seconds = time.monotonic() - began
             note = _note(levels, floor, gathering.tokens, seconds)
@@ -184,8 +180,7 @@ class Calibrator:
             self.progress.advance(tokens)
             if number == 0:
                 each = (time.monotonic() - began) / max(1, tokens - trial.rows.cells)
-                parts = runs_of(trial.rows, self.rotation) / self.effort.every + KINDS
-                runs = _RUNS_A_PART * parts + _OTHER_RUNS
+                runs = _RUNS_A_PART * runs_of(trial.rows, self.rotation) / self.effort.every + _OTHER_RUNS
                 self.progress.begin("reading notes", left)
                 self.forecast(each * left + runs * trial.seconds)
         return trial, other, gathering

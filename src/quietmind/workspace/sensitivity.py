@@ -1,9 +1,8 @@
 """How much an error in each part of a cache costs: noise is added to it, and the answers say how far they move.
 
 A part is the K or the V of a layer, head by head where that are few enough, and a band of the pairs that rotate
-together, in all layers at once; or all of some tokens (workspace/grading.py). Small noise costs in proportion to its
-variance, so that one measurement gives the factor; the noise is made larger or smaller until its cost stands clear of
-the engine's own rounding and is still small.
+together, in all layers at once. Small noise costs in proportion to its variance, so that one measurement gives the
+factor; the noise is made larger or smaller until its cost stands clear of the engine's own rounding and is still small.
 """
 
 from __future__ import annotations
@@ -13,14 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from quietmind.base.progress import SILENT, Progress
 from quietmind.kvstore.gathering import SINKS, Sensitivity
-from quietmind.kvstore.kinds import between
 from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.slots import Plane, SlotLayout, put_rows, rows
 from quietmind.workspace.trial import Trial
@@ -31,7 +28,7 @@ MOST_PARTS = 128  # of K and V that are measured head by head; of more, layers w
 # Noise is sought whose KL divergence lies within these.
 LEAST, MOST = 0.003, 0.1
 _ATTEMPTS = 3
-FIRST_SIZE, _LARGEST = 0.25, 4.0  # sizes of noise, in deviations of a channel
+_FIRST, _LARGEST = 0.25, 4.0  # sizes of noise, in deviations of a channel
 _FURTHER = 8.0  # how far the next attempt goes from the last at most
 
 _LEAST_DEVIATION = 1e-6  # of channels that are all the same
@@ -44,25 +41,15 @@ _TRUSTED = 0.85
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Channels of a plane, and the deviation of noise of size 1 there, in all of them or in each."""
+class _Stretch:
+    """Channels of a plane, and the deviation of noise of size 1 there."""
 
     plane: Plane
     channels: NDArray[np.intp]
-    deviation: float | NDArray[np.floating[Any]]
-
-    @property
-    def variance(self) -> float:
-        """The variance of noise of size 1, of all channels together."""
-        return len(self.channels) * float(np.mean(np.square(self.deviation)))
+    deviation: float
 
 
-@dataclass(frozen=True)
-class Part:
-    """What noise is added to: some channels, in some cells."""
-
-    stretches: Sequence[Stretch]
-    cells: NDArray[np.intp]
+_Part = Sequence[_Stretch]
 
 
 @dataclass(frozen=True)
@@ -82,9 +69,8 @@ class Roundings:
 def roundings_of(trial: Trial) -> Roundings:
     """Return what the engine shows of ``trial`` when all of its K and V change in their last bits."""
     content = trial.file.read_bytes()
-    stretches = [_stretch(content, plane, np.arange(plane.width)) for plane in trial.rows.planes]
-    everything = Part(stretches, np.arange(SINKS, trial.rows.cells))
-    damages = [trial.damage(partial(shake, part=everything, size=_ROUNDING, seed=seed)) for seed in range(_ROUNDINGS)]
+    everything = [_stretch(content, plane, np.arange(plane.width)) for plane in trial.rows.planes]
+    damages = [trial.damage(partial(_shake, part=everything, size=_ROUNDING, seed=seed)) for seed in range(_ROUNDINGS)]
     means = [damage.mean for damage in damages]
     return Roundings(
         mean=sum(means) / len(means),
@@ -115,10 +101,9 @@ def sensitivity_of(
             measured[kind] = [np.ones(1) for _ in trial.rows.keys]
             continue
         layers = [[_stretch(content, plane, each) for each in _parts(plane, rotation, trial.rows)] for plane in planes]
-        stretches = [stretch for layer in layers for stretch in layer]
-        parts = [Part([stretch], usual_cells(trial.rows)) for stretch in stretches]
+        parts = [[stretch] for layer in layers for stretch in layer]
         costs = _costs(trial, parts, floor, every, progress)
-        each = [cost / one.variance for cost, one in zip(costs, stretches, strict=True)]
+        each = [cost / (len(one.channels) * one.deviation**2) for cost, (one,) in zip(costs, parts, strict=True)]
         measured[kind] = [
             weights if len(weights) > 1 else np.repeat(weights, _heads(plane, rotation, trial.rows))
             for plane, weights in zip(planes, _by_layer(smoothed(each), layers), strict=True)
@@ -167,8 +152,8 @@ def _profile(
         part = []
         for plane, start, weight in heads:
             own = _stretch(content, plane, start + _rotating(rotation, band))
-            part.append(replace(own, deviation=min(math.sqrt(variance / weight), own.deviation) / FIRST_SIZE))
-        parts.append(Part(part, usual_cells(trial.rows)))
+            part.append(replace(own, deviation=min(math.sqrt(variance / weight), own.deviation) / _FIRST))
+        parts.append(part)
     costs = _costs(trial, parts, floor, every, progress)
     each = smoothed([cost / len(band) for cost, band in zip(costs, bands, strict=True)])
     found: NDArray[np.float64] = np.repeat(each, [len(band) for band in bands])
@@ -176,19 +161,19 @@ def _profile(
     return found
 
 
-def _costs(trial: Trial, parts: Sequence[Part], floor: float, every: int, progress: Progress) -> list[float]:
+def _costs(trial: Trial, parts: Sequence[_Part], floor: float, every: int, progress: Progress) -> list[float]:
     """Return for each part what noise of size 1 would cost if all noise cost in proportion to its variance."""
-    size, found = FIRST_SIZE, dict[int, float]()
+    size, found = _FIRST, dict[int, float]()
     for number, part in enumerate(parts):
         if number % every == 0:
-            size, cost = cost_of(trial, part, size, floor)
+            size, cost = _cost(trial, part, size, floor)
             found[number] = cost / size**2
         progress.advance()
     middle = float(np.median(list(found.values()))) if found else 1.0
     return [found.get(number, middle) for number in range(len(parts))]
 
 
-def cost_of(trial: Trial, part: Part, size: float, floor: float) -> tuple[float, float]:
+def _cost(trial: Trial, part: _Part, size: float, floor: float) -> tuple[float, float]:
     """Return a size of noise and its cost, clear of the floor. Begins at ``size``.
 
     Of a part where even large noise costs next to nothing, the most that it can cost and still not be seen.
@@ -197,7 +182,7 @@ def cost_of(trial: Trial, part: Part, size: float, floor: float) -> tuple[float,
     aim = math.sqrt(least * MOST)
     tried = []
     for _ in range(_ATTEMPTS):
-        cost = trial.damage(partial(shake, part=part, size=size)).everywhere - floor
+        cost = trial.damage(partial(_shake, part=part, size=size)).everywhere - floor
         tried.append((size, max(cost, least / 2)))
         if least <= cost <= MOST or (cost < least and size == _LARGEST):
             break
@@ -205,32 +190,25 @@ def cost_of(trial: Trial, part: Part, size: float, floor: float) -> tuple[float,
     return min(tried, key=lambda one: abs(math.log(one[1] / aim)))
 
 
-def shake(target: memoryview, part: Part, size: float, seed: int = 0) -> None:
-    """Add noise of ``size`` to ``part`` of the engine's file in ``target``."""
+def _shake(target: memoryview, part: _Part, size: float, seed: int = 0) -> None:
+    """Add noise of ``size`` to ``part`` of the engine's file in ``target``, behind the tokens that stay exact."""
     generator = np.random.default_rng(seed)
-    by_plane: dict[Plane, list[Stretch]] = {}
-    for stretch in part.stretches:
+    by_plane: dict[Plane, list[_Stretch]] = {}
+    for stretch in part:
         by_plane.setdefault(stretch.plane, []).append(stretch)
     for plane, stretches in by_plane.items():
         found = rows(target, plane, SINKS)
         for stretch in stretches:
-            noise = generator.standard_normal((len(part.cells), len(stretch.channels)), np.float32)
+            noise = generator.standard_normal((len(found), len(stretch.channels)), np.float32)
             # K are rotated here; a rotation turns such noise into such noise.
-            noise *= np.asarray(size * stretch.deviation, np.float32)
-            found[np.ix_(part.cells - SINKS, stretch.channels)] += noise
+            found[:, stretch.channels] += noise * np.float32(size * stretch.deviation)
         put_rows(target, plane, SINKS, found)
 
 
-def _stretch(content: bytes, plane: Plane, channels: NDArray[np.intp]) -> Stretch:
+def _stretch(content: bytes, plane: Plane, channels: NDArray[np.intp]) -> _Stretch:
     """Return channels of a plane with the deviation that the middle one of them has over the tokens."""
     deviations = rows(content, plane, SINKS)[:, channels].std(axis=0)
-    return Stretch(plane, channels, max(float(np.median(deviations)), _LEAST_DEVIATION))
-
-
-def usual_cells(layout: SlotLayout) -> NDArray[np.intp]:
-    """Return the cells that are like most others: those at the ends cost more, and are written more finely."""
-    cells = between(layout.cells)
-    return cells if len(cells) else np.arange(SINKS, layout.cells)
+    return _Stretch(plane, channels, max(float(np.median(deviations)), _LEAST_DEVIATION))
 
 
 def _parts(plane: Plane, rotation: Rotation, layout: SlotLayout) -> list[NDArray[np.intp]]:

@@ -59,7 +59,7 @@ def codec_named(name: str, bases: Path | None = None) -> Decoder:
         case "transform-1" | "transform-2" if bases is not None:
             from quietmind.kvstore.codec.transform import TransformReader
 
-            return TransformReader(bases, grades=name != "transform-1")
+            return TransformReader(bases, graded=name != "transform-1")
     raise SnapshotDamaged(f"codec {name!r} is not known to this version; read the notebook again, or update quietmind")
 
 

@@ -4,7 +4,7 @@ What a token leaves in the caches of all layers comes from one hidden state, so 
 (Staniszewski & Łańcucki, "KV Cache Transform Coding", arXiv 2511.01815). Here K, before their rotation, and V share one
 basis, and every channel is weighted by what its error costs (see kvstore/basis.py). One step size serves for all
 components; their whole numbers are entropy coded, each component with the distribution that fits it in this stretch.
-Tokens that matter more are written in finer steps, by their grade (kvstore/kinds.py); the very first stay exact.
+Tokens that matter more are written in finer steps, by their grade (kvstore/grades.py); the very first stay exact.
 
 The blocks: one that holds a description in JSON, all that lies between the planes and the exact tokens; then, for each
 ``BLOCK_TOKENS`` tokens, one with their grades, and one of each group of layers: which distribution each component has,
@@ -40,7 +40,7 @@ from quietmind.kvstore.codec.straight import LARGEST, Straight
 from quietmind.kvstore.codec.symbols import UNPACKING, framed, unframed
 from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.gathering import SINKS, planes_of, vectors
-from quietmind.kvstore.kinds import LEAST_GRADE, MOST_GRADE, Grades, at_the_ends, octaves, within
+from quietmind.kvstore.grades import LEAST_GRADE, MOST_GRADE, Grades, grades, octaves
 from quietmind.kvstore.slots import SlotLayout, put_cells, read_cells
 
 FIRST_FORM = "transform-1"
@@ -80,7 +80,7 @@ class Transform:
         start = source.tell()
         layout = layout_of(source, size)
         self._basis.require_fits(layout)
-        coding = _Coding(layout, self._basis, self._step, self._home, grades=True)
+        coding = _Coding(layout, self._basis, self._step, self._home, graded=True)
         yield coding.head(source, start)
         for blocks in side_by_side(lambda piece: coding.packed(source, start, piece), coding.pieces()):
             yield from blocks
@@ -91,16 +91,16 @@ class Transform:
 
 
 class TransformReader:
-    """Reads what any basis in the folder ``bases`` has written; without ``grades``, in the first form."""
+    """Reads what any basis in the folder ``bases`` has written; not ``graded``, in the first form."""
 
-    def __init__(self, bases: Path, *, grades: bool = True) -> None:
-        self.name = Transform.name if grades else FIRST_FORM
+    def __init__(self, bases: Path, *, graded: bool = True) -> None:
+        self.name = Transform.name if graded else FIRST_FORM
         self._bases = bases
-        self._grades = grades
+        self._graded = graded
 
     def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
         """Fill ``target`` with the engine's file as far as it was kept. Raises SnapshotDamaged."""
-        _decode(blocks, target, lambda digest: load(self._bases, digest), grades=self._grades)
+        _decode(blocks, target, lambda digest: load(self._bases, digest), graded=self._graded)
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ class _Piece:
 class _Coding:
     """A file, and how it is coded; everything that both directions have to agree on."""
 
-    def __init__(self, layout: SlotLayout, basis: Basis, step: float, home: Home | None, *, grades: bool) -> None:
+    def __init__(self, layout: SlotLayout, basis: Basis, step: float, home: Home | None, *, graded: bool) -> None:
         if not (math.isfinite(step) and step > 0):
             raise ValueError(f"a step of {step}")
-        self.layout, self.basis, self.step, self.grades = layout, basis, step, grades
+        self.layout, self.basis, self.step, self.graded = layout, basis, step, graded
         self.sinks = min(SINKS, layout.cells)
         self._straight = Straight.at(basis.rotation, layout.positions)
         self._products = Products(basis, step, home_for(basis, layout.cells) if home is None else home)
@@ -126,7 +126,7 @@ class _Coding:
     @property
     def blocks_a_piece(self) -> int:
         """How many blocks belong together."""
-        return len(self.basis.groups) + self.grades
+        return len(self.basis.groups) + self.graded
 
     def pieces(self) -> Iterator[_Piece]:
         """Yield what blocks are made of, in their order."""
@@ -161,11 +161,13 @@ class _Coding:
             return work(self._products)
 
     def _packed(self, products: Products, source: BinaryIO, start: int, piece: _Piece) -> list[bytes]:
-        grades = self._graded(source, start, piece)
-        fine, blocks = _Fineness.of(grades), [framed([grades.tobytes()])]
+        graded = grades(piece.first, piece.last, self.layout.cells)
+        fine, blocks = _Fineness.of(graded), [framed([graded.tobytes()])]
         kept = products.nothing(piece.last - piece.first)
-        for number in range(len(self.basis.groups)):
-            found = self._vectors(source, start, number, piece)
+        for number, group in enumerate(self.basis.groups):
+            with self._reading:  # threads share the file
+                layers = (group.first, group.last)
+                found = vectors(source, start, self.layout, self.basis.rotation, layers, piece.first, piece.last)
             if max(float(found.max()), -float(found.min())) >= LARGEST:
                 raise SnapshotNotUnderstood(f"the saved cache holds numbers near {LARGEST:,.0f}; it is kept losslessly")
             expected = products.expected(number, kept)
@@ -174,25 +176,11 @@ class _Coding:
             kept = products.kept(number, written, expected)
         return blocks
 
-    def _graded(self, source: BinaryIO, start: int, piece: _Piece) -> Grades:
-        """Return the grades of a piece: for where its tokens stand and, where that is known, for what they are like."""
-        grades = at_the_ends(piece.first, piece.last, self.layout.cells)
-        kinds = self.basis.kinds
-        if kinds is None:
-            return grades
-        return within(grades + kinds.grades[kinds.of(self._vectors(source, start, kinds.group, piece))])
-
-    def _vectors(self, source: BinaryIO, start: int, number: int, piece: _Piece) -> Floats:
-        group = self.basis.groups[number]
-        with self._reading:  # threads share the file
-            layers = (group.first, group.last)
-            return vectors(source, start, self.layout, self.basis.rotation, layers, piece.first, piece.last)
-
     def _unpack(self, products: Products, piece: _Piece, blocks: Sequence[bytes], target: memoryview) -> None:
         cells = piece.last - piece.first
-        fine = _Fineness.of(_grades_of(blocks[0], cells)) if self.grades else None
+        fine = _Fineness.of(_grades_of(blocks[0], cells)) if self.graded else None
         kept = products.nothing(cells)
-        for number, (group, block) in enumerate(zip(self.basis.groups, blocks[self.grades :], strict=True)):
+        for number, (group, block) in enumerate(zip(self.basis.groups, blocks[self.graded :], strict=True)):
             written = _written(block, cells, group.rank, fine)
             kept = products.kept(number, written, products.expected(number, kept))
             numbers = products.vectors(number, kept)
@@ -206,10 +194,10 @@ class _Coding:
 
 def _grades_of(block: bytes, cells: int) -> Grades:
     """Return the grades [cells] that a block holds. Raises ValueError and its like."""
-    grades = np.frombuffer(unframed(block, [cells])[0], np.int8)
-    if cells and not LEAST_GRADE <= grades.min() <= grades.max() <= MOST_GRADE:
+    found = np.frombuffer(unframed(block, [cells])[0], np.int8)
+    if cells and not LEAST_GRADE <= found.min() <= found.max() <= MOST_GRADE:
         raise ValueError("grades that are none")
-    return grades
+    return found
 
 
 @dataclass(frozen=True)
@@ -220,11 +208,11 @@ class _Fineness:
     shifts: rans.Shifts
 
     @classmethod
-    def of(cls, grades: Grades) -> Self:
-        """Return what ``grades`` come to."""
+    def of(cls, graded: Grades) -> Self:
+        """Return what grades come to."""
         return cls(
-            np.exp2(octaves(grades)).astype(np.float32)[:, None],
-            np.rint(octaves(grades) / rans.SHIFT).astype(np.int64),
+            np.exp2(octaves(graded)).astype(np.float32)[:, None],
+            np.rint(octaves(graded) / rans.SHIFT).astype(np.int64),
         )
 
 
@@ -275,11 +263,11 @@ def _decode(
     find: Callable[[str], Basis],
     home: Home | None = None,
     *,
-    grades: bool = True,
+    graded: bool = True,
 ) -> None:
     rest = iter(blocks)
     try:
-        coding = _opened(next(rest, b""), target, find, home, grades=grades)
+        coding = _opened(next(rest, b""), target, find, home, graded=graded)
         matched = _matched(coding, rest)
         for _ in side_by_side(lambda given: coding.unpack(*given, target), matched):
             pass
@@ -290,7 +278,7 @@ def _decode(
 
 
 def _opened(
-    block: bytes, target: memoryview, find: Callable[[str], Basis], home: Home | None, *, grades: bool
+    block: bytes, target: memoryview, find: Callable[[str], Basis], home: Home | None, *, graded: bool
 ) -> _Coding:
     """Return what the first block says, and write what it holds. Raises ValueError and its like, SnapshotDamaged."""
     content_bytes, header_bytes, exact_bytes = _HEAD.unpack_from(block)
@@ -304,7 +292,7 @@ def _opened(
     layout = layout_of_headers(bytes(headers), len(target))
     basis = find(given["basis"])
     basis.require_fits(layout)
-    coding = _Coding(layout, basis, float(given["step"]), home, grades=grades)
+    coding = _Coding(layout, basis, float(given["step"]), home, graded=graded)
     for at, gap in layout.gaps():
         target[at : at + len(gap)] = gap
     at = 0
