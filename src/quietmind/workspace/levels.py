@@ -33,7 +33,7 @@ _FLOOR, _FLOOR_SAME, _FLOOR_PROSE = "floor", "floor_same", "floor_prose"
 
 _FINER, _FINEST = 0.75, 0.5  # of a step
 
-# On the same cache the divergence over a model's own words is 3 to 7 times that over facts (docs/log.md).
+# On the same cache the divergence over text in many words is 2 to 5 times that over facts (docs/log.md).
 _PROSE_TO_FACTS = 6.0
 
 

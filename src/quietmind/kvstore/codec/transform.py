@@ -239,8 +239,8 @@ def _written(block: bytes, cells: int, rank: int, fine: _Fineness | None) -> Wri
     (length,) = _LENGTH.unpack_from(block)
     if length > _MOST_BYTES_A_SYMBOL * (rank + 1) * (cells + _WARMING):
         raise ValueError(f"{length:,} bytes of symbols")
-    packed, shifts, content = unframed(memoryview(block)[_LENGTH.size :], [rank, rank, length])
-    classes, averages = np.frombuffer(packed, np.uint8), np.frombuffer(shifts, np.int8)
+    packed, means, content = unframed(memoryview(block)[_LENGTH.size :], [rank, rank, length])
+    classes, averages = np.frombuffer(packed, np.uint8), np.frombuffer(means, np.int8)
     symbols = np.empty((cells, rank), np.int32)
     rans.decode(content, classes, symbols, None if fine is None else fine.shifts)
     return _in_steps(symbols, classes, averages, fine)
