@@ -81,6 +81,8 @@ def _print(name: str, found: Calibration) -> None:
     click.echo(f"KL below {found.floor:.4f} cannot be told from the engine's own rounding")
     size, took = format_bytes(found.basis.size), shown_time(found.seconds)
     click.echo(f"basis of {name}: {size}, from {counted(found.tokens, 'token')} of notes in {took}")
+    if found.by_noise:
+        click.echo(f"noise told what errors cost, not gradients, which need less time: {found.by_noise}")
     if found.removed:
         click.echo(f"removed earlier bases that nothing is stored with: {found.removed}")
     click.echo("`quietmind read` stores notebooks with it from now on")
@@ -105,4 +107,5 @@ def _as_json(found: Calibration) -> dict[str, Any]:
             for each in found.levels
         ],
         "removed": found.removed,
+        "by_noise": found.by_noise,
     }

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quietmind.base.errors import DiskFull, SnapshotError, WorkspaceError
+from quietmind.base.errors import DiskFull, EngineError, SnapshotError, WorkspaceError
 from quietmind.base.paths import shown_path
 from quietmind.base.progress import SILENT, Progress
 from quietmind.base.units import format_bytes
@@ -28,9 +28,11 @@ from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.gathering import LEAST_TOKENS_A_CHANNEL, SINKS, Gathering, Sensitivity
 from quietmind.kvstore.rotation import Rotation, rotation_of
 from quietmind.kvstore.store import Store
+from quietmind.machine.probe import hardware
 from quietmind.plan.kv import bytes_per_token, kv_type
 from quietmind.plan.yarn import yarn_for
 from quietmind.workspace.damage import FACTS, SUBJECTS, Damage, Probes
+from quietmind.workspace.fisher import CONTEXTS, ByGradients
 from quietmind.workspace.launch import Start
 from quietmind.workspace.layout import Layout
 from quietmind.workspace.levels import BOUNDS, NEAR, SMALL, Floor
@@ -49,6 +51,7 @@ _NEAR_OF_SMALL = 0.6  # near keeps answers word for word: finer than small by so
 _LOOKED_AGAIN, _FINER = 2, 0.7  # how often, and to what, a step is made finer that costs too much when chosen
 _ROUNDING_VARIANCE = 1 / 12  # of whole numbers
 _RUNS_A_PART = 1.4  # attempts to find the right size of noise
+_PREFILLS_A_GRADIENT = 2.0  # what gradients take, in times of the engine's prefill of the same tokens
 _OTHER_RUNS = 14  # probes that are not of a part: floors and steps
 
 
@@ -89,7 +92,8 @@ class Tried:
 class Calibration:
     """A basis that was learned and lies at ``path``, and what was measured: ``floor`` is the engine's own rounding.
 
-    ``removed`` earlier bases of the model were of no more use.
+    ``removed`` earlier bases of the model were of no more use. ``by_noise`` says why noise had to tell what errors cost
+    and not gradients; empty where these did.
     """
 
     basis: Basis
@@ -99,12 +103,14 @@ class Calibration:
     floor: float
     levels: tuple[Tried, ...]
     removed: int
+    by_noise: str = ""
 
 
 @dataclass(frozen=True)
 class Calibrator:
     """A running model of which a basis is learned. ``token_bytes`` is what the engine saves of a token.
 
+    ``by_gradients`` is how its weights can tell what errors cost; where it is None or cannot be done noise does.
     ``forecast`` is told once, as soon as it can be known, how many seconds are still to come.
     """
 
@@ -114,6 +120,7 @@ class Calibrator:
     store: Store
     token_bytes: float
     effort: Effort = Effort()
+    by_gradients: ByGradients | None = None
     progress: Progress = SILENT
     forecast: Callable[[float], None] = lambda _seconds: None
 
@@ -139,8 +146,8 @@ class Calibrator:
             trial, other, gathering = self._read(sample, folder)
             # From here on the engine holds caches that were changed: nothing more is read.
             self.progress.begin("measuring what rounding costs", None)
-            floor, everywhere = roundings_of(other), roundings_of(trial).everywhere
-            sensitivity = sensitivity_of(trial, self.rotation, everywhere, every=effort.every, progress=self.progress)
+            floor = roundings_of(other)
+            sensitivity, by_noise = self._sensitivity(trial, sample)
             self.progress.begin("finding the components", None)
             whole = gathering.basis(sensitivity, fingerprint=self.fingerprint, steps={NEAR: _FINEST})
             levels = self._levels(_Losses(whole, sensitivity), other, floor)
@@ -149,7 +156,26 @@ class Calibrator:
             basis = whole.with_steps({each.level: each.step for each in levels}, note)
             path = _kept(basis, folder, self.store.bases)
             removed = forget_older(self.store, path, self.fingerprint)
-        return Calibration(basis, path, gathering.tokens, seconds, floor.most, levels, removed)
+        return Calibration(basis, path, gathering.tokens, seconds, floor.most, levels, removed, by_noise)
+
+    def _gradients_prevented(self) -> str:
+        """Say why gradients cannot tell what errors cost; nothing where they may."""
+        if self.by_gradients is None:
+            return "nothing is known of the model's file"
+        return self.by_gradients.prevented(hardware().cpu.free_bytes)
+
+    def _sensitivity(self, trial: Trial, sample: Sample) -> tuple[Sensitivity, str]:
+        """Return what errors cost where, by gradients where they can tell; else by noise, and why."""
+        prevented = self._gradients_prevented()
+        if self.by_gradients is not None and not prevented:
+            self.progress.begin("computing what errors cost", None)
+            try:
+                return self.by_gradients.sensitivity(trial, sample.pieces, self.effort.tried, self.rotation), ""
+            except EngineError as error:
+                prevented = str(error)
+        everywhere = roundings_of(trial).everywhere
+        every, progress = self.effort.every, self.progress
+        return sensitivity_of(trial, self.rotation, everywhere, every=every, progress=progress), prevented
 
     def _require_room(self, folder: Path) -> None:
         """Raise DiskFull where the files along the way would find no room: an engine does not say so in words."""
@@ -180,10 +206,15 @@ class Calibrator:
             self.progress.advance(tokens)
             if number == 0:
                 each = (time.monotonic() - began) / max(1, tokens - trial.rows.cells)
-                runs = _RUNS_A_PART * runs_of(trial.rows, self.rotation) / self.effort.every + _OTHER_RUNS
                 self.progress.begin("reading notes", left)
-                self.forecast(each * left + runs * trial.seconds)
+                self.forecast(each * left + self._seconds_of_costs(each, trial) + _OTHER_RUNS * trial.seconds)
         return trial, other, gathering
+
+    def _seconds_of_costs(self, each: float, trial: Trial) -> float:
+        """Return about how long it takes to know what errors cost, where a token is read in ``each`` seconds."""
+        if not self._gradients_prevented():
+            return _PREFILLS_A_GRADIENT * CONTEXTS * self.effort.tried * each
+        return _RUNS_A_PART * runs_of(trial.rows, self.rotation) / self.effort.every * trial.seconds
 
     def _trial(self, layout: Layout, tokens: int, file: Path, lines: int) -> Trial:
         blocks = blocks_within(layout, tokens)
@@ -263,6 +294,7 @@ def calibrator(
         store,
         bytes_per_token(start.card, kv_type(start.plan.kv_type)),
         effort,
+        ByGradients(start.card.path, start.card.parameters, start.plan.threads),
         progress,
         forecast,
     )

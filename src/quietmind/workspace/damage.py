@@ -93,12 +93,10 @@ class Probes:
         passages = [block.passage for block in layout.blocks[:blocks]]
         texts = [passage.text for passage in passages]
 
-        def completing(begun: str, tokens: int, value: str = "") -> Probe:
-            """Return a probe whose answer is begun for the model: what it says next is what stood there."""
-            return Probe((Segment(_COMPLETE, False), *layout.tail, Segment(begun, False)), tokens, value)
-
-        asked = [completing(fact.begun, len(fact.value) + 1, fact.value) for fact in facts_of(texts, facts)]
-        asked += [completing(line.begun, tokens) for line in lines_of(texts, lines)]
+        asked = [
+            Probe(completing(layout, fact.begun), len(fact.value) + 1, fact.value) for fact in facts_of(texts, facts)
+        ]
+        asked += [Probe(completing(layout, line.begun), tokens) for line in lines_of(texts, lines)]
         asked += [
             Probe((Segment(question, False), *layout.tail), tokens)
             for question in (*_QUESTIONS, *_about(passages, subjects))
@@ -172,6 +170,11 @@ class Damage:
             prose=sum(free) / len(free) if free else None,
             prose_positions=len(free),
         )
+
+
+def completing(layout: Layout, begun: str) -> tuple[Segment, ...]:
+    """Return a question whose answer is ``begun`` for the model: what it says next is what stood in the notes."""
+    return (Segment(_COMPLETE, False), *layout.tail, Segment(begun, False))
 
 
 def measure(engine: Engine, prefix: Prompt, probes: Probes) -> tuple[Continuation, ...]:

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import accumulate
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from quietmind.base.progress import SILENT, Progress
 from quietmind.kvstore.gathering import SINKS, Sensitivity
@@ -35,8 +35,8 @@ _LEAST_DEVIATION = 1e-6  # of channels that are all the same
 _ROUNDING = 1e-4  # noise, in deviations, that is nothing but another rounding of the same cache
 _ROUNDINGS = 3  # that are tried
 
-# A measurement rests on some dozens of positions and is off by a third or so, where parts differ tenfold: pulled so far
-# towards their mean, they come closer to the truth on average (shrinkage, James and Stein, 1961).
+# A measurement rests on some dozens of positions in a few notes and is off by a third or so, where parts differ
+# tenfold: pulled so far towards their mean, they come closer to the truth on average (James and Stein, 1961).
 _TRUSTED = 0.85
 
 
@@ -113,7 +113,7 @@ def sensitivity_of(
     return Sensitivity([weights[:, None] * profile for weights in keys], measured["v"])
 
 
-def smoothed(weights: Sequence[float]) -> NDArray[np.float64]:
+def smoothed(weights: ArrayLike) -> NDArray[np.float64]:
     """Return ``weights``, at least one and all above 0, each a little closer to the geometric mean of all."""
     logarithms = np.log(np.asarray(weights, np.float64))
     found: NDArray[np.float64] = np.exp(logarithms.mean() + _TRUSTED * (logarithms - logarithms.mean()))

@@ -1,0 +1,150 @@
+"""The process that gradients are computed in: ``python -m quietmind.engine.gradients_child TASK.json FOUND.npz``.
+
+The K and V of a context are computed once and are then what the gradients are taken of; of the model only the tokens
+that follow go through it forwards and backwards, so that a context of thousands of tokens takes little memory.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_PREFILL = 512  # tokens of a pass
+_FOLLOWING = 300  # tokens that follow the context in a pass: what is kept for the way back grows with them
+_DRAWS = 2  # of tokens from what is predicted at a place
+
+_Run = Mapping[str, Any]
+_Squares = NDArray[np.float64]
+
+
+class _Model:
+    """A model in 32-bit floats, read from a GGUF."""
+
+    def __init__(self, file: Path, threads: int | None) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        torch.set_flush_denormal(True)  # else values near 0 make some products ten times slower
+        self._torch: Any = torch
+        self._model: Any = AutoModelForCausalLM.from_pretrained(
+            file.parent,
+            gguf_file=file.name,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            trust_remote_code=False,
+        ).eval()
+        self._model.requires_grad_(False)
+
+    def read(self, tokens: Sequence[int]) -> list[tuple[Any, Any]]:
+        """Prefill ``tokens``; return the K and V of each layer, [1, heads, tokens, head_length]."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        with self._torch.no_grad():
+            for start in range(0, len(tokens), _PREFILL):
+                piece = self._torch.tensor([list(tokens[start : start + _PREFILL])])
+                self._model(piece, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return [(layer.keys, layer.values) for layer in cache.layers]
+
+    def squares(
+        self, held: Sequence[tuple[Any, Any]], batch: Sequence[_Run], between: tuple[int, int], seed: int
+    ) -> tuple[_Squares, _Squares]:
+        """Return the squared gradients of what ``batch`` predicts, for K and V: float64 [layers, heads, head_length].
+
+        Summed over the predictions, since the signs of those of two places are independent, and over the tokens.
+        """
+        from transformers import DynamicCache
+
+        torch = self._torch
+        leaves = [tuple(part.clone().requires_grad_() for part in layer) for layer in held]
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(leaves):
+            cache.update(keys, values, layer)
+        length = held[0][0].shape[2]
+        sizes = [len(run["tokens"]) for run in batch]
+        starts = np.cumsum([0, *sizes[:-1]])
+        kept = [
+            int(start) + at
+            for start, run in zip(starts, batch, strict=True)
+            for at in range(run["first"], len(run["tokens"]))
+        ]
+        logits = self._model(
+            torch.tensor([[token for run in batch for token in run["tokens"]]]),
+            past_key_values=cache,
+            attention_mask=torch.from_numpy(_each_alone(length, sizes))[None, None],
+            position_ids=torch.tensor([[length + number for size in sizes for number in range(size)]]),
+            use_cache=True,
+            logits_to_keep=torch.tensor(kept),
+        ).logits[0]
+        told = torch.log_softmax(logits.float(), -1)
+        drawn = torch.multinomial(told.detach().exp(), 1, generator=torch.Generator().manual_seed(seed))
+        told.gather(1, drawn).sum().backward()
+        first, newest = between
+        keys, values = (
+            np.stack([layer[part].grad[0, :, first : length - newest].double().square().sum(1) for layer in leaves])
+            for part in range(2)
+        )
+        return keys, values
+
+
+def _each_alone(context: int, sizes: Sequence[int]) -> NDArray[np.float32]:
+    """Return what is added to attention, so that each run sees the context and itself up to each token.
+
+    float32 [tokens, context + tokens].
+    """
+    run = np.repeat(np.arange(len(sizes)), sizes)
+    place = np.arange(len(run))
+    seen = (run[:, None] == run) & (place[:, None] >= place)
+    lowest = np.finfo(np.float32).min
+    return np.concatenate(
+        [np.zeros((len(run), context), np.float32), np.where(seen, 0, lowest).astype(np.float32)], axis=1
+    )
+
+
+def _batches(runs: Sequence[_Run]) -> Iterator[list[_Run]]:
+    batch: list[_Run] = []
+    for run in runs:
+        if batch and sum(len(each["tokens"]) for each in batch) + len(run["tokens"]) > _FOLLOWING:
+            yield batch
+            batch = []
+        batch.append(run)
+    if batch:
+        yield batch
+
+
+def main(task_file: Path, found_file: Path) -> None:
+    """Do the task; what is found appears whole."""
+    task = json.loads(task_file.read_bytes())
+    model = _Model(Path(task["model"]), task["threads"])
+    between = tuple(task["between"])
+    sums: dict[str, _Squares] = {}
+    places: dict[str, int] = {}
+    arrays: dict[str, NDArray[Any]] = {}
+    for context in task["contexts"]:
+        held = model.read(context["tokens"])
+        if not arrays:
+            for name, part in zip(("last_keys", "last_values"), held[-1], strict=True):
+                arrays[name] = part[0].transpose(0, 1).numpy()
+        for kind, runs in context["runs"].items():
+            for seed in range(_DRAWS):
+                for batch in _batches(runs):
+                    for name, found in zip(("keys", "values"), model.squares(held, batch, between, seed), strict=True):
+                        sums[f"{name} {kind}"] = sums.get(f"{name} {kind}", 0.0) + found
+            places[kind] = places.get(kind, 0) + _DRAWS * sum(len(run["tokens"]) - run["first"] for run in runs)
+    arrays |= {name: total / places[name.partition(" ")[2]] for name, total in sums.items()}
+    half = found_file.with_suffix(".half.npz")
+    np.savez(half, **arrays)  # type: ignore[arg-type]  # arrays by name
+    half.replace(found_file)
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

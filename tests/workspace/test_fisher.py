@@ -1,0 +1,149 @@
+"""Gradients become weights of heads and pairs in the engine's own order, or are refused where they are another's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from quietmind.base.errors import EngineRefused
+from quietmind.engine.gradients import Gradients, bytes_needed, installed
+from quietmind.kvstore.arrays import Shape, layout_of, write
+from quietmind.kvstore.rotation import Pairs, Rotation
+from quietmind.kvstore.slots import SlotLayout
+from quietmind.workspace import fisher
+from quietmind.workspace.fisher import ByGradients
+
+LAYERS, TOKENS, HEADS, LENGTH = 3, 40, 2, 8
+HALVES = Rotation(Pairs.HALVES, LENGTH, LENGTH, 1e4)
+NEIGHBOURS = Rotation(Pairs.NEIGHBOURS, LENGTH, LENGTH, 1e4)
+# Channel 2i of the engine and its neighbour are channels i and i + 4 in transformers.
+BESIDE = [0, 4, 1, 5, 2, 6, 3, 7]
+
+Squares = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Read:
+    """As much of a trial as is looked at."""
+
+    file: Path
+    rows: SlotLayout
+
+
+def a_context(seed: int = 0) -> tuple[Any, Any]:
+    found = np.random.default_rng(seed).standard_normal((2, TOKENS, HEADS, LENGTH)).astype(np.float32)
+    return found[0], found[1]
+
+
+def read(folder: Path, keys: Any, values: Any) -> Any:
+    """Return a trial whose last layer holds ``keys`` and ``values``."""
+    file = folder / "cache"
+    width = HEADS * LENGTH
+    rows = (keys.reshape(TOKENS, width), values.reshape(TOKENS, width))
+    with file.open("wb") as sink:
+        shape = Shape(TOKENS, TOKENS, "f16", ((width, width),) * LAYERS)
+        write(sink, shape, range(TOKENS), range(TOKENS), (rows for _ in range(LAYERS)))
+    with file.open("rb") as source:
+        return Read(file, layout_of(source))
+
+
+def gradients(seed: int = 1, **kinds: float) -> Gradients:
+    """Return gradients that differ a hundredfold, of each kind so many times larger."""
+    draw = np.random.default_rng(seed)
+
+    def squares() -> Squares:
+        return draw.lognormal(0, 2, (LAYERS, HEADS, LENGTH))
+
+    sizes = kinds or {"facts": 1.0}
+    keys, values = a_context()
+    return Gradients(
+        {kind: size * squares() for kind, size in sizes.items()},
+        {kind: size * squares() for kind, size in sizes.items()},
+        keys,
+        values,
+    )
+
+
+def test_the_order_of_channels_is_found_by_what_the_engine_has_saved(tmp_path: Path) -> None:
+    keys, values = a_context()
+    as_it_is = read(tmp_path, keys, values)
+    assert list(fisher._order(gradients(), as_it_is, HALVES, "m")) == list(range(LENGTH))
+    beside = read(tmp_path, keys[..., BESIDE], values)
+    assert list(fisher._order(gradients(), beside, NEIGHBOURS, "m")) == BESIDE
+
+
+def test_a_model_with_other_values_is_refused(tmp_path: Path) -> None:
+    other = read(tmp_path, *a_context(seed=5))
+    with pytest.raises(EngineRefused, match=r"m\.gguf: transformers computes another cache"):
+        fisher._order(gradients(), other, HALVES, "m.gguf")
+
+
+def test_a_cache_of_another_shape_is_refused(tmp_path: Path) -> None:
+    trial = read(tmp_path, *a_context())
+    found = gradients()
+    fewer = Gradients({"facts": found.keys["facts"][:2]}, found.values, found.last_keys, found.last_values)
+    with pytest.raises(EngineRefused, match="another shape"):
+        fisher._order(fewer, trial, HALVES, "m")
+
+
+@pytest.mark.parametrize("rotation", [HALVES, NEIGHBOURS])
+def test_heads_weigh_what_half_of_their_mean_square_says_but_less_far_apart(rotation: Rotation) -> None:
+    found = gradients(facts=1.0)
+    told = fisher._sensitivity(found, np.arange(LENGTH), rotation)
+    weights = np.array([*(each.mean(axis=1) for each in told.keys), *told.values])
+    squares = np.concatenate([found.keys["facts"], found.values["facts"]]).mean(axis=2) / 2
+    said = np.log(squares) - np.log(squares).mean()
+    assert np.allclose(np.log(weights) - np.log(squares).mean(), 0.85 * said)
+
+
+def test_every_kind_has_the_same_say() -> None:
+    one = fisher._sensitivity(gradients(facts=1.0, lines=1.0), np.arange(LENGTH), HALVES)
+    two = fisher._sensitivity(gradients(facts=1.0, lines=1000.0), np.arange(LENGTH), HALVES)
+    assert np.allclose(np.array(two.values) / np.mean(two.values), np.array(one.values) / np.mean(one.values))
+
+
+@pytest.mark.parametrize(("rotation", "channels"), [(HALVES, [1, 5]), (NEIGHBOURS, [2, 3])])
+def test_a_pair_that_matters_more_weighs_more(rotation: Rotation, channels: list[int]) -> None:
+    found = gradients()
+    found.keys["facts"][...] = 1.0
+    found.keys["facts"][..., channels] = 9.0
+    told = fisher._sensitivity(found, np.arange(LENGTH), rotation)
+    assert told.keys[0].shape == (HEADS, LENGTH // 2)
+    assert int(told.keys[0][0].argmax()) == 1
+
+
+@given(dead=st.sets(st.integers(0, LAYERS * HEADS - 1)))
+def test_no_head_weighs_nothing(dead: set[int]) -> None:
+    found = gradients()
+    for each in (found.keys["facts"], found.values["facts"]):
+        each.reshape(-1, LENGTH)[sorted(dead)] = 0.0
+    found.values["facts"][0, 0, 0] = 1.0
+    told = fisher._sensitivity(found, np.arange(LENGTH), HALVES)
+    assert all((each > 0).all() for each in (*told.keys, *told.values))
+
+
+def test_gradients_that_are_no_numbers_are_refused() -> None:
+    found = gradients()
+    found.keys["facts"][1, 1, 1] = np.nan
+    with pytest.raises(EngineRefused, match="no numbers"):
+        fisher._sensitivity(found, np.arange(LENGTH), HALVES)
+
+
+def test_too_little_memory_is_said_in_numbers() -> None:
+    if not installed():
+        pytest.skip("torch, transformers or gguf is not installed")
+    large = ByGradients(Path("m.gguf"), 30 * 10**9)
+    assert "and 24.0 GiB are free" in large.prevented(24 << 30)
+    assert not large.prevented(bytes_needed(30 * 10**9))
+
+
+def test_what_is_not_installed_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fisher, "installed", lambda: False)
+    assert "pip install 'quietmind[gradients]'" in ByGradients(Path("m.gguf"), 10).prevented(1 << 40)
