@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from quietmind.base.errors import EngineRefused
 from quietmind.engine.gradients import Gradients, bytes_needed, installed
 from quietmind.kvstore.arrays import Shape, layout_of, write
+from quietmind.kvstore.gathering import Sensitivity, _of_channels
 from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.slots import SlotLayout
 from quietmind.workspace import fisher
-from quietmind.workspace.fisher import ByGradients
+from quietmind.workspace.calibrate import losses_told
+from quietmind.workspace.fisher import ByGradients, Told
+from quietmind.workspace.levels import BOUNDS, NEAR, SMALL
 
 LAYERS, TOKENS, HEADS, LENGTH = 3, 40, 2, 8
 HALVES = Rotation(Pairs.HALVES, LENGTH, LENGTH, 1e4)
@@ -71,6 +74,10 @@ def gradients(seed: int = 1, **kinds: float) -> Gradients:
     )
 
 
+def weighed(found: Gradients, rotation: Rotation = HALVES) -> Sensitivity:
+    return fisher._costs(found, np.arange(LENGTH), rotation)[0]
+
+
 def test_the_order_of_channels_is_found_by_what_the_engine_has_saved(tmp_path: Path) -> None:
     keys, values = a_context()
     as_it_is = read(tmp_path, keys, values)
@@ -96,7 +103,7 @@ def test_a_cache_of_another_shape_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rotation", [HALVES, NEIGHBOURS])
 def test_heads_weigh_what_half_of_their_mean_square_says_but_less_far_apart(rotation: Rotation) -> None:
     found = gradients(facts=1.0)
-    told = fisher._sensitivity(found, np.arange(LENGTH), rotation)
+    told = weighed(found, rotation)
     weights = np.array([*(each.mean(axis=1) for each in told.keys), *told.values])
     squares = np.concatenate([found.keys["facts"], found.values["facts"]]).mean(axis=2) / 2
     said = np.log(squares) - np.log(squares).mean()
@@ -104,8 +111,8 @@ def test_heads_weigh_what_half_of_their_mean_square_says_but_less_far_apart(rota
 
 
 def test_every_kind_has_the_same_say() -> None:
-    one = fisher._sensitivity(gradients(facts=1.0, lines=1.0), np.arange(LENGTH), HALVES)
-    two = fisher._sensitivity(gradients(facts=1.0, lines=1000.0), np.arange(LENGTH), HALVES)
+    one = weighed(gradients(facts=1.0, lines=1.0))
+    two = weighed(gradients(facts=1.0, lines=1000.0))
     assert np.allclose(np.array(two.values) / np.mean(two.values), np.array(one.values) / np.mean(one.values))
 
 
@@ -114,7 +121,7 @@ def test_a_pair_that_matters_more_weighs_more(rotation: Rotation, channels: list
     found = gradients()
     found.keys["facts"][...] = 1.0
     found.keys["facts"][..., channels] = 9.0
-    told = fisher._sensitivity(found, np.arange(LENGTH), rotation)
+    told = weighed(found, rotation)
     assert told.keys[0].shape == (HEADS, LENGTH // 2)
     assert int(told.keys[0][0].argmax()) == 1
 
@@ -125,7 +132,7 @@ def test_no_head_weighs_nothing(dead: set[int]) -> None:
     for each in (found.keys["facts"], found.values["facts"]):
         each.reshape(-1, LENGTH)[sorted(dead)] = 0.0
     found.values["facts"][0, 0, 0] = 1.0
-    told = fisher._sensitivity(found, np.arange(LENGTH), HALVES)
+    told = weighed(found)
     assert all((each > 0).all() for each in (*told.keys, *told.values))
 
 
@@ -133,7 +140,7 @@ def test_gradients_that_are_no_numbers_are_refused() -> None:
     found = gradients()
     found.keys["facts"][1, 1, 1] = np.nan
     with pytest.raises(EngineRefused, match="no numbers"):
-        fisher._sensitivity(found, np.arange(LENGTH), HALVES)
+        weighed(found)
 
 
 def test_too_little_memory_is_said_in_numbers() -> None:
@@ -147,3 +154,25 @@ def test_too_little_memory_is_said_in_numbers() -> None:
 def test_what_is_not_installed_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fisher, "installed", lambda: False)
     assert "pip install 'quietmind[gradients]'" in ByGradients(Path("m.gguf"), 10).prevented(1 << 40)
+
+
+@pytest.mark.parametrize("rotation", [HALVES, NEIGHBOURS])
+def test_what_a_loss_costs_is_what_the_gradients_say_of_errors_laid_out_so(rotation: Rotation) -> None:
+    found = gradients(facts=3.0, lines=1.0, notes=20.0)
+    sensitivity, told = fisher._costs(found, np.arange(LENGTH), rotation)
+    channels = _of_channels(sensitivity, ((HEADS * LENGTH, HEADS * LENGTH),) * LAYERS, rotation)
+    order = BESIDE if rotation is HALVES else list(range(LENGTH))  # a basis has the two of a pair side by side
+    for kind, said in (("facts", told.facts), ("notes", told.prose)):
+        divergence = loss = 0.0
+        for keys, values, weights in zip(found.keys[kind], found.values[kind], channels, strict=True):
+            squares, errors = np.concatenate([keys[:, order].ravel(), values.ravel()]), 1e-6 / weights
+            divergence += 0.5 * float(squares @ errors)
+            loss += float(weights @ errors)
+        assert said == pytest.approx(divergence / loss)
+
+
+def test_the_losses_of_levels_are_shares_of_what_facts_and_prose_allow() -> None:
+    by_facts = losses_told(Told(facts=2.0, prose=1.0))
+    assert by_facts == pytest.approx([0.4 * 0.0005 / 2, 0.2 * 0.005 / 2])
+    by_prose = losses_told(Told(facts=1.0, prose=20.0))
+    assert by_prose == pytest.approx([0.4 * BOUNDS[NEAR].prose / 20, 0.2 * BOUNDS[SMALL].prose / 20])

@@ -32,7 +32,7 @@ from quietmind.machine.probe import hardware
 from quietmind.plan.kv import bytes_per_token, kv_type
 from quietmind.plan.yarn import yarn_for
 from quietmind.workspace.damage import FACTS, SUBJECTS, Damage, Probes
-from quietmind.workspace.fisher import CONTEXTS, ByGradients
+from quietmind.workspace.fisher import CONTEXTS, ByGradients, Told
 from quietmind.workspace.launch import Start
 from quietmind.workspace.layout import Layout
 from quietmind.workspace.levels import BOUNDS, NEAR, SMALL, Floor
@@ -51,6 +51,8 @@ _NEAR_OF_SMALL = 0.6  # near keeps answers word for word: finer than small by so
 _LOOKED_AGAIN, _FINER = 2, 0.7  # how often, and to what, a step is made finer that costs too much when chosen
 _ROUNDING_VARIANCE = 1 / 12  # of whole numbers
 _RUNS_A_PART = 1.4  # attempts to find the right size of noise
+_TOLD = {NEAR: 0.4, SMALL: 0.2}  # of a level's bound, where gradients tell what small errors cost
+_PROSE_SOUGHT = 0.6  # of its bound for answers in the model's own words, where it is sought by few of them
 _PREFILLS_A_GRADIENT = 2.0  # what gradients take, in times of the engine's prefill of the same tokens
 _OTHER_RUNS = 14  # probes that are not of a part: floors and steps
 
@@ -147,10 +149,10 @@ class Calibrator:
             # From here on the engine holds caches that were changed: nothing more is read.
             self.progress.begin("measuring what rounding costs", None)
             floor = roundings_of(other)
-            sensitivity, by_noise = self._sensitivity(trial, sample)
+            sensitivity, told, by_noise = self._costs(trial, sample)
             self.progress.begin("finding the components", None)
             whole = gathering.basis(sensitivity, fingerprint=self.fingerprint, steps={NEAR: _FINEST})
-            levels = self._levels(_Losses(whole, sensitivity), other, floor)
+            levels = self._levels(_Losses(whole, sensitivity), other, floor, told)
             seconds = time.monotonic() - began
             note = _note(levels, floor, gathering.tokens, seconds)
             basis = whole.with_steps({each.level: each.step for each in levels}, note)
@@ -164,18 +166,18 @@ class Calibrator:
             return "nothing is known of the model's file"
         return self.by_gradients.prevented(hardware().cpu.free_bytes)
 
-    def _sensitivity(self, trial: Trial, sample: Sample) -> tuple[Sensitivity, str]:
-        """Return what errors cost where, by gradients where they can tell; else by noise, and why."""
+    def _costs(self, trial: Trial, sample: Sample) -> tuple[Sensitivity, Told | None, str]:
+        """Return what errors cost where, and altogether, by gradients where they can tell; else by noise, and why."""
         prevented = self._gradients_prevented()
         if self.by_gradients is not None and not prevented:
             self.progress.begin("computing what errors cost", None)
             try:
-                return self.by_gradients.sensitivity(trial, sample.pieces, self.effort.tried, self.rotation), ""
+                return *self.by_gradients.costs(trial, sample.pieces, self.effort.tried, self.rotation), ""
             except EngineError as error:
                 prevented = str(error)
         everywhere = roundings_of(trial).everywhere
         every, progress = self.effort.every, self.progress
-        return sensitivity_of(trial, self.rotation, everywhere, every=every, progress=progress), prevented
+        return sensitivity_of(trial, self.rotation, everywhere, every=every, progress=progress), None, prevented
 
     def _require_room(self, folder: Path) -> None:
         """Raise DiskFull where the files along the way would find no room: an engine does not say so in words."""
@@ -235,20 +237,16 @@ class Calibrator:
                 "give more --tokens"
             )
 
-    def _levels(self, losses: _Losses, trial: Trial, floor: Roundings) -> tuple[Tried, ...]:
+    def _levels(self, losses: _Losses, trial: Trial, floor: Roundings, told: Told | None) -> tuple[Tried, ...]:
         """Return what each level's step is and does to the piece that was held out."""
         self.progress.begin("choosing steps", None)
-        bounds = [bound.kl for bound in BOUNDS.values()]
-
-        mean, most = Floor(floor.mean, prose=floor.prose), Floor(floor.most, prose=floor.prose)
-        whole = BOUNDS[SMALL]
-
-        def cost(loss: float) -> float:
-            return whole.kl * whole.used_by(self._tried("", losses.basis, trial, losses.step(loss)).damage, mean)
-
-        found = losses_for(cost, bounds, max(bounds), floor.mean)
+        if told is None:
+            found = self._losses_found(losses, trial, Floor(floor.mean, prose=floor.prose))
+        else:
+            found = losses_told(told)
         steps = dict(zip(BOUNDS, map(losses.step, found), strict=True))
         steps[NEAR] = min(steps[NEAR], _NEAR_OF_SMALL * steps[SMALL])
+        most = Floor(floor.most, prose=floor.prose)
         levels = []
         for level, bound in BOUNDS.items():
             tried = self._tried(level, losses.basis, trial, steps[level])
@@ -258,6 +256,17 @@ class Calibrator:
                 tried = self._tried(level, losses.basis, trial, _FINER * tried.step)
             levels.append(tried)
         return tuple(levels)
+
+    def _losses_found(self, losses: _Losses, trial: Trial, floor: Floor) -> list[float]:
+        """Return the loss of each level, sought by what steps do to the piece that was held out."""
+        whole = BOUNDS[SMALL]
+
+        def cost(loss: float) -> float:
+            damage = self._tried("", losses.basis, trial, losses.step(loss)).damage
+            return whole.kl * whole.used_by(damage, floor, _PROSE_SOUGHT)
+
+        bounds = [bound.kl for bound in BOUNDS.values()]
+        return losses_for(cost, bounds, max(bounds), floor.kl)
 
     def _tried(self, level: str, basis: Basis, trial: Trial, step: float) -> Tried:
         codec = Transform(basis, step)
@@ -298,6 +307,17 @@ def calibrator(
         progress,
         forecast,
     )
+
+
+def losses_told(told: Told) -> list[float]:
+    """Return the loss of each level as gradients tell it: a share of what is allowed, by facts or by prose.
+
+    Gradients tell what small errors cost. Of what errors as large as those of levels did to answers they say a half, or
+    less the larger they are (docs/log.md).
+    """
+    return [
+        share * min(BOUNDS[level].kl / told.facts, BOUNDS[level].prose / told.prose) for level, share in _TOLD.items()
+    ]
 
 
 class _Losses:

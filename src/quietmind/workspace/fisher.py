@@ -39,6 +39,18 @@ _LEAST = 1e-4  # of the mean: no head is held to cost less, since a step may not
 
 
 @dataclass(frozen=True)
+class Told:
+    """What a loss of 1 costs in nats of divergence: ``facts`` where facts are said, ``prose`` where notes go on.
+
+    A loss is a sum of error variances times their sensitivity; the errors are laid out as a codec does it, each
+    channel's inversely to its sensitivity.
+    """
+
+    facts: float
+    prose: float
+
+
+@dataclass(frozen=True)
 class ByGradients:
     """The weights of the model that the engine runs, to be run once more: the file ``model`` of ``parameters``."""
 
@@ -57,8 +69,10 @@ class ByGradients:
             )
         return ""
 
-    def sensitivity(self, trial: Trial, pieces: Sequence[Layout], tokens: int, rotation: Rotation) -> Sensitivity:
-        """Return what a unit of error variance costs in each part, from the first ``tokens`` of some of ``pieces``.
+    def costs(
+        self, trial: Trial, pieces: Sequence[Layout], tokens: int, rotation: Rotation
+    ) -> tuple[Sensitivity, Told]:
+        """Return what errors cost, from the first ``tokens`` of some of ``pieces``.
 
         ``trial`` is of the first of them, cut in the same way. Raises EngineMissing, EngineStartFailed and
         EngineCrashed as ``gradients`` does, EngineRefused where transformers makes another cache of the same tokens.
@@ -66,7 +80,7 @@ class ByGradients:
         chosen = sorted({len(pieces) * number // CONTEXTS for number in range(CONTEXTS)})
         contexts = [_context(trial.engine, pieces[at], blocks_within(pieces[at], tokens)) for at in chosen]
         found = gradients(self.model, contexts, (FIRST, NEWEST), trial.file.parent, self.threads)
-        return _sensitivity(found, _order(found, trial, rotation, self.model.name), rotation)
+        return _costs(found, _order(found, trial, rotation, self.model.name), rotation)
 
 
 def _context(engine: Engine, layout: Layout, blocks: int) -> Context:
@@ -115,26 +129,39 @@ def _alike(ours: Floats, engines: Floats) -> float:
     return float(np.corrcoef(ours[: len(engines)].ravel(), engines.ravel())[0, 1])
 
 
-def _sensitivity(found: Gradients, order: NDArray[np.intp], rotation: Rotation) -> Sensitivity:
-    """Return the sensitivity that the gradients tell of; each kind of what follows has the same say.
+def _costs(found: Gradients, order: NDArray[np.intp], rotation: Rotation) -> tuple[Sensitivity, Told]:
+    """Return what the gradients say; each kind of what follows has the same say in how parts are weighed.
 
     Raises EngineRefused where they are no numbers.
     """
-    totals = {kind: float(found.keys[kind].sum() + found.values[kind].sum()) for kind in found.keys}
+    kinds = {kind: (found.keys[kind][..., order] / 2, found.values[kind] / 2) for kind in found.keys}
+    totals = {kind: float(keys.sum() + values.sum()) for kind, (keys, values) in kinds.items()}
     if not all(math.isfinite(total) and total > 0 for total in totals.values()):
         raise EngineRefused("transformers computes gradients that are no numbers, or all 0")
-    unit = 0.5 * sum(totals.values()) / len(totals) ** 2  # the divergence is half of the squared gradient
+    unit = sum(totals.values()) / len(totals) ** 2
     keys, values = (
-        np.sum([unit / totals[kind] * each for kind, each in of.items()], axis=0) for of in (found.keys, found.values)
+        np.sum([unit / totals[kind] * parts[which] for kind, parts in kinds.items()], axis=0) for which in range(2)
     )
-    keys = keys[..., order]
     least = _LEAST * (keys.mean() + values.mean())
-    of_heads = smoothed(np.maximum([keys.mean(axis=2), values.mean(axis=2)], least))
-    turning = keys[..., : rotation.dimensions]
-    split = (2, -1) if rotation.pairs is Pairs.HALVES else (-1, 2)
-    pairs = turning.reshape(*turning.shape[:2], *split).mean(axis=2 if split[0] == 2 else 3)
-    profile = _profile(np.maximum(pairs, least))
-    return Sensitivity([weights[:, None] * profile for weights in of_heads[0]], list(of_heads[1]))
+    of_keys, of_values = smoothed(np.maximum([keys.mean(axis=2), values.mean(axis=2)], least))
+    profile = _profile(np.maximum(_pairs(keys, rotation), least))
+    sensitivity = Sensitivity([weights[:, None] * profile for weights in of_keys], list(of_values))
+
+    def of_loss(*named: str) -> float:
+        kind = next(kind for kind in (*named, *kinds) if kind in kinds)
+        weighed = _pairs(kinds[kind][0], rotation) / (of_keys[..., None] * profile)
+        return float(np.mean([weighed.mean(axis=2), kinds[kind][1].mean(axis=2) / of_values]))
+
+    return sensitivity, Told(facts=of_loss("facts", "lines"), prose=of_loss("notes"))
+
+
+def _pairs(channels: NDArray[np.float64], rotation: Rotation) -> NDArray[np.float64]:
+    """Return the mean over the two channels of each pair: float64 [layers, heads, pairs]."""
+    turning = channels[..., : rotation.dimensions]
+    halves = rotation.pairs is Pairs.HALVES
+    split = turning.reshape(*turning.shape[:2], *((2, -1) if halves else (-1, 2)))
+    found: NDArray[np.float64] = split.mean(axis=2 if halves else 3)
+    return found
 
 
 def _profile(pairs: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -33,8 +33,9 @@ _FLOOR, _FLOOR_SAME, _FLOOR_PROSE = "floor", "floor_same", "floor_prose"
 
 _FINER, _FINEST = 0.75, 0.5  # of a step
 
-# On the same cache the divergence over text in many words is 2 to 5 times that over facts (docs/log.md).
-_PROSE_TO_FACTS = 6.0
+# On the same cache the divergence over text in many words is 2 to 6 times that over facts (docs/log.md), and a few
+# places of fifty make up most of it.
+_PROSE_TO_FACTS = 10.0
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,13 @@ class Bound:
         """The mean divergence that answers in the model's own words may have, in nats beyond the floor."""
         return _PROSE_TO_FACTS * self.kl
 
-    def used_by(self, damage: Damage, floor: Floor) -> float:
-        """Return how much of what is allowed ``damage`` takes: 1 is all of it, of facts or of prose, whichever more."""
+    def used_by(self, damage: Damage, floor: Floor, prose: float = 1.0) -> float:
+        """Return how much of what is allowed ``damage`` takes: 1 is all of it, of facts or of prose, whichever more.
+
+        Of what prose is allowed, only the share ``prose`` counts.
+        """
         facts = (damage.mean - floor.kl) / self.kl
-        return facts if damage.prose is None else max(facts, (damage.prose - floor.prose) / self.prose)
+        return facts if damage.prose is None else max(facts, (damage.prose - floor.prose) / (prose * self.prose))
 
     def passed_by(self, damage: Damage, floor: Floor) -> str:
         """Say which divergence of ``damage`` is too large; nothing where none is."""
