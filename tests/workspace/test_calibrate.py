@@ -11,9 +11,11 @@ import pytest
 
 from quietmind.base.errors import DiskFull, EngineRefused, ModelNotFound, SnapshotNotUnderstood, WorkspaceError
 from quietmind.engine.fake import FakeEngine
+from quietmind.engine.gradients import installed
 from quietmind.engine.port import Engine
 from quietmind.kvstore.basis import SUFFIX, Basis, find, load
 from quietmind.kvstore.fingerprint import Fingerprint
+from quietmind.kvstore.gathering import Sensitivity
 from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.store import Store
 from quietmind.model.locate import locate
@@ -24,12 +26,15 @@ from quietmind.workspace.identity import fingerprint_of
 from quietmind.workspace.launch import Start, prepare
 from quietmind.workspace.levels import NEAR, SMALL
 from quietmind.workspace.sampling import Sample
+from quietmind.workspace.sensitivity import Roundings
 from quietmind.workspace.workspace import Workspace
 
 ROTATION = Rotation(Pairs.NEIGHBOURS, 64, 64, 1e4)
 OURS = Fingerprint("weights", "tokenizer", "template", "rope", "f16", "fake 1")
 # Groups of one layer; of K, of V and of the bands one part each is measured, with two probes of two words.
-SMALLEST = Effort(650, 650, tried=200, held_out=260, least=400, every=60, subjects=0, facts=0, continued=2, width=256)
+SMALLEST = Effort(
+    650, 650, tried=200, held_out=260, least=400, contexts=1, every=60, subjects=0, facts=0, continued=2, width=256
+)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +100,30 @@ def test_near_is_finer_than_small_and_both_were_measured_on_what_was_held_out(ca
 def test_the_note_says_what_a_self_check_needs(calibration: Calibration) -> None:
     assert calibration.basis.note["floor"] == calibration.floor > 0
     assert calibration.basis.note["tokens"] == calibration.tokens > 200
+
+
+def test_gradients_tell_what_errors_cost_where_transformers_is_there(calibration: Calibration) -> None:
+    assert bool(calibration.by_noise) != installed()
+
+
+@pytest.mark.parametrize("prevented", ["", "no memory"])
+def test_where_gradients_cannot_tell_noise_does_and_the_reason_is_kept(
+    prevented: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unable:
+        def prevented(self, _free: int | None) -> str:
+            return prevented
+
+        def costs(self, *_: object) -> None:
+            assert not prevented, "it was asked all the same"
+            raise EngineRefused("another cache")
+
+    noise = Sensitivity.same(((4, 4),))
+    monkeypatch.setattr(calibrate, "roundings_of", lambda _trial: Roundings(0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr(calibrate, "sensitivity_of", lambda *_, **__: noise)
+    asked = replace(a_calibrator(FakeEngine([]), tmp_path), by_gradients=Unable())  # type: ignore[arg-type]
+    sample = Sample((), None)  # type: ignore[arg-type]
+    assert asked._costs(None, sample) == (noise, None, prevented or "another cache")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_too_little_memory_is_said_in_numbers() -> None:
     if not installed():
         pytest.skip("torch, transformers or gguf is not installed")
     large = ByGradients(Path("m.gguf"), 30 * 10**9)
-    assert "and 24.0 GiB are free" in large.prevented(24 << 30)
+    assert "and 24.00 GiB are free" in large.prevented(24 << 30)
     assert not large.prevented(bytes_needed(30 * 10**9))
 
 

@@ -32,7 +32,7 @@ from quietmind.machine.probe import hardware
 from quietmind.plan.kv import bytes_per_token, kv_type
 from quietmind.plan.yarn import yarn_for
 from quietmind.workspace.damage import FACTS, SUBJECTS, Damage, Probes
-from quietmind.workspace.fisher import CONTEXTS, ByGradients, Told
+from quietmind.workspace.fisher import ByGradients, Told
 from quietmind.workspace.launch import Start
 from quietmind.workspace.layout import Layout
 from quietmind.workspace.levels import BOUNDS, NEAR, SMALL, Floor
@@ -61,10 +61,10 @@ _OTHER_RUNS = 14  # probes that are not of a part: floors and steps
 class Effort:
     """How much is read and tried.
 
-    The statistics come from ``tokens`` in pieces of up to ``piece``; noise is tried on the first ``tried`` of them, in
-    each ``every``-th part of the cache, and steps on ``held_out`` others. Fewer than ``least`` tokens in all are too
-    few. ``subjects``, ``facts``, ``lines`` and ``continued`` are of the probes; ``width`` is the most channels of a
-    group.
+    The statistics come from ``tokens`` in pieces of up to ``piece``; what errors cost, by gradients from the first
+    ``tried`` of ``contexts`` of these, or by noise in those of the first, in each ``every``-th part of the cache; steps
+    are tried on ``held_out`` others. Fewer than ``least`` tokens in all are too few. ``subjects``, ``facts``, ``lines``
+    and ``continued`` are of the probes; ``width`` is the most channels of a group.
     """
 
     tokens: int = TOKENS
@@ -72,6 +72,7 @@ class Effort:
     tried: int = 1280
     held_out: int = 1536
     least: int = LEAST_TOKENS
+    contexts: int = 3
     every: int = 1
     subjects: int = SUBJECTS
     facts: int = FACTS
@@ -171,8 +172,9 @@ class Calibrator:
         prevented = self._gradients_prevented()
         if self.by_gradients is not None and not prevented:
             self.progress.begin("computing what errors cost", None)
+            tried, contexts = self.effort.tried, self.effort.contexts
             try:
-                return *self.by_gradients.costs(trial, sample.pieces, self.effort.tried, self.rotation), ""
+                return *self.by_gradients.costs(trial, sample.pieces, tried, self.rotation, contexts), ""
             except EngineError as error:
                 prevented = str(error)
         everywhere = roundings_of(trial).everywhere
@@ -215,7 +217,7 @@ class Calibrator:
     def _seconds_of_costs(self, each: float, trial: Trial) -> float:
         """Return about how long it takes to know what errors cost, where a token is read in ``each`` seconds."""
         if not self._gradients_prevented():
-            return _PREFILLS_A_GRADIENT * CONTEXTS * self.effort.tried * each
+            return _PREFILLS_A_GRADIENT * self.effort.contexts * self.effort.tried * each
         return _RUNS_A_PART * runs_of(trial.rows, self.rotation) / self.effort.every * trial.seconds
 
     def _trial(self, layout: Layout, tokens: int, file: Path, lines: int) -> Trial:

@@ -31,7 +31,6 @@ from quietmind.workspace.sampling import blocks_within
 from quietmind.workspace.sensitivity import BANDS, smoothed
 from quietmind.workspace.trial import Trial
 
-CONTEXTS = 3  # pieces of notes, of which the beginnings are looked at
 _FACTS, _LINES, _NOTES = 32, 12, 6  # that follow each
 _LONGEST_VALUE, _LONGEST_NOTE = 12, 48  # tokens
 _ALIKE = 0.9  # correlation of V: quantized weights are widened and computed with otherwise there
@@ -70,16 +69,16 @@ class ByGradients:
         return ""
 
     def costs(
-        self, trial: Trial, pieces: Sequence[Layout], tokens: int, rotation: Rotation
+        self, trial: Trial, pieces: Sequence[Layout], tokens: int, rotation: Rotation, contexts: int
     ) -> tuple[Sensitivity, Told]:
-        """Return what errors cost, from the first ``tokens`` of some of ``pieces``.
+        """Return what errors cost, from the first ``tokens`` of ``contexts`` of ``pieces``, or of all of them.
 
         ``trial`` is of the first of them, cut in the same way. Raises EngineMissing, EngineStartFailed and
         EngineCrashed as ``gradients`` does, EngineRefused where transformers makes another cache of the same tokens.
         """
-        chosen = sorted({len(pieces) * number // CONTEXTS for number in range(CONTEXTS)})
-        contexts = [_context(trial.engine, pieces[at], blocks_within(pieces[at], tokens)) for at in chosen]
-        found = gradients(self.model, contexts, (FIRST, NEWEST), trial.file.parent, self.threads)
+        chosen = sorted({len(pieces) * number // contexts for number in range(contexts)})
+        looked_at = [_context(trial.engine, pieces[at], blocks_within(pieces[at], tokens)) for at in chosen]
+        found = gradients(self.model, looked_at, (FIRST, NEWEST), trial.file.parent, self.threads)
         return _costs(found, _order(found, trial, rotation, self.model.name), rotation)
 
 
