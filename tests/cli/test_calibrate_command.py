@@ -53,7 +53,14 @@ def found() -> Calibration:
     return cast(
         Calibration,
         SimpleNamespace(
-            basis=basis, path=Path("/b/x.basis"), tokens=16000, seconds=600.0, floor=0.001, levels=levels, removed=1
+            basis=basis,
+            path=Path("/b/x.basis"),
+            tokens=16000,
+            seconds=600.0,
+            floor=0.001,
+            levels=levels,
+            removed=1,
+            by_noise="no memory",
         ),
     )
 
@@ -62,7 +69,7 @@ def test_it_prints_what_was_measured(found: Calibration, capsys: pytest.CaptureF
     _print("a model", found)
     said = capsys.readouterr().out
     level = "10.0       0.0004  0.0100        0.0020      6 of 6"
-    for each in (level, "12.0 MiB", "16,000 tokens", "10 min", "with: 1"):
+    for each in (level, "12.0 MiB", "16,000 tokens", "10 min", "with: 1", "noise told what errors cost", "no memory"):
         assert each in said
 
 
@@ -71,3 +78,4 @@ def test_programs_are_told_the_same(found: Calibration) -> None:
     assert [each["ratio"] for each in said["levels"]] == [10.04, 20.5]
     assert said["levels"][0]["mean"] == 0.0004
     assert said["basis"] == "/b/x.basis"
+    assert said["by_noise"] == "no memory"
