@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from snapshot_codecs_table import Damage
 
+from quietmind.engine.gradients_child import each_alone
 from quietmind.kvstore.arrays import Shape, layout_of, write
 from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.rotation import Pairs, Rotation
@@ -162,7 +163,7 @@ class FloatModel:
         positions = torch.tensor([[cache.tokens + number for size in sizes for number in range(size)]])
         starts = np.cumsum([0, *sizes[:-1]])
         kept = [int(start) + at for start, each in zip(starts, batch, strict=True) for at in each.positions]
-        mask = torch.from_numpy(block_diagonal(cache.tokens, sizes))[None, None]
+        mask = torch.from_numpy(each_alone(cache.tokens, sizes))[None, None]
         return self._model(
             tokens,
             past_key_values=self._held(cache),
@@ -222,23 +223,6 @@ def divergences(exact: NDArray[np.float32], other: NDArray[np.float32]) -> list[
         wide = one.astype(np.float64)
         found.append(max(0.0, float(np.exp(wide) @ (wide - two))))
     return found
-
-
-def block_diagonal(context: int, sizes: Sequence[int]) -> NDArray[np.float32]:
-    """Return what is added to attention: 0 where a token may look, else a number that leaves nothing of it.
-
-    Every token sees ``context`` tokens before all, and of its own run of so many those up to itself: float32
-    [tokens, context + tokens].
-    """
-    total = sum(sizes)
-    mask = np.full((total, context + total), np.finfo(np.float32).min, np.float32)
-    mask[:, :context] = 0
-    start = 0
-    for size in sizes:
-        run = mask[start : start + size, context + start : context + start + size]
-        run[np.tril_indices(size)] = 0
-        start += size
-    return mask
 
 
 def batches(following: Sequence[Following], most: int = _FOLLOWING) -> Iterator[list[Following]]:

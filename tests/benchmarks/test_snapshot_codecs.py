@@ -131,11 +131,6 @@ def test_a_cache_comes_back_from_its_file_as_16_bit_floats_hold_it(tmp_path: Pat
     assert table.values_in(tmp_path / "file") == cache.numbers == 2 * 2 * 5 * 2 * 32
 
 
-def test_runs_behind_a_context_see_it_and_themselves_alone() -> None:
-    seen = floats.block_diagonal(2, [1, 2]) == 0
-    assert seen.astype(int).tolist() == [[1, 1, 1, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 1, 1]]
-
-
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=20), st.integers(1, 30))
 def test_batches_hold_everything_in_order_and_no_more_than_fits(sizes_: list[int], most: int) -> None:
     following = [floats.Following(tuple(range(size)), 0, answer=False) for size in sizes_]

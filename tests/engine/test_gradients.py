@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quietmind.base.errors import EngineCrashed, EngineMissing, ModelNotFound
+from quietmind.base.errors import EngineCrashed, EngineMissing
 from quietmind.engine import gradients as asked
 from quietmind.engine.gradients import Context, Gradients, Run, gradients
-from quietmind.model.locate import locate
 from quietmind.model.open import open_card
 
 needs_transformers = pytest.mark.skipif(not asked.installed(), reason="torch, transformers or gguf is not installed")
@@ -21,21 +20,13 @@ CONTEXT = Context(TOKENS, {"facts": (Run((5, 6, 7), 1), Run((8, 9), 0)), "notes"
 
 
 @pytest.fixture(scope="module")
-def model() -> Path:
-    try:
-        return locate("tiny")
-    except ModelNotFound:
-        pytest.skip("the small model is not here: run `quietmind pull tiny`")
-
-
-@pytest.fixture(scope="module")
-def found(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Gradients:
-    return gradients(model, [CONTEXT, CONTEXT], (32, 16), tmp_path_factory.mktemp("gradients"), threads=2)
+def found(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Gradients:
+    return gradients(model_path, [CONTEXT, CONTEXT], (32, 16), tmp_path_factory.mktemp("gradients"), threads=2)
 
 
 @needs_transformers
-def test_every_layer_and_head_has_its_squares(model: Path, found: Gradients) -> None:
-    card = open_card(str(model))
+def test_every_layer_and_head_has_its_squares(model_path: Path, found: Gradients) -> None:
+    card = open_card(str(model_path))
     for parts in (found.keys, found.values):
         assert set(parts) == {"facts", "notes"}
         for each in parts.values():
@@ -45,14 +36,14 @@ def test_every_layer_and_head_has_its_squares(model: Path, found: Gradients) -> 
 
 
 @needs_transformers
-def test_what_gradients_say_of_small_noise_is_what_it_does(model: Path, found: Gradients) -> None:
+def test_what_gradients_say_of_small_noise_is_what_it_does(model_path: Path, found: Gradients) -> None:
     """Half of the squared gradients times the variance is the divergence, to a third: it is one draw of noise."""
     import torch
     from transformers import DynamicCache
 
     from quietmind.engine.gradients_child import _Model
 
-    copy = _Model(model, 2)
+    copy = _Model(model_path, 2)
     held = copy.read(TOKENS)
     run = CONTEXT.runs["notes"][0]
 
@@ -97,9 +88,9 @@ def test_without_transformers_the_command_is_named(tmp_path: Path, monkeypatch: 
 
 
 def test_runs_see_the_context_and_themselves() -> None:
-    from quietmind.engine.gradients_child import _each_alone
+    from quietmind.engine.gradients_child import each_alone
 
-    seen = _each_alone(3, [2, 1]) == 0
+    seen = each_alone(3, [2, 1]) == 0
     assert seen.tolist() == [
         [True, True, True, True, False, False],
         [True, True, True, True, True, False],

@@ -78,7 +78,7 @@ def _print(name: str, found: Calibration) -> None:
     rows: list[tuple[str, ...]] = [("level", "times smaller", "KL of facts", "worst", "in own words", "same facts")]
     rows += [_row(each) for each in found.levels]
     click.echo("\n".join(align(rows, {0})))
-    click.echo(f"KL below {found.floor:.4f} cannot be told from the engine's own rounding")
+    click.echo(f"KL below {found.floor:.5f} cannot be told from the engine's own rounding")
     size, took = format_bytes(found.basis.size), shown_time(found.seconds)
     click.echo(f"basis of {name}: {size}, from {counted(found.tokens, 'token')} of notes in {took}")
     if found.by_noise:

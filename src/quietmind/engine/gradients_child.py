@@ -80,7 +80,7 @@ class _Model:
         logits = self._model(
             torch.tensor([[token for run in batch for token in run["tokens"]]]),
             past_key_values=cache,
-            attention_mask=torch.from_numpy(_each_alone(length, sizes))[None, None],
+            attention_mask=torch.from_numpy(each_alone(length, sizes))[None, None],
             position_ids=torch.tensor([[length + number for size in sizes for number in range(size)]]),
             use_cache=True,
             logits_to_keep=torch.tensor(kept),
@@ -96,7 +96,7 @@ class _Model:
         return keys, values
 
 
-def _each_alone(context: int, sizes: Sequence[int]) -> NDArray[np.float32]:
+def each_alone(context: int, sizes: Sequence[int]) -> NDArray[np.float32]:
     """Return what is added to attention, so that each run sees the context and itself up to each token.
 
     float32 [tokens, context + tokens].

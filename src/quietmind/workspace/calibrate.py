@@ -1,8 +1,8 @@
 """Learning a model's basis from the person's own notes, so that its snapshots take a tenth or a twentieth.
 
-Some notes from all over the archive are read as notebooks are. Their caches give the principal components; noise in one
-of them, what errors cost where; and a piece that neither has seen, which steps keep what the levels promise. Nothing is
-left behind but the basis, which appears whole or not at all.
+Some notes from all over the archive are read as notebooks are. Their caches give the principal components; gradients
+of the same model, or noise in one of them, what errors cost where, and so how coarse each level may be; and a piece
+that neither has seen checks what the levels promise. Nothing is left behind but the basis, whole or not at all.
 """
 
 from __future__ import annotations
