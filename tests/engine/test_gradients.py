@@ -21,7 +21,7 @@ CONTEXT = Context(TOKENS, {"facts": (Run((5, 6, 7), 1), Run((8, 9), 0)), "notes"
 
 @pytest.fixture(scope="module")
 def found(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Gradients:
-    return gradients(model_path, [CONTEXT, CONTEXT], (32, 16), tmp_path_factory.mktemp("gradients"), threads=2)
+    return gradients(model_path, [CONTEXT, CONTEXT], (32, 16), (1, 3), tmp_path_factory.mktemp("gradients"), threads=2)
 
 
 @needs_transformers
@@ -33,6 +33,26 @@ def test_every_layer_and_head_has_its_squares(model_path: Path, found: Gradients
             assert each.shape == (card.layers, card.kv_heads[0], card.key_length)
             assert (each > 0).all()
     assert found.last_keys.shape == (len(TOKENS), card.kv_heads[0], card.key_length)
+
+
+@needs_transformers
+def test_token_by_token_they_come_to_the_same(model_path: Path, found: Gradients) -> None:
+    card = open_card(str(model_path))
+    for kind in ("facts", "notes"):
+        each = [context.squares[kind].astype(np.float64) for context in found.contexts]
+        assert {part.shape for part in each} == {(2, card.layers, card.kv_heads[0], len(TOKENS) - 48)}
+        for part, total in enumerate((found.keys[kind], found.values[kind])):
+            by_tokens = sum(context[part].sum(axis=2) for context in each)
+            assert np.allclose(by_tokens / by_tokens.sum(), total.sum(axis=2) / total.sum(), rtol=1e-4)
+
+
+@needs_transformers
+def test_k_and_v_of_layers_that_were_asked_for_come_back(model_path: Path, found: Gradients, tmp_path: Path) -> None:
+    card = open_card(str(model_path))
+    assert found.contexts[0].keys.shape == (2, len(TOKENS), card.kv_heads[0], card.key_length)
+    last = gradients(model_path, [CONTEXT], (32, 16), (card.layers - 1, card.layers), tmp_path)
+    assert np.array_equal(last.contexts[0].keys[0], last.last_keys)
+    assert np.array_equal(last.contexts[0].values[0], last.last_values)
 
 
 @needs_transformers
@@ -78,13 +98,13 @@ def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + b"\0" * 60)
     with pytest.raises(EngineCrashed, match=r"broken\.gguf: transformers ended with exit status 1"):
-        gradients(broken, [CONTEXT], (32, 16), tmp_path)
+        gradients(broken, [CONTEXT], (32, 16), (0, 1), tmp_path)
 
 
 def test_without_transformers_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asked, "find_spec", lambda _name: None)
     with pytest.raises(EngineMissing, match=r"pip install 'quietmind\[gradients\]'"):
-        gradients(Path("m.gguf"), [CONTEXT], (32, 16), tmp_path)
+        gradients(Path("m.gguf"), [CONTEXT], (32, 16), (0, 1), tmp_path)
 
 
 def test_runs_see_the_context_and_themselves() -> None:

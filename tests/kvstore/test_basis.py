@@ -18,8 +18,9 @@ from quietmind.kvstore.codec import transform
 from quietmind.kvstore.codec.port import codec_named
 from quietmind.kvstore.codec.transform import Transform
 from quietmind.kvstore.fingerprint import Fingerprint
-from quietmind.kvstore.gathering import SINKS, Gathering, Sensitivity
+from quietmind.kvstore.gathering import SINKS, Gathering, Sensitivity, vectors
 from quietmind.kvstore.grades import FIRST, NEWEST
+from quietmind.kvstore.importance import Importance
 from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.slots import parse, rows
 
@@ -49,6 +50,14 @@ def basis(gathering: Gathering) -> Basis:
     return gathering.basis(
         Sensitivity.same(gathering.widths), fingerprint=MODEL, steps={"near": 0.1, "small": 0.5}, note={"tokens": 300}
     )
+
+
+@pytest.fixture(scope="module")
+def telling(basis: Basis) -> Basis:
+    """A basis that knows what tokens matter: those whose first number is large."""
+    direction = np.zeros(basis.groups[0].width, np.float32)
+    direction[0] = 4.0
+    return replace(basis, importance=Importance(0, direction, -1.5))
 
 
 def decoded(codec: Transform, content: bytes) -> bytes:
@@ -126,6 +135,28 @@ def test_the_first_and_the_last_tokens_are_nearer_than_others(basis: Basis, slot
         assert first < 0.3 * others
 
 
+def test_tokens_that_matter_are_nearer_than_others(telling: Basis, slot: bytes) -> None:
+    assert telling.importance is not None
+    layout = parse(io.BytesIO(slot))
+    found = vectors(io.BytesIO(slot), 0, layout, ROTATION, (0, LAYERS), FIRST, TOKENS - NEWEST)
+    graded = telling.importance.grades(found)
+    again = decoded(Transform(telling, 1.0), slot)
+    off = sum(np.square(rows(slot, plane) - rows(again, plane)).mean(axis=1) for plane in layout.planes)
+    between = off[FIRST:-NEWEST]
+    assert graded.min() < -4 < 4 < graded.max()
+    assert between[graded > 4].mean() < 0.3 * between[np.abs(graded) < 2].mean()
+    assert between[np.abs(graded) < 2].mean() < 0.5 * between[graded < -4].mean()
+
+
+def test_the_ends_are_as_fine_whatever_their_tokens_matter(telling: Basis, basis: Basis, slot: bytes) -> None:
+    def ends(made: Basis) -> list[int]:
+        _, graded, *_ = Transform(made, 1.0).encode(io.BytesIO(slot), len(slot))
+        found = transform._grades_of(graded, TOKENS - SINKS)
+        return [*found[: FIRST - SINKS], *found[-NEWEST:]]
+
+    assert ends(telling) == ends(basis)
+
+
 def test_the_first_form_is_still_read(
     basis: Basis, slot: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +189,11 @@ def test_another_models_cache_is_not_understood(basis: Basis, made_slot: Callabl
         list(Transform(basis, 0.5).encode(io.BytesIO(content), len(content)))
 
 
-def test_numbers_that_are_none_are_not_understood(basis: Basis, made_slot: Callable[..., bytes]) -> None:
+@pytest.mark.parametrize("kind", ["basis", "telling"])
+def test_numbers_that_are_none_are_not_understood(
+    kind: str, request: pytest.FixtureRequest, made_slot: Callable[..., bytes]
+) -> None:
+    basis = request.getfixturevalue(kind)
     some = np.ones((LAYERS, 20, WIDTH), np.float32)
     some[1, 10, 3] = np.nan
     content = made_slot(some, some)
@@ -166,7 +201,9 @@ def test_numbers_that_are_none_are_not_understood(basis: Basis, made_slot: Calla
         list(Transform(basis, 0.5).encode(io.BytesIO(content), len(content)))
 
 
-def test_it_comes_back_from_its_file(basis: Basis, tmp_path: Path, slot: bytes) -> None:
+@pytest.mark.parametrize("kind", ["basis", "telling"])
+def test_it_comes_back_from_its_file(kind: str, request: pytest.FixtureRequest, tmp_path: Path, slot: bytes) -> None:
+    basis = request.getfixturevalue(kind)
     path = basis.save(tmp_path)
     again = load(tmp_path, basis.digest)
     assert again.digest == basis.digest
@@ -187,8 +224,9 @@ def test_the_newest_of_the_same_model_is_found(basis: Basis, tmp_path: Path) -> 
 
 @given(data=st.data())
 def test_a_file_cut_or_changed_anywhere_is_refused(
-    basis: Basis, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    telling: Basis, basis: Basis, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
+    basis = data.draw(st.sampled_from([telling, basis]))
     folder = tmp_path_factory.mktemp("bases")
     path = basis.save(folder)
     content = path.read_bytes()

@@ -22,6 +22,7 @@ from quietmind.model.locate import locate
 from quietmind.plan.ask import Ask
 from quietmind.workspace import calibrate
 from quietmind.workspace.calibrate import Calibration, Calibrator, Effort, calibrator, rotation_for
+from quietmind.workspace.fisher import Costs
 from quietmind.workspace.identity import fingerprint_of
 from quietmind.workspace.launch import Start, prepare
 from quietmind.workspace.levels import NEAR, SMALL
@@ -123,7 +124,7 @@ def test_where_gradients_cannot_tell_noise_does_and_the_reason_is_kept(
     monkeypatch.setattr(calibrate, "sensitivity_of", lambda *_, **__: noise)
     asked = replace(a_calibrator(FakeEngine([]), tmp_path), by_gradients=Unable())  # type: ignore[arg-type]
     sample = Sample((), None)  # type: ignore[arg-type]
-    assert asked._costs(None, sample) == (noise, None, prevented or "another cache")  # type: ignore[arg-type]
+    assert asked._costs(None, sample) == (Costs(noise, None, None), prevented or "another cache")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -51,19 +51,34 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """A context token by token: the K, rotated, and V of some layers, and what was predicted from each token.
+
+    ``keys`` and ``values`` are float32 [layers, tokens, heads, head_length]; ``squares``, by kind and of the tokens
+    between the ends alone, float32 [2, all layers, heads, tokens]: squared gradients of K and of V, summed over the
+    channels of a head and all predictions.
+    """
+
+    keys: NDArray[np.float32]
+    values: NDArray[np.float32]
+    squares: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
 class Gradients:
     """Squared gradients, their mean over the predictions of a kind, summed over a context's tokens between its ends.
 
     ``keys`` and ``values`` are float64 [layers, heads, head_length] by kind: what a unit of error variance in that
     channel of every token costs is half of it, in nats. ``last_keys`` and ``last_values``, float32 [tokens, heads,
     head_length], are K, rotated, and V of the last layer for the first context: they tell whether somebody else runs
-    this very model, and in what order that one keeps its channels.
+    this very model, and in what order that one keeps its channels. ``contexts`` are these token by token.
     """
 
     keys: Mapping[str, NDArray[np.float64]]
     values: Mapping[str, NDArray[np.float64]]
     last_keys: NDArray[np.float32]
     last_values: NDArray[np.float32]
+    contexts: Sequence[Tokens]
 
 
 def bytes_needed(parameters: int) -> int:
@@ -77,13 +92,19 @@ def installed() -> bool:
 
 
 def gradients(
-    model: Path, contexts: Sequence[Context], between: tuple[int, int], folder: Path, threads: int | None = None
+    model: Path,
+    contexts: Sequence[Context],
+    between: tuple[int, int],
+    layers: tuple[int, int],
+    folder: Path,
+    threads: int | None = None,
 ) -> Gradients:
     """Return the gradients of ``contexts`` through the model in the GGUF ``model``.
 
-    ``between`` has how many tokens at the beginning and the end of each context are left out. What the child reads and
-    writes lies in ``folder`` meanwhile. Raises EngineMissing where transformers is not installed, EngineCrashed for a
-    model that it does not load or has no memory for, EngineStartFailed.
+    ``between`` has how many tokens at the beginning and the end of each context are left out; of the ``layers`` from
+    the first to before the second, K and V themselves come back. What the child reads and writes lies in ``folder``
+    meanwhile. Raises EngineMissing where transformers is not installed, EngineCrashed for a model that it does not load
+    or has no memory for, EngineStartFailed.
     """
     if not installed():
         raise EngineMissing(f"gradients take {', '.join(_NEEDED)}: {INSTALL}")
@@ -94,6 +115,7 @@ def gradients(
                 "model": str(model),
                 "contexts": [asdict(context) for context in contexts],
                 "between": between,
+                "layers": layers,
                 "threads": threads,
             }
         )
@@ -113,6 +135,10 @@ def gradients(
             raise EngineCrashed(f"{shown_path(model)}: transformers ended {ending} ({said or 'no word of why'})")
     finally:
         child.end()
+    return _loaded(found, len(contexts))
+
+
+def _loaded(found: Path, contexts: int) -> Gradients:
     with np.load(found, allow_pickle=False) as arrays:
         kinds = [name.removeprefix("keys ") for name in arrays if name.startswith("keys ")]
         return Gradients(
@@ -120,4 +146,12 @@ def gradients(
             {kind: arrays[f"values {kind}"] for kind in kinds},
             arrays["last_keys"],
             arrays["last_values"],
+            [
+                Tokens(
+                    arrays[f"seen keys {number}"],
+                    arrays[f"seen values {number}"],
+                    {kind: arrays[name] for kind in kinds if (name := f"tokens {kind} {number}") in arrays},
+                )
+                for number in range(contexts)
+            ],
         )

@@ -57,10 +57,11 @@ class _Model:
 
     def squares(
         self, held: Sequence[tuple[Any, Any]], batch: Sequence[_Run], between: tuple[int, int], seed: int
-    ) -> tuple[_Squares, _Squares]:
-        """Return the squared gradients of what ``batch`` predicts, for K and V: float64 [layers, heads, head_length].
+    ) -> dict[str, _Squares]:
+        """Return the squared gradients of what ``batch`` predicts, summed over the predictions.
 
-        Summed over the predictions, since the signs of those of two places are independent, and over the tokens.
+        The signs of those of two places are independent. ``keys`` and ``values``, float64 [layers, heads, head_length],
+        are summed over the tokens; ``tokens``, float64 [2, layers, heads, tokens], those of K and V over the channels.
         """
         from transformers import DynamicCache
 
@@ -89,11 +90,13 @@ class _Model:
         drawn = torch.multinomial(told.detach().exp(), 1, generator=torch.Generator().manual_seed(seed))
         told.gather(1, drawn).sum().backward()
         first, newest = between
-        keys, values = (
-            np.stack([layer[part].grad[0, :, first : length - newest].double().square().sum(1) for layer in leaves])
-            for part in range(2)
-        )
-        return keys, values
+
+        def summed(part: int, over: int) -> _Squares:
+            squares = (leaf[part].grad[0, :, first : length - newest].double().square() for leaf in leaves)
+            return np.stack([each.sum(over).numpy() for each in squares])
+
+        tokens = np.stack([summed(part, over=2) for part in range(2)])
+        return {"keys": summed(0, over=1), "values": summed(1, over=1), "tokens": tokens}
 
 
 def each_alone(context: int, sizes: Sequence[int]) -> NDArray[np.float32]:
@@ -121,24 +124,39 @@ def _batches(runs: Sequence[_Run]) -> Iterator[list[_Run]]:
         yield batch
 
 
+def _of_context(
+    model: _Model, held: Sequence[tuple[Any, Any]], runs: Sequence[_Run], between: tuple[int, int]
+) -> dict[str, _Squares]:
+    """Return the squares of one kind of what follows a context, summed over all that is predicted."""
+    sums: dict[str, _Squares] = {}
+    for seed in range(_DRAWS):
+        for batch in _batches(runs):
+            for name, found in model.squares(held, batch, between, seed).items():
+                sums[name] = sums.get(name, 0.0) + found
+    return sums
+
+
 def main(task_file: Path, found_file: Path) -> None:
     """Do the task; what is found appears whole."""
     task = json.loads(task_file.read_bytes())
     model = _Model(Path(task["model"]), task["threads"])
-    between = tuple(task["between"])
+    layers = slice(*task["layers"])
     sums: dict[str, _Squares] = {}
     places: dict[str, int] = {}
     arrays: dict[str, NDArray[Any]] = {}
-    for context in task["contexts"]:
+    for number, context in enumerate(task["contexts"]):
         held = model.read(context["tokens"])
-        if not arrays:
-            for name, part in zip(("last_keys", "last_values"), held[-1], strict=True):
-                arrays[name] = part[0].transpose(0, 1).numpy()
+        for part, name in enumerate(("keys", "values")):
+            if not number:
+                arrays[f"last_{name}"] = held[-1][part][0].transpose(0, 1).numpy()
+            arrays[f"seen {name} {number}"] = np.stack([each[part][0].transpose(0, 1).numpy() for each in held[layers]])
         for kind, runs in context["runs"].items():
-            for seed in range(_DRAWS):
-                for batch in _batches(runs):
-                    for name, found in zip(("keys", "values"), model.squares(held, batch, between, seed), strict=True):
-                        sums[f"{name} {kind}"] = sums.get(f"{name} {kind}", 0.0) + found
+            if not runs:
+                continue
+            found = _of_context(model, held, runs, task["between"])
+            arrays[f"tokens {kind} {number}"] = found.pop("tokens").astype(np.float32)
+            for name, total in found.items():
+                sums[f"{name} {kind}"] = sums.get(f"{name} {kind}", 0.0) + total
             places[kind] = places.get(kind, 0) + _DRAWS * sum(len(run["tokens"]) - run["first"] for run in runs)
     arrays |= {name: total / places[name.partition(" ")[2]] for name, total in sums.items()}
     half = found_file.with_suffix(".half.npz")

@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.floats import Floats
+from quietmind.kvstore.importance import Importance
 from quietmind.kvstore.rotation import Rotation
 from quietmind.kvstore.slots import SlotLayout
 
@@ -95,7 +96,7 @@ class Group:
 class Basis:
     """A model's basis. ``widths`` are each layer's channels of K and V, ``steps`` the step size of each level.
 
-    ``note`` is what was measured when it was made, for people.
+    ``note`` is what was measured when it was made, for people; ``importance`` is None where it is not known.
     """
 
     fingerprint: Fingerprint
@@ -104,6 +105,7 @@ class Basis:
     groups: tuple[Group, ...]
     steps: Mapping[str, float]
     note: Mapping[str, float | str]
+    importance: Importance | None = None
 
     @property
     def size(self) -> int:
@@ -120,7 +122,7 @@ class Basis:
 
     def _parts(self) -> Iterator[bytes]:
         """Yield the file that it is, but for its end."""
-        header = {
+        header: dict[str, Any] = {
             "fingerprint": asdict(self.fingerprint),
             "rotation": None if self.rotation is None else self.rotation.to_json(),
             "widths": self.widths,
@@ -128,10 +130,14 @@ class Basis:
             "steps": dict(self.steps),
             "note": dict(self.note),
         }
+        if self.importance is not None:
+            header["importance"] = (self.importance.group, self.importance.offset)
         described = json.dumps(header, sort_keys=True).encode()
         yield _MAGIC + _LENGTH.pack(len(described)) + described
         for group in self.groups:
             yield from (array.tobytes() for array in _arrays(group))
+        if self.importance is not None:
+            yield self.importance.direction.astype("<f4").tobytes()
 
     def with_steps(self, steps: Mapping[str, float], note: Mapping[str, float | str] | None = None) -> Basis:
         """Return the basis for these levels, without the components that the finest has no use for."""
@@ -284,10 +290,16 @@ def _read(content: bytes) -> Basis:
                 at += arrays[-1].nbytes
             mean, scale, spread, matrix, narrow, widen = arrays
             groups.append(Group(first, last, mean, scale, matrix, spread, narrow, widen))
+        importance = None
+        if "importance" in header:
+            number, offset = header["importance"]
+            direction = np.frombuffer(numbers, "<f4", groups[number].width, at)
+            importance = Importance(int(number), direction, float(offset))
+            at += direction.nbytes
         rotation = None if header["rotation"] is None else Rotation.from_json(header["rotation"])
         fingerprint = Fingerprint.from_json(header["fingerprint"])
-        basis = Basis(fingerprint, rotation, widths, tuple(groups), header["steps"], header["note"])
-    except (KeyError, TypeError, ValueError) as error:
+        basis = Basis(fingerprint, rotation, widths, tuple(groups), header["steps"], header["note"], importance)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
         raise _damaged(str(error)) from error
     if at != len(content) - _DIGEST:
         raise _damaged("it holds more than it says")

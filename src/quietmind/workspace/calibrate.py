@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from quietmind.machine.probe import hardware
 from quietmind.plan.kv import bytes_per_token, kv_type
 from quietmind.plan.yarn import yarn_for
 from quietmind.workspace.damage import FACTS, SUBJECTS, Damage, Probes
-from quietmind.workspace.fisher import ByGradients, Told
+from quietmind.workspace.fisher import ByGradients, Costs, Told
 from quietmind.workspace.launch import Start
 from quietmind.workspace.layout import Layout
 from quietmind.workspace.levels import BOUNDS, NEAR, SMALL, Floor
@@ -72,7 +72,7 @@ class Effort:
     tried: int = 1280
     held_out: int = 1536
     least: int = LEAST_TOKENS
-    contexts: int = 3
+    contexts: int = 8
     every: int = 1
     subjects: int = SUBJECTS
     facts: int = FACTS
@@ -150,10 +150,11 @@ class Calibrator:
             # From here on the engine holds caches that were changed: nothing more is read.
             self.progress.begin("measuring what rounding costs", None)
             floor = roundings_of(other)
-            sensitivity, told, by_noise = self._costs(trial, sample)
+            costs, by_noise = self._costs(trial, sample)
             self.progress.begin("finding the components", None)
-            whole = gathering.basis(sensitivity, fingerprint=self.fingerprint, steps={NEAR: _FINEST})
-            levels = self._levels(_Losses(whole, sensitivity), other, floor, told)
+            whole = gathering.basis(costs.sensitivity, fingerprint=self.fingerprint, steps={NEAR: _FINEST})
+            whole = replace(whole, importance=costs.importance)
+            levels = self._levels(_Losses(whole, costs.sensitivity), other, floor, costs.told)
             seconds = time.monotonic() - began
             note = _note(levels, floor, gathering.tokens, seconds)
             basis = whole.with_steps({each.level: each.step for each in levels}, note)
@@ -167,19 +168,19 @@ class Calibrator:
             return "nothing is known of the model's file"
         return self.by_gradients.prevented(hardware().cpu.free_bytes)
 
-    def _costs(self, trial: Trial, sample: Sample) -> tuple[Sensitivity, Told | None, str]:
-        """Return what errors cost where, and altogether, by gradients where they can tell; else by noise, and why."""
+    def _costs(self, trial: Trial, sample: Sample) -> tuple[Costs, str]:
+        """Return what errors cost, by gradients where they can tell; else by noise, and why."""
         prevented = self._gradients_prevented()
+        effort, progress = self.effort, self.progress
         if self.by_gradients is not None and not prevented:
-            self.progress.begin("computing what errors cost", None)
-            tried, contexts = self.effort.tried, self.effort.contexts
+            progress.begin("computing what errors cost", None)
             try:
-                return *self.by_gradients.costs(trial, sample.pieces, tried, self.rotation, contexts), ""
+                return self.by_gradients.costs(trial, sample.pieces, effort.tried, effort.contexts, effort.width), ""
             except EngineError as error:
                 prevented = str(error)
         everywhere = roundings_of(trial).everywhere
-        every, progress = self.effort.every, self.progress
-        return sensitivity_of(trial, self.rotation, everywhere, every=every, progress=progress), None, prevented
+        sensitivity = sensitivity_of(trial, self.rotation, everywhere, every=effort.every, progress=progress)
+        return Costs(sensitivity, None, None), prevented
 
     def _require_room(self, folder: Path) -> None:
         """Raise DiskFull where the files along the way would find no room: an engine does not say so in words."""
@@ -305,7 +306,7 @@ def calibrator(
         store,
         bytes_per_token(start.card, kv_type(start.plan.kv_type)),
         effort,
-        ByGradients(start.card.path, start.card.parameters, start.plan.threads),
+        ByGradients(start.card.path, start.card.parameters, rotation_of(start.card), start.plan.threads),
         progress,
         forecast,
     )

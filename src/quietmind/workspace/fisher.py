@@ -2,13 +2,15 @@
 
 The engine tells no gradients, so that the same weights are run once more, in transformers (engine/gradients.py), on the
 notes that the basis is learned from: on facts, on lines to be written out and on notes that go on. Whether it is the
-same model is checked by its V, which must be those that the engine has saved.
+same model is checked by its V, which must be those that the engine has saved. What the tokens of these notes cost
+tells what those of others matter, by what they are like (kvstore/importance.py).
 """
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +19,14 @@ from numpy.typing import NDArray
 
 from quietmind.base.errors import EngineRefused
 from quietmind.base.units import format_bytes
-from quietmind.engine.gradients import INSTALL, Context, Gradients, Run, bytes_needed, gradients, installed
+from quietmind.engine.gradients import INSTALL, Context, Gradients, Run, Tokens, bytes_needed, gradients, installed
 from quietmind.engine.port import Engine, Prompt, Segment
+from quietmind.kvstore.arrays import Shape, layout_of, write
+from quietmind.kvstore.basis import grouped, widths_of
 from quietmind.kvstore.floats import Floats
-from quietmind.kvstore.gathering import Sensitivity
-from quietmind.kvstore.grades import FIRST, NEWEST
+from quietmind.kvstore.gathering import Sensitivity, vectors
+from quietmind.kvstore.grades import FIRST, NEWEST, Grades, octaves
+from quietmind.kvstore.importance import Importance, learned
 from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.slots import rows
 from quietmind.workspace.damage import completing
@@ -42,7 +47,7 @@ class Told:
     """What a loss of 1 costs in nats of divergence: ``facts`` where facts are said, ``prose`` where notes go on.
 
     A loss is a sum of error variances times their sensitivity; the errors are laid out as a codec does it, each
-    channel's inversely to its sensitivity.
+    channel's inversely to its sensitivity, and each token's by its grade.
     """
 
     facts: float
@@ -50,11 +55,24 @@ class Told:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What errors cost: in which heads and channels, and, where gradients tell it, altogether and in which tokens."""
+
+    sensitivity: Sensitivity
+    told: Told | None
+    importance: Importance | None
+
+
+@dataclass(frozen=True)
 class ByGradients:
-    """The weights of the model that the engine runs, to be run once more: the file ``model`` of ``parameters``."""
+    """The weights of the model that the engine runs, to be run once more: the file ``model`` of ``parameters``.
+
+    ``rotation`` is how the file by itself says that K are rotated: the engine may have been told to stretch it.
+    """
 
     model: Path
     parameters: int
+    rotation: Rotation
     threads: int | None = None
 
     def prevented(self, free: int | None) -> str:
@@ -68,18 +86,22 @@ class ByGradients:
             )
         return ""
 
-    def costs(
-        self, trial: Trial, pieces: Sequence[Layout], tokens: int, rotation: Rotation, contexts: int
-    ) -> tuple[Sensitivity, Told]:
+    def costs(self, trial: Trial, pieces: Sequence[Layout], tokens: int, contexts: int, width: int) -> Costs:
         """Return what errors cost, from the first ``tokens`` of ``contexts`` of ``pieces``, or of all of them.
 
-        ``trial`` is of the first of them, cut in the same way. Raises EngineMissing, EngineStartFailed and
-        EngineCrashed as ``gradients`` does, EngineRefused where transformers makes another cache of the same tokens.
+        ``trial`` is of the first of them, cut in the same way; ``width`` is the most channels of a group of layers.
+        Raises EngineMissing, EngineStartFailed and EngineCrashed as ``gradients`` does, EngineRefused where
+        transformers makes another cache of the same tokens.
         """
         chosen = sorted({len(pieces) * number // contexts for number in range(contexts)})
         looked_at = [_context(trial.engine, pieces[at], blocks_within(pieces[at], tokens)) for at in chosen]
-        found = gradients(self.model, looked_at, (FIRST, NEWEST), trial.file.parent, self.threads)
-        return _costs(found, _order(found, trial, rotation, self.model.name), rotation)
+        groups = list(enumerate(grouped(widths_of(trial.rows), width)))
+        middle, layers = groups[len(groups) // 2]
+        found = gradients(self.model, looked_at, (FIRST, NEWEST), layers, trial.file.parent, self.threads)
+        order = _order(found, trial, self.rotation, self.model.name)
+        weights = _weights(found, order, self.rotation)
+        importance, graded = _importance(middle, found, weights, order, self.rotation)
+        return Costs(weights.sensitivity, _told(found, weights, graded), importance)
 
 
 def _context(engine: Engine, layout: Layout, blocks: int) -> Context:
@@ -128,8 +150,38 @@ def _alike(ours: Floats, engines: Floats) -> float:
     return float(np.corrcoef(ours[: len(engines)].ravel(), engines.ravel())[0, 1])
 
 
-def _costs(found: Gradients, order: NDArray[np.intp], rotation: Rotation) -> tuple[Sensitivity, Told]:
-    """Return what the gradients say; each kind of what follows has the same say in how parts are weighed.
+@dataclass(frozen=True)
+class _Weights:
+    """What heads and pairs cost, of several kinds of what follows; ``kinds`` is what each does, by K and by V.
+
+    Float64: ``keys`` and ``values`` [layers, heads], ``profile`` [pairs], those of ``kinds`` [layers, heads, channels].
+    """
+
+    keys: NDArray[np.float64]
+    values: NDArray[np.float64]
+    profile: NDArray[np.float64]
+    kinds: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+    rotation: Rotation
+
+    @property
+    def sensitivity(self) -> Sensitivity:
+        """As a basis takes it."""
+        return Sensitivity([weights[:, None] * self.profile for weights in self.keys], list(self.values))
+
+    def of_loss(self, kind: str) -> float:
+        """Return what a loss of 1 costs of a kind, all tokens alike."""
+        keys, values = self.kinds[kind]
+        weighed = _pairs(keys, self.rotation) / (self.keys[..., None] * self.profile)
+        return float(np.mean([weighed.mean(axis=2), values.mean(axis=2) / self.values]))
+
+    def of_tokens(self, tokens: Tokens) -> dict[str, NDArray[np.float64]]:
+        """Return what a loss costs in each token between the ends, by kind and in a unit of its own."""
+        heads = np.stack([self.keys, self.values])[..., None]
+        return {kind: (squares / heads).sum(axis=(0, 1, 2)) for kind, squares in tokens.squares.items()}
+
+
+def _weights(found: Gradients, order: NDArray[np.intp], rotation: Rotation) -> _Weights:
+    """Return what the gradients say of heads and pairs; each kind of what follows has the same say.
 
     Raises EngineRefused where they are no numbers.
     """
@@ -143,15 +195,56 @@ def _costs(found: Gradients, order: NDArray[np.intp], rotation: Rotation) -> tup
     )
     least = _LEAST * (keys.mean() + values.mean())
     of_keys, of_values = smoothed(np.maximum([keys.mean(axis=2), values.mean(axis=2)], least))
-    profile = _profile(np.maximum(_pairs(keys, rotation), least))
-    sensitivity = Sensitivity([weights[:, None] * profile for weights in of_keys], list(of_values))
+    return _Weights(of_keys, of_values, _profile(np.maximum(_pairs(keys, rotation), least)), kinds, rotation)
+
+
+def _importance(
+    group: int, found: Gradients, weights: _Weights, order: NDArray[np.intp], rotation: Rotation
+) -> tuple[Importance | None, list[Grades]]:
+    """Return what tells of a token how much it matters, and the grades of each context by what the others tell.
+
+    In a context, each kind of what follows it has the same say. All grades are 0 where nothing can be told.
+    """
+    costs = []
+    for context in found.contexts:
+        kinds = [each / each.mean() for each in weights.of_tokens(context).values() if each.size and each.any()]
+        costs.append(np.sum(kinds, axis=0) if kinds else np.zeros(0))
+    told = [at for at, each in enumerate(costs) if len(each)]
+    graded = [np.zeros(max(0, context.keys.shape[1] - FIRST - NEWEST), np.int8) for context in found.contexts]
+    made = learned(group, [_vectors(found.contexts[at], order, rotation) for at in told], [costs[at] for at in told])
+    if made is None:
+        return None, graded
+    for at, grades in zip(told, made[1], strict=True):
+        graded[at] = grades
+    return made[0], graded
+
+
+def _vectors(context: Tokens, order: NDArray[np.intp], rotation: Rotation) -> Floats:
+    """Return a context's tokens between its ends as a codec sees them in the engine's file: float32 [tokens, width]."""
+    layers, tokens = context.keys.shape[:2]
+    keys = context.keys[..., order].reshape(layers, tokens, -1)
+    values = context.values.reshape(layers, tokens, -1)
+    shape = Shape(tokens, tokens, "f16", ((keys.shape[2], values.shape[2]),) * layers)
+    file = io.BytesIO()
+    write(file, shape, range(tokens), range(tokens), zip(keys, values, strict=True))
+    file.seek(0)
+    return vectors(file, 0, layout_of(file), rotation, (0, layers), FIRST, tokens - NEWEST)
+
+
+def _told(found: Gradients, weights: _Weights, graded: Sequence[Grades]) -> Told:
+    """Return what a loss costs with tokens ``graded`` so, for facts and prose or what comes closest."""
 
     def of_loss(*named: str) -> float:
-        kind = next(kind for kind in (*named, *kinds) if kind in kinds)
-        weighed = _pairs(kinds[kind][0], rotation) / (of_keys[..., None] * profile)
-        return float(np.mean([weighed.mean(axis=2), kinds[kind][1].mean(axis=2) / of_values]))
+        kind = next(kind for kind in (*named, *weights.kinds) if kind in weights.kinds)
+        alike = finer = 0.0
+        for context, grades in zip(found.contexts, graded, strict=True):
+            costs = weights.of_tokens(context).get(kind)
+            if costs is not None:
+                alike += float(costs.sum())
+                finer += float(costs @ np.exp2(-2 * octaves(grades)))
+        return weights.of_loss(kind) * (finer / alike if alike > 0 else 1.0)
 
-    return sensitivity, Told(facts=of_loss("facts", "lines"), prose=of_loss("notes"))
+    return Told(facts=of_loss("facts", "lines"), prose=of_loss("notes"))
 
 
 def _pairs(channels: NDArray[np.float64], rotation: Rotation) -> NDArray[np.float64]:

@@ -161,20 +161,36 @@ class _Coding:
             return work(self._products)
 
     def _packed(self, products: Products, source: BinaryIO, start: int, piece: _Piece) -> list[bytes]:
-        graded = grades(piece.first, piece.last, self.layout.cells)
+        graded = self._graded(source, start, piece)
         fine, blocks = _Fineness.of(graded), [framed([graded.tobytes()])]
         kept = products.nothing(piece.last - piece.first)
-        for number, group in enumerate(self.basis.groups):
-            with self._reading:  # threads share the file
-                layers = (group.first, group.last)
-                found = vectors(source, start, self.layout, self.basis.rotation, layers, piece.first, piece.last)
-            if max(float(found.max()), -float(found.min())) >= LARGEST:
-                raise SnapshotNotUnderstood(f"the saved cache holds numbers near {LARGEST:,.0f}; it is kept losslessly")
+        for number in range(len(self.basis.groups)):
+            found = self._vectors(source, start, number, piece)
             expected = products.expected(number, kept)
             block, written = _block(products.components(number, found, expected), fine)
             blocks.append(block)
             kept = products.kept(number, written, expected)
         return blocks
+
+    def _graded(self, source: BinaryIO, start: int, piece: _Piece) -> Grades:
+        """Return the grades of a piece: for where its tokens stand and, where that is known, for what they matter."""
+        graded = grades(piece.first, piece.last, self.layout.cells)
+        importance = self.basis.importance
+        if importance is None:
+            return graded
+        between = graded == 0
+        told = importance.grades(self._vectors(source, start, importance.group, piece))
+        return np.where(between, told, graded)
+
+    def _vectors(self, source: BinaryIO, start: int, number: int, piece: _Piece) -> Floats:
+        """Return the vectors of a group. Raises SnapshotNotUnderstood for numbers that no cache holds, EOFError."""
+        group = self.basis.groups[number]
+        with self._reading:  # threads share the file
+            layers = (group.first, group.last)
+            found = vectors(source, start, self.layout, self.basis.rotation, layers, piece.first, piece.last)
+        if not max(float(found.max()), -float(found.min())) < LARGEST:
+            raise SnapshotNotUnderstood(f"the saved cache holds numbers near {LARGEST:,.0f}; it is kept losslessly")
+        return found
 
     def _unpack(self, products: Products, piece: _Piece, blocks: Sequence[bytes], target: memoryview) -> None:
         cells = piece.last - piece.first
