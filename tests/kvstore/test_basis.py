@@ -20,7 +20,7 @@ from quietmind.kvstore.codec.transform import Transform
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.gathering import SINKS, Gathering, Sensitivity, vectors
 from quietmind.kvstore.grades import FIRST, NEWEST
-from quietmind.kvstore.importance import Importance
+from quietmind.kvstore.importance import Importance, graded
 from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.slots import parse, rows
 
@@ -57,7 +57,7 @@ def telling(basis: Basis) -> Basis:
     """A basis that knows what tokens matter: those whose first number is large."""
     direction = np.zeros(basis.groups[0].width, np.float32)
     direction[0] = 4.0
-    return replace(basis, importance=Importance(0, direction, -1.5))
+    return replace(basis, importance=Importance(0, direction))
 
 
 def decoded(codec: Transform, content: bytes) -> bytes:
@@ -139,19 +139,19 @@ def test_tokens_that_matter_are_nearer_than_others(telling: Basis, slot: bytes) 
     assert telling.importance is not None
     layout = parse(io.BytesIO(slot))
     found = vectors(io.BytesIO(slot), 0, layout, ROTATION, (0, LAYERS), FIRST, TOKENS - NEWEST)
-    graded = telling.importance.grades(found)
+    grades = graded(telling.importance.scores(found))
     again = decoded(Transform(telling, 1.0), slot)
     off = sum(np.square(rows(slot, plane) - rows(again, plane)).mean(axis=1) for plane in layout.planes)
     between = off[FIRST:-NEWEST]
-    assert graded.min() < -4 < 4 < graded.max()
-    assert between[graded > 4].mean() < 0.3 * between[np.abs(graded) < 2].mean()
-    assert between[np.abs(graded) < 2].mean() < 0.5 * between[graded < -4].mean()
+    assert grades.min() < -4 < 4 < grades.max()
+    assert between[grades > 4].mean() < 0.3 * between[np.abs(grades) < 2].mean()
+    assert between[np.abs(grades) < 2].mean() < 0.5 * between[grades < -4].mean()
 
 
 def test_the_ends_are_as_fine_whatever_their_tokens_matter(telling: Basis, basis: Basis, slot: bytes) -> None:
     def ends(made: Basis) -> list[int]:
-        _, graded, *_ = Transform(made, 1.0).encode(io.BytesIO(slot), len(slot))
-        found = transform._grades_of(graded, TOKENS - SINKS)
+        _, block, *_ = Transform(made, 1.0).encode(io.BytesIO(slot), len(slot))
+        found = transform._grades_of(block, TOKENS - SINKS)
         return [*found[: FIRST - SINKS], *found[-NEWEST:]]
 
     assert ends(telling) == ends(basis)
@@ -161,7 +161,7 @@ def test_the_first_form_is_still_read(
     basis: Basis, slot: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had no blocks of grades: every token was written as one of grade 0 is now."""
-    monkeypatch.setattr(transform, "grades", lambda first, last, _cells: np.zeros(last - first, np.int8))
+    monkeypatch.setattr(transform, "at_the_ends", lambda cells: np.zeros(cells, np.int8))
     basis.save(tmp_path)
     blocks = list(Transform(basis, 0.5).encode(io.BytesIO(slot), len(slot)))
     head, _grades, *groups = blocks

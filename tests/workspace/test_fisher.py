@@ -174,7 +174,7 @@ def test_what_tokens_matter_is_told_by_their_vectors() -> None:
     importance, graded = fisher._importance(1, found, weights, np.arange(LENGTH), HALVES)
     assert importance is not None
     other = of_tokens(9)
-    told = importance.grades(fisher._vectors(other, np.arange(LENGTH), HALVES))
+    told = importance.scores(fisher._vectors(other, np.arange(LENGTH), HALVES))
     assert importance.group == 1
     assert np.corrcoef(told, other.values[0, FIRST:-NEWEST, 0, 0])[0, 1] > 0.95
     assert [len(each) for each in graded] == [300 - FIRST - NEWEST] * 4

@@ -131,7 +131,7 @@ class Basis:
             "note": dict(self.note),
         }
         if self.importance is not None:
-            header["importance"] = (self.importance.group, self.importance.offset)
+            header["importance"] = self.importance.group
         described = json.dumps(header, sort_keys=True).encode()
         yield _MAGIC + _LENGTH.pack(len(described)) + described
         for group in self.groups:
@@ -292,9 +292,9 @@ def _read(content: bytes) -> Basis:
             groups.append(Group(first, last, mean, scale, matrix, spread, narrow, widen))
         importance = None
         if "importance" in header:
-            number, offset = header["importance"]
+            number = int(header["importance"])
             direction = np.frombuffer(numbers, "<f4", groups[number].width, at)
-            importance = Importance(int(number), direction, float(offset))
+            importance = Importance(number, direction)
             at += direction.nbytes
         rotation = None if header["rotation"] is None else Rotation.from_json(header["rotation"])
         fingerprint = Fingerprint.from_json(header["fingerprint"])

@@ -22,11 +22,11 @@ GRADES_AN_OCTAVE = 4
 Grades = NDArray[np.int8]
 
 
-def grades(first: int, last: int, cells: int) -> Grades:
-    """Return the grades that cells from ``first`` to before ``last`` of ``cells`` have for where they stand."""
-    places = np.arange(first, last)
+def at_the_ends(cells: int) -> Grades:
+    """Return the grades that so many cells have for where they stand, 0 between the ends."""
+    places = np.arange(cells)
     found = np.where(places < FIRST, _FIRST_GRADE, np.where(places >= cells - NEWEST, _NEWEST_GRADE, 0))
-    found[places == cells - 1] = _LAST_GRADE
+    found[cells - 1 :] = _LAST_GRADE
     return found.astype(np.int8)
 
 

@@ -25,19 +25,23 @@ _LEAST_COST = 1e-6  # of the mean, so that there is a logarithm
 
 @dataclass(frozen=True)
 class Importance:
-    """The grade of a token is ``vector @ direction + offset``, 0 on average over the notes that it was learned from.
+    """The score of a token is ``vector @ direction``, in grades, of its vector in the basis' group number ``group``.
 
-    The vector is that of the basis' group number ``group``, as it is: not centred, not weighted. ``direction`` is
-    float32 [width].
+    The vector is as it is: not centred, not weighted. ``direction`` is float32 [width].
     """
 
     group: int
     direction: Floats
-    offset: float
 
-    def grades(self, vectors: Floats) -> Grades:
-        """Return the grades of ``vectors`` [tokens, width]."""
-        return within(np.rint(vectors @ self.direction + np.float32(self.offset)))
+    def scores(self, vectors: Floats) -> Floats:
+        """Return the scores [tokens] of ``vectors`` [tokens, width]."""
+        found: Floats = vectors @ self.direction
+        return found
+
+
+def graded(scores: Floats) -> Grades:
+    """Return the grades of all tokens of a cache: they share what it takes, so that 0 is their mean."""
+    return within(np.rint(scores - scores.mean())) if scores.size else np.zeros(0, np.int8)
 
 
 def learned(
@@ -56,13 +60,12 @@ def learned(
     seen = [((each - mean) @ directions).astype(np.float64) for each in vectors]
 
     def of(numbers: Sequence[int]) -> Importance:
-        slopes, usual = _ridge(*(np.concatenate([part[number] for number in numbers]) for part in (seen, wanted)))
-        direction = directions @ slopes.astype(np.float32)
-        return Importance(group, direction, usual - float(mean @ direction))
+        slopes = _ridge(*(np.concatenate([part[number] for number in numbers]) for part in (seen, wanted)))
+        return Importance(group, directions @ slopes.astype(np.float32))
 
     everything = range(len(vectors))
     by_others = [of([other for other in everything if other != number]) for number in everything]
-    return of(everything), [each.grades(found) for each, found in zip(by_others, vectors, strict=True)]
+    return of(everything), [graded(each.scores(found)) for each, found in zip(by_others, vectors, strict=True)]
 
 
 def _best(costs: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -89,9 +92,9 @@ def _components(vectors: Floats, count: int) -> tuple[Floats, Floats]:
     return mean, inverse[:, None] * components[:, kept] / np.sqrt(variances[kept])
 
 
-def _ridge(seen: NDArray[np.float64], wanted: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Return the slopes and the offset that make ``wanted`` [tokens] of ``seen`` [tokens, components] the best."""
-    middle, usual = seen.mean(axis=0), wanted.mean()
+def _ridge(seen: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the slopes that make ``wanted`` [tokens] of ``seen`` [tokens, components] the best, but for an offset."""
+    middle = seen.mean(axis=0)
     square = seen.T @ seen / len(seen) - np.outer(middle, middle) + _RIDGE * np.eye(seen.shape[1])
-    slopes: NDArray[np.float64] = np.linalg.solve(square, seen.T @ (wanted - usual) / len(seen))
-    return slopes, float(usual - middle @ slopes)
+    slopes: NDArray[np.float64] = np.linalg.solve(square, seen.T @ (wanted - wanted.mean()) / len(seen))
+    return slopes

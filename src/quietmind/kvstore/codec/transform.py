@@ -40,7 +40,8 @@ from quietmind.kvstore.codec.straight import LARGEST, Straight
 from quietmind.kvstore.codec.symbols import UNPACKING, framed, unframed
 from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.gathering import SINKS, planes_of, vectors
-from quietmind.kvstore.grades import LEAST_GRADE, MOST_GRADE, Grades, grades, octaves
+from quietmind.kvstore.grades import LEAST_GRADE, MOST_GRADE, Grades, at_the_ends, octaves
+from quietmind.kvstore.importance import graded
 from quietmind.kvstore.slots import SlotLayout, put_cells, read_cells
 
 FIRST_FORM = "transform-1"
@@ -82,7 +83,8 @@ class Transform:
         self._basis.require_fits(layout)
         coding = _Coding(layout, self._basis, self._step, self._home, graded=True)
         yield coding.head(source, start)
-        for blocks in side_by_side(lambda piece: coding.packed(source, start, piece), coding.pieces()):
+        graded = coding.grades(source, start)
+        for blocks in side_by_side(lambda piece: coding.packed(source, start, piece, graded), coding.pieces()):
             yield from blocks
 
     def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
@@ -140,9 +142,27 @@ class _Coding:
         parts = [content, self.layout.headers, exact]
         return _HEAD.pack(*map(len, parts)) + framed(parts)
 
-    def packed(self, source: BinaryIO, start: int, piece: _Piece) -> list[bytes]:
-        """Return the blocks of a piece. Raises SnapshotNotUnderstood, EOFError."""
-        return self._multiplied(lambda products: self._packed(products, source, start, piece))
+    def grades(self, source: BinaryIO, start: int) -> Grades:
+        """Return the grade of each cell: for where it stands and, where that is known, for what its token matters.
+
+        Raises SnapshotNotUnderstood, EOFError.
+        """
+        found = at_the_ends(self.layout.cells)
+        importance = self.basis.importance
+        if importance is not None:
+
+            def scores(piece: _Piece) -> Floats:
+                return importance.scores(self._vectors(source, start, importance.group, piece))
+
+            whole = np.concatenate([*side_by_side(scores, self.pieces()), np.zeros(0, np.float32)])
+            between = found[self.sinks :] == 0
+            found[self.sinks :][between] = graded(whole[between])
+        return found
+
+    def packed(self, source: BinaryIO, start: int, piece: _Piece, graded: Grades) -> list[bytes]:
+        """Return the blocks of a piece of a cache ``graded`` so. Raises SnapshotNotUnderstood, EOFError."""
+        some = graded[piece.first : piece.last]
+        return self._multiplied(lambda products: self._packed(products, source, start, piece, some))
 
     def unpack(self, piece: _Piece, blocks: Sequence[bytes], target: memoryview) -> None:
         """Write the cells of a piece to ``target``. Raises ValueError and its like for anything but its blocks."""
@@ -160,8 +180,7 @@ class _Coding:
             self._products = Products(self.basis, self.step, Processor())
             return work(self._products)
 
-    def _packed(self, products: Products, source: BinaryIO, start: int, piece: _Piece) -> list[bytes]:
-        graded = self._graded(source, start, piece)
+    def _packed(self, products: Products, source: BinaryIO, start: int, piece: _Piece, graded: Grades) -> list[bytes]:
         fine, blocks = _Fineness.of(graded), [framed([graded.tobytes()])]
         kept = products.nothing(piece.last - piece.first)
         for number in range(len(self.basis.groups)):
@@ -171,16 +190,6 @@ class _Coding:
             blocks.append(block)
             kept = products.kept(number, written, expected)
         return blocks
-
-    def _graded(self, source: BinaryIO, start: int, piece: _Piece) -> Grades:
-        """Return the grades of a piece: for where its tokens stand and, where that is known, for what they matter."""
-        graded = grades(piece.first, piece.last, self.layout.cells)
-        importance = self.basis.importance
-        if importance is None:
-            return graded
-        between = graded == 0
-        told = importance.grades(self._vectors(source, start, importance.group, piece))
-        return np.where(between, told, graded)
 
     def _vectors(self, source: BinaryIO, start: int, number: int, piece: _Piece) -> Floats:
         """Return the vectors of a group. Raises SnapshotNotUnderstood for numbers that no cache holds, EOFError."""
