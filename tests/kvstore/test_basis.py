@@ -56,7 +56,7 @@ def basis(gathering: Gathering) -> Basis:
 def telling(basis: Basis) -> Basis:
     """A basis that knows what tokens matter: those whose first number is large."""
     direction = np.zeros(basis.groups[0].width, np.float32)
-    direction[0] = 4.0
+    direction[0] = 1.5
     return replace(basis, importance=Importance(0, direction))
 
 
@@ -155,6 +155,25 @@ def test_the_ends_are_as_fine_whatever_their_tokens_matter(telling: Basis, basis
         return [*found[: FIRST - SINKS], *found[-NEWEST:]]
 
     assert ends(telling) == ends(basis)
+
+
+def test_tokens_are_held_against_all_others_of_their_cache(
+    telling: Basis, slot: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grades() -> list[int]:
+        _, *blocks = Transform(telling, 1.0).encode(io.BytesIO(slot), len(slot))
+        each = 1 + len(telling.groups)
+        sizes = [min(transform.BLOCK_TOKENS, TOKENS - first) for first in range(SINKS, TOKENS, transform.BLOCK_TOKENS)]
+        return [
+            int(grade)
+            for block, size in zip(blocks[::each], sizes, strict=True)
+            for grade in transform._grades_of(block, size)
+        ]
+
+    whole = grades()
+    monkeypatch.setattr(transform, "BLOCK_TOKENS", 64)
+    assert grades() == whole
+    assert abs(np.mean(whole[FIRST - SINKS : -NEWEST])) < 0.5
 
 
 def test_the_first_form_is_still_read(
