@@ -20,7 +20,7 @@ from quietmind.kvstore.codec.transform import Transform
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.gathering import SINKS, Gathering, Sensitivity, vectors
 from quietmind.kvstore.grades import FIRST, NEWEST
-from quietmind.kvstore.importance import Importance, graded
+from quietmind.kvstore.importance import Importance, grades_for
 from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.slots import parse, rows
 
@@ -139,7 +139,7 @@ def test_tokens_that_matter_are_nearer_than_others(telling: Basis, slot: bytes) 
     assert telling.importance is not None
     layout = parse(io.BytesIO(slot))
     found = vectors(io.BytesIO(slot), 0, layout, ROTATION, (0, LAYERS), FIRST, TOKENS - NEWEST)
-    grades = graded(telling.importance.scores(found))
+    grades = grades_for(telling.importance.scores(found))
     again = decoded(Transform(telling, 1.0), slot)
     off = sum(np.square(rows(slot, plane) - rows(again, plane)).mean(axis=1) for plane in layout.planes)
     between = off[FIRST:-NEWEST]

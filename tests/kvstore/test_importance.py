@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.grades import LEAST_GRADE, MOST_GRADE
-from quietmind.kvstore.importance import Importance, graded, learned
+from quietmind.kvstore.importance import Importance, grades_for, learned
 
 WIDTH, TOKENS, CONTEXTS = 24, 400, 4
 DIRECTION = np.random.default_rng(5).standard_normal(WIDTH).astype(np.float32)
@@ -37,7 +37,7 @@ def of(vectors: list[Floats]) -> Importance:
 
 def test_grades_follow_half_of_the_octaves_that_costs_have() -> None:
     other = seen(CONTEXTS + 1)[-1]
-    told = graded(of(seen()).scores(other))
+    told = grades_for(of(seen()).scores(other))
     best = np.log2(costs(other)) / 2 * 4
     slope = np.polyfit(told, best, 1)[0]
     assert slope == pytest.approx(1, abs=0.1)
@@ -59,7 +59,7 @@ def test_costs_that_are_all_alike_grade_nothing() -> None:
     vectors = seen()
     made = learned(0, vectors, [np.full(TOKENS, 7.0)] * CONTEXTS)
     assert made is not None
-    assert not graded(made[0].scores(vectors[0])).any()
+    assert not grades_for(made[0].scores(vectors[0])).any()
 
 
 def test_channels_that_are_always_the_same_and_tokens_that_cost_nothing_make_no_grade_that_is_none() -> None:
@@ -72,7 +72,7 @@ def test_channels_that_are_always_the_same_and_tokens_that_cost_nothing_make_no_
     made = learned(0, vectors, known)
     assert made is not None
     assert np.isfinite(made[0].direction).all()
-    found = graded(made[0].scores(np.concatenate([vectors[0], 1e4 * vectors[1]])))
+    found = grades_for(made[0].scores(np.concatenate([vectors[0], 1e4 * vectors[1]])))
     assert found.dtype == np.int8
     assert LEAST_GRADE <= found.min() <= found.max() <= MOST_GRADE
 
@@ -83,4 +83,4 @@ def test_too_few_contexts_or_tokens_tell_nothing(vectors: list[Floats]) -> None:
 
 
 def test_of_no_tokens_there_is_no_grade() -> None:
-    assert graded(np.zeros(0, np.float32)).shape == (0,)
+    assert grades_for(np.zeros(0, np.float32)).shape == (0,)

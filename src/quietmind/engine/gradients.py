@@ -52,11 +52,11 @@ class Context:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A context token by token: the K, rotated, and V of some layers, and what was predicted from each token.
+    """A context token by token: the K, rotated, and V of some layers, and the squared gradients of all.
 
     ``keys`` and ``values`` are float32 [layers, tokens, heads, head_length]; ``squares``, by kind and of the tokens
-    between the ends alone, float32 [2, all layers, heads, tokens]: squared gradients of K and of V, summed over the
-    channels of a head and all predictions.
+    between the ends alone, float32 [2, all layers, heads, tokens]: of K and of V, summed over a head's channels and
+    over all predictions.
     """
 
     keys: NDArray[np.float32]

@@ -39,7 +39,7 @@ class Importance:
         return found
 
 
-def graded(scores: Floats) -> Grades:
+def grades_for(scores: Floats) -> Grades:
     """Return the grades of all tokens of a cache: they share what it takes, so that 0 is their mean."""
     return within(np.rint(scores - scores.mean())) if scores.size else np.zeros(0, np.int8)
 
@@ -65,7 +65,7 @@ def learned(
 
     everything = range(len(vectors))
     by_others = [of([other for other in everything if other != number]) for number in everything]
-    return of(everything), [graded(each.scores(found)) for each, found in zip(by_others, vectors, strict=True)]
+    return of(everything), [grades_for(each.scores(found)) for each, found in zip(by_others, vectors, strict=True)]
 
 
 def _best(costs: NDArray[np.float64]) -> NDArray[np.float64]:

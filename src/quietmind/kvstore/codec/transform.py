@@ -41,7 +41,7 @@ from quietmind.kvstore.codec.symbols import UNPACKING, framed, unframed
 from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.gathering import SINKS, planes_of, vectors
 from quietmind.kvstore.grades import LEAST_GRADE, MOST_GRADE, Grades, at_the_ends, octaves
-from quietmind.kvstore.importance import graded
+from quietmind.kvstore.importance import grades_for
 from quietmind.kvstore.slots import SlotLayout, put_cells, read_cells
 
 FIRST_FORM = "transform-1"
@@ -83,8 +83,8 @@ class Transform:
         self._basis.require_fits(layout)
         coding = _Coding(layout, self._basis, self._step, self._home, graded=True)
         yield coding.head(source, start)
-        graded = coding.grades(source, start)
-        for blocks in side_by_side(lambda piece: coding.packed(source, start, piece, graded), coding.pieces()):
+        grades = coding.grades(source, start)
+        for blocks in side_by_side(lambda piece: coding.packed(source, start, piece, grades), coding.pieces()):
             yield from blocks
 
     def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
@@ -156,12 +156,12 @@ class _Coding:
 
             whole = np.concatenate([*side_by_side(scores, self.pieces()), np.zeros(0, np.float32)])
             between = found[self.sinks :] == 0
-            found[self.sinks :][between] = graded(whole[between])
+            found[self.sinks :][between] = grades_for(whole[between])
         return found
 
-    def packed(self, source: BinaryIO, start: int, piece: _Piece, graded: Grades) -> list[bytes]:
-        """Return the blocks of a piece of a cache ``graded`` so. Raises SnapshotNotUnderstood, EOFError."""
-        some = graded[piece.first : piece.last]
+    def packed(self, source: BinaryIO, start: int, piece: _Piece, grades: Grades) -> list[bytes]:
+        """Return the blocks of a piece of a cache of these ``grades``. Raises SnapshotNotUnderstood, EOFError."""
+        some = grades[piece.first : piece.last]
         return self._multiplied(lambda products: self._packed(products, source, start, piece, some))
 
     def unpack(self, piece: _Piece, blocks: Sequence[bytes], target: memoryview) -> None:
@@ -180,8 +180,8 @@ class _Coding:
             self._products = Products(self.basis, self.step, Processor())
             return work(self._products)
 
-    def _packed(self, products: Products, source: BinaryIO, start: int, piece: _Piece, graded: Grades) -> list[bytes]:
-        fine, blocks = _Fineness.of(graded), [framed([graded.tobytes()])]
+    def _packed(self, products: Products, source: BinaryIO, start: int, piece: _Piece, grades: Grades) -> list[bytes]:
+        fine, blocks = _Fineness.of(grades), [framed([grades.tobytes()])]
         kept = products.nothing(piece.last - piece.first)
         for number in range(len(self.basis.groups)):
             found = self._vectors(source, start, number, piece)
@@ -233,11 +233,11 @@ class _Fineness:
     shifts: rans.Shifts
 
     @classmethod
-    def of(cls, graded: Grades) -> Self:
+    def of(cls, grades: Grades) -> Self:
         """Return what grades come to."""
         return cls(
-            np.exp2(octaves(graded)).astype(np.float32)[:, None],
-            np.rint(octaves(graded) / rans.SHIFT).astype(np.int64),
+            np.exp2(octaves(grades)).astype(np.float32)[:, None],
+            np.rint(octaves(grades) / rans.SHIFT).astype(np.int64),
         )
 
 
