@@ -231,6 +231,10 @@ def test_it_comes_back_from_its_file(kind: str, request: pytest.FixtureRequest, 
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
+def test_what_tokens_matter_counts_in_its_size(basis: Basis, telling: Basis) -> None:
+    assert telling.size - basis.size == 4 * basis.groups[0].width
+
+
 def test_the_newest_of_the_same_model_is_found(basis: Basis, tmp_path: Path) -> None:
     assert find(tmp_path / "nowhere", MODEL) is None
     basis.save(tmp_path)

@@ -110,7 +110,7 @@ class Basis:
     @property
     def size(self) -> int:
         """Bytes of all arrays."""
-        return sum(array.nbytes for group in self.groups for array in _arrays(group))
+        return sum(array.nbytes for array in self._arrays())
 
     @cached_property
     def digest(self) -> str:
@@ -134,10 +134,13 @@ class Basis:
             header["importance"] = self.importance.group
         described = json.dumps(header, sort_keys=True).encode()
         yield _MAGIC + _LENGTH.pack(len(described)) + described
+        yield from (array.tobytes() for array in self._arrays())
+
+    def _arrays(self) -> Iterator[NDArray[Any]]:
         for group in self.groups:
-            yield from (array.tobytes() for array in _arrays(group))
+            yield from _arrays(group)
         if self.importance is not None:
-            yield self.importance.direction.astype("<f4").tobytes()
+            yield self.importance.direction.astype("<f4")
 
     def with_steps(self, steps: Mapping[str, float], note: Mapping[str, float | str] | None = None) -> Basis:
         """Return the basis for these levels, without the components that the finest has no use for."""
