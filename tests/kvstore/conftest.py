@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from quietmind.base.errors import ModelNotFound
 from quietmind.engine.llamacpp import LlamaCpp, LlamaCppOptions
 from quietmind.engine.port import Request
+from quietmind.kvstore.codec import loops
 from quietmind.model.locate import locate
 
 MadeSlot = Callable[..., bytes]
@@ -21,6 +23,19 @@ SavedSlot = Callable[..., bytes]
 
 TEXT = """The sluice opens when the river rises above the third mark, and the keeper writes the hour into the book.
 The sluice closes when the river falls below the second mark, and the keeper writes the hour into the book. """
+
+
+@pytest.fixture(scope="module", params=["numpy", "compiled"])
+def loops_of_both(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Have the innermost loops made by NumPy, and then by Numba."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(loops, "_found", None)
+        changed.setattr(loops, "_WORTH_S", math.inf if request.param == "numpy" else 0.0)
+        if request.param == "compiled":
+            loops.prepare(1.0)
+            if loops.found() is None:
+                pytest.skip("Numba is not here: install quietmind[compiled]")
+        yield
 
 
 @pytest.fixture(scope="session")

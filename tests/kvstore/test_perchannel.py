@@ -23,6 +23,8 @@ from quietmind.kvstore.rotation import Pairs, Rotation, rotation_of
 from quietmind.kvstore.slots import parse, rows
 from quietmind.model.gguf import read_card
 
+pytestmark = pytest.mark.usefixtures("loops_of_both")
+
 MadeSlot = Callable[..., bytes]
 SavedSlot = Callable[..., bytes]
 

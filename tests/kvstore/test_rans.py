@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from quietmind.kvstore.codec import rans
 from quietmind.kvstore.codec.rans import CLASSES, choose, decode, encode
 
+pytestmark = pytest.mark.usefixtures("loops_of_both")
+
 Numbers = NDArray[np.int32]
 
 FARTHEST = 1 << 24

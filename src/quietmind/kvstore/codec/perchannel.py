@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.arrays import layout_of, layout_of_headers
+from quietmind.kvstore.codec import loops
 from quietmind.kvstore.codec.side_by_side import side_by_side
-from quietmind.kvstore.codec.straight import LARGEST, Straight
+from quietmind.kvstore.codec.straight import LARGEST, Straight, halves_of
 from quietmind.kvstore.codec.symbols import MOST_CHANNELS, UNPACKING, Symbols, framed, packed, unframed
 from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.gathering import SINKS
-from quietmind.kvstore.rotation import Rotation
+from quietmind.kvstore.rotation import Pairs, Rotation
 from quietmind.kvstore.slots import Plane, SlotLayout, put_cells, read_cells, rows
 
 GROUP = 128  # tokens that share their offsets
@@ -50,6 +51,8 @@ _NUMBERS_AT_ONCE = 1 << 16
 _AVERAGE = 136
 _REACH = 118
 _LARGEST_OFFSET = 30_000  # in steps: kept in 16 bits
+
+_SAVED_S = 2e-9  # of a core for each byte of the engine's file: unpacked in 1.8 ns in place of 3.8
 
 _SMALLEST_STEP = 1e-30  # of numbers that are all 0
 _LARGEST_HEAD = 1 << 20
@@ -103,6 +106,7 @@ class PerChannel:
         rest = iter(blocks)
         try:
             coding = _coding_of(next(rest, b""), len(target))
+            loops.prepare(_SAVED_S * len(target))
             for at, gap in coding.layout.gaps():
                 target[at : at + len(gap)] = gap
             for _ in side_by_side(lambda given: coding.unpack(*given, target), _matched(coding.pieces(), rest)):
@@ -185,6 +189,8 @@ class _Coding:
             return
         groups = (piece.last - piece.first) // GROUP
         step, offsets, symbols = _opened(block, groups, plane.width)
+        if self._unpacked_at_once(piece, symbols, offsets, step, target):
+            return
         some, unit = (max(1, values // (GROUP * plane.width)) for values in (_SYMBOLS_AT_ONCE, _NUMBERS_AT_ONCE))
         small = np.empty((some, GROUP, plane.width), np.uint8)
         large = np.empty((unit, GROUP, plane.width), np.float32)
@@ -199,6 +205,23 @@ class _Coding:
                 self.straight.put(
                     target, plane, piece.first + at * GROUP, numbers.reshape(count * GROUP, plane.width), float(step)
                 )
+
+    def _unpacked_at_once(
+        self, piece: _Piece, symbols: Symbols, offsets: Floats, step: np.float32, target: memoryview
+    ) -> bool:
+        """Write the cells of a piece by a compiled loop; say whether there is one for such cells."""
+        plane, compiled = piece.plane, loops.found()
+        out = halves_of(target, plane, piece.first, piece.last - piece.first)
+        if compiled is None or out is None or plane.width % compiled.CHANNELS:
+            return False
+        rotation, phases = self.straight.turns(plane), self.straight.phases
+        turning, angles = (plane.width, 0, False), np.empty((0, 0), np.float32)
+        if rotation is not None and phases is not None:
+            turning = (rotation.head_length, rotation.dimensions, rotation.pairs is Pairs.HALVES)
+            angles = phases[piece.first : piece.last].view(np.float32)
+        shape = (len(offsets), GROUP, plane.width)
+        compiled.whole(*symbols.halves, symbols.places, offsets[:, 0], angles, step, turning, out.reshape(shape))
+        return True
 
 
 def _packed(numbers: Floats, fineness: float) -> bytes:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,10 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quietmind.kvstore.codec import loops
+
 Symbols = NDArray[np.int16] | NDArray[np.int32]
 Classes = NDArray[np.uint8]
 Shifts = NDArray[np.int64]
 Words = NDArray[np.uint32]
+Tables = tuple[Words, NDArray[Any], NDArray[np.intp]]
 
 # Exponent and smallest deviation: one at which a number in some thousands is not 0. Neighbours on the grid lie 17 %
 # apart in deviation: a grid twice as fine saves 0.06 % of the bits, and its tables of 4 MiB fit no second cache.
@@ -70,6 +72,7 @@ _WIDEST = 2048  # states; twice as many decode an eighth faster and take 0.6 % m
 _NARROWEST = 512
 _NUMBERS_A_STATE = 1024  # or more, since a state costs 3 bytes, about, beyond what it says of its numbers
 _BLOCK = 1 << 16  # numbers that are looked up or counted at once: they stay in a core's second cache
+_ALIKE = 64  # lanes whose frequencies are taken together
 _VARINT_BITS = 7
 _LONGEST_VARINT = 5
 
@@ -82,8 +85,12 @@ def choose(symbols: Symbols, shifts: Shifts | None = None) -> Classes:
     every = np.arange(1, CLASSES)
     bits = np.zeros((symbols.shape[1], len(every)))
     for shift in np.unique(shifts) if shifts is not None else [0]:
-        rows = symbols if shifts is None else symbols[shifts == shift]
-        bits += _histograms(rows) @ _tables().bits[:, _shifted(every, shift) - 1]
+        counts = _histograms(symbols if shifts is None else symbols[shifts == shift])
+        of_class = _tables().bits[:, _shifted(every, shift) - 1]
+        for first in range(0, len(counts), _ALIKE):  # lanes of principal components lie in the order of their spread
+            some = counts[first : first + _ALIKE]
+            farthest = int(np.flatnonzero(some.any(axis=0)).max(initial=0)) + 1
+            bits[first : first + _ALIKE] += some[:, :farthest] @ of_class[:farthest]
     return np.where(symbols.any(axis=0), 1 + np.argmin(bits, axis=1), 0).astype(np.uint8)
 
 
@@ -96,19 +103,17 @@ def encode(symbols: Symbols, classes: Classes, shifts: Shifts | None = None) -> 
     if classes.shape != (lanes,) or symbols[:, classes == 0].any():
         raise ValueError("classes that are not those of the numbers")
     coding = _Coding.of(classes, n)
+    compiled = loops.found()
+    push = _push if compiled is None else compiled.push
     states = np.full(coding.width, _START, np.uint32)
     words: list[NDArray[Any]] = []  # the last first, as the escapes
     escapes: list[NDArray[Any]] = []
     for turn in reversed(coding.turns()):
-        tables, table_of = _tables_at(turn.classes, shifts, n)
-        begins_at = np.stack(tables) * _SPAN + _BIAS
-        for first, last in reversed(coding.blocks()):
-            piece = symbols[first:last].take(turn.lanes, axis=1).astype(np.int64)
-            places = np.clip(piece, -_BIAS, _BIAS)
-            places += begins_at[table_of[first:last]]
-            entries = _tables().encoder.take(places)
-            escapes.append(piece[entries >= _ESCAPED])
-            _push(states[: piece.shape[1]], entries, words)
+        begins_at, shift_of = _begins(turn.classes, shifts, n, _SPAN)
+        tables = (_tables().encoder, begins_at + np.uint32(_BIAS), shift_of)
+        taken, escaped = push(states[: len(turn.lanes)], tables, turn.lanes, symbols)
+        words.append(taken)
+        escapes.append(escaped)
     stream = np.concatenate([*reversed(words), np.empty(0, np.uint32)]).astype("<u2")
     values = _varints(np.concatenate([*reversed(escapes), np.empty(0, np.int64)]))
     return b"".join((_HEAD.pack(len(stream), len(values)), states.astype("<u4").tobytes(), stream.tobytes(), values))
@@ -129,28 +134,19 @@ def decode(content: bytes | memoryview, classes: Classes, out: Symbols, shifts: 
         raise ValueError("a number too large")
     if not len(coding.lanes):
         out[...] = 0
-    taken, used = 0, 0
-    entries = np.zeros((coding.rows, coding.width + 1), np.uint32)  # the last column stays 0, for lanes of class 0
+    compiled = loops.found()
+    pull = _pull if compiled is None else compiled.pull
+    taken = (0, 0)
     for turn in coding.turns():
-        count = len(turn.lanes)
-        tables, table_of = _tables_at(turn.classes, shifts, n)
-        begins_at = [(table * _WHOLE).astype(np.uint32) for table in tables]
-        sources = np.full(turn.last - turn.first, coding.width)
-        sources[turn.lanes - turn.first] = np.arange(count)
-        for first, last in coding.blocks():
-            block = entries[: last - first]
-            rows_at = [begins_at[table] for table in table_of[first:last]]
-            taken = _pull(states[:count], rows_at, words, taken, block[:, :count])
-            block >>= _NUMBER_SHIFT
-            numbers = block.astype(np.int8)  # the lowest 8 bits
-            target = out[first:last, turn.first : turn.last]
-            target[...] = numbers[:, :count] if count == len(sources) else numbers.take(sources, axis=1)
-            escaped = np.flatnonzero(numbers[:, :count] == _ESCAPE)
-            if len(escaped):
-                rows, places = np.divmod(escaped, count)
-                out[first + rows, turn.lanes[places]] = _next(values, used, len(escaped))
-                used += len(escaped)
-    if taken < len(words) or used < len(values) or (states != _START).any():
+        tables = (_tables().decoder, *_begins(turn.classes, shifts, n, _WHOLE))
+        target = out[:, turn.first : turn.last]
+        if len(turn.lanes) < target.shape[1]:
+            target[...] = 0
+        own = states[: len(turn.lanes)]
+        taken = pull(own, tables, (words, values), taken, turn.lanes - turn.first, target)
+        if taken[0] > len(words) or taken[1] > len(values):
+            raise ValueError("numbers that end too early")
+    if taken != (len(words), len(values)) or (states != _START).any():
         raise ValueError("numbers that do not end where they should")
 
 
@@ -189,15 +185,6 @@ class _Coding:
         turns = -(-len(lanes) // most)
         return cls(lanes, classes, n, -(-len(lanes) // turns) if turns else 0)
 
-    @property
-    def rows(self) -> int:
-        """How many rows are looked up at once."""
-        return max(1, _BLOCK // max(self.width, 1))
-
-    def blocks(self) -> list[tuple[int, int]]:
-        """Return the first row, and the row after the last, of each block."""
-        return [(first, min(first + self.rows, self.n)) for first in range(0, self.n, self.rows)]
-
     def turns(self) -> list[_Turn]:
         turns = []
         first = 0
@@ -213,6 +200,10 @@ def _histograms(symbols: Symbols) -> NDArray[np.float64]:
     """Return how often each magnitude from 0 to _REACH, and any past that, stands in each lane: [lanes, these]."""
     n, lanes = symbols.shape
     buckets = _REACH + 2
+    compiled = loops.found()
+    if compiled is not None:
+        exact: NDArray[np.float64] = compiled.histograms(symbols, buckets)
+        return exact
     counts = np.empty((lanes, buckets))
     width = max(1, _BLOCK // max(n, 1))
     for first in range(0, lanes, width):
@@ -233,15 +224,41 @@ def _shifted(classes: NDArray[Any], shift: int) -> NDArray[np.int64]:
     return found
 
 
-def _tables_at(classes: Classes, shifts: Shifts | None, n: int) -> tuple[list[NDArray[np.int64]], NDArray[np.intp]]:
-    """Return the classes [lanes] of each shift that there is, and which of these each of ``n`` rows has."""
+def _begins(classes: Classes, shifts: Shifts | None, n: int, length: int) -> tuple[Words, NDArray[np.intp]]:
+    """Return where in tables of ``length`` a class those of each lane begin: [shifts that there are, lanes].
+
+    And which of these shifts each of ``n`` rows has.
+    """
     if shifts is None:
-        return [classes.astype(np.int64)], np.zeros(n, np.intp)
+        return classes.astype(np.uint32)[None] * np.uint32(length), np.zeros(n, np.intp)
     each, of_rows = np.unique(shifts, return_inverse=True)
-    return [_shifted(classes, int(shift)) for shift in each], of_rows
+    shifted = np.stack([_shifted(classes, int(shift)) for shift in each])
+    return shifted.astype(np.uint32) * np.uint32(length), of_rows
 
 
-def _push(states: Words, entries: Words, words: list[NDArray[Any]]) -> None:
+def _push(
+    states: Words, tables: Tables, lanes: NDArray[np.intp], symbols: Symbols
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Code the columns ``lanes`` of ``symbols`` in their ``states``, the last row first.
+
+    ``tables`` are the encoder's table, where in it those of each lane begin for each shift, and the rows' shifts.
+    Returns the words and the values of escapes that this takes.
+    """
+    table, begins_at, shift_of = tables
+    words: list[NDArray[Any]] = []  # the last first, as the escapes
+    escapes: list[NDArray[Any]] = []
+    for first, last in reversed(_blocks(len(symbols), len(lanes))):
+        piece = symbols[first:last].take(lanes, axis=1).astype(np.int64)
+        places = np.clip(piece, -_BIAS, _BIAS)
+        places += begins_at[shift_of[first:last]]
+        entries = table.take(places)
+        escapes.append(piece[entries >= _ESCAPED])
+        _push_rows(states, entries, words)
+    nothing = np.empty(0, np.int64)
+    return np.concatenate([*reversed(words), nothing]), np.concatenate([*reversed(escapes), nothing])
+
+
+def _push_rows(states: Words, entries: Words, words: list[NDArray[Any]]) -> None:
     """Code rows, the last first, of numbers whose ``entries`` [rows, states] these are; append the words they take."""
     frequencies = (entries >> _PROBABILITY_BITS) & _REMAINDER
     begins = entries & _REMAINDER
@@ -266,17 +283,54 @@ def _push(states: Words, entries: Words, words: list[NDArray[Any]]) -> None:
         np.add(states, begins[row], out=states)
 
 
-def _pull(states: Words, tables_at: Sequence[Words], words: Words, taken: int, entries: Words) -> int:
+def _pull(
+    states: Words,
+    tables: Tables,
+    streams: tuple[Words, NDArray[np.int64]],
+    taken: tuple[int, int],
+    lanes: NDArray[np.intp],
+    out: Symbols,
+) -> tuple[int, int]:
+    """Fill the columns ``lanes`` of ``out``, of which the others are 0, from their ``states``.
+
+    These are filled from the words of the ``streams``, and escapes from the values; ``taken`` says how many were, and
+    what is returned how many are. ``tables`` are as for :func:`_push`, the decoder's. Raises ValueError where a stream
+    ends too early.
+    """
+    table, begins_at, shift_of = tables
+    words, values = streams
+    word, value = taken
+    count, width = len(lanes), out.shape[1]
+    sources = np.full(width, count)
+    sources[lanes] = np.arange(count)
+    blocks = _blocks(len(out), count)
+    # The last column stays 0: what lanes of class 0 are filled with.
+    entries = np.zeros((max(last - first for first, last in blocks), count + 1), np.uint32)
+    for first, last in blocks:
+        block = entries[: last - first]
+        word = _pull_rows(states, (table, begins_at, shift_of[first:last]), words, word, block[:, :count])
+        block >>= _NUMBER_SHIFT
+        numbers = block.astype(np.int8)  # the lowest 8 bits
+        out[first:last] = numbers[:, :count] if count == width else numbers.take(sources, axis=1)
+        escaped = np.flatnonzero(numbers[:, :count] == _ESCAPE)
+        if len(escaped):
+            rows, places = np.divmod(escaped, count)
+            out[first + rows, lanes[places]] = _next(values, value, len(escaped))
+            value += len(escaped)
+    return word, value
+
+
+def _pull_rows(states: Words, tables: Tables, words: Words, taken: int, entries: Words) -> int:
     """Fill ``entries`` [rows, states] from the states, and these from ``words``; return how many words are taken then.
 
-    ``tables_at`` says of each row where its tables begin. Raises ValueError where there are too few.
+    Raises ValueError where there are too few.
     """
-    table = _tables().decoder
+    table, begins_at, shift_of = tables
     slots = np.empty_like(states)
     empty = np.empty(states.shape, np.bool_)
-    for entry, begins in zip(entries, tables_at, strict=True):
+    for entry, shift in zip(entries, shift_of.tolist(), strict=True):
         np.bitwise_and(states, _SLOT_MASK, out=slots)
-        np.add(slots, begins, out=slots)
+        np.add(slots, begins_at[shift], out=slots)
         table.take(slots, out=entry, mode="clip")  # all are within the table, and "raise" would copy
         np.right_shift(states, _SLOT_SHIFT, out=states)
         np.right_shift(entry, _ENTRY_SHIFT, out=slots)
@@ -289,6 +343,12 @@ def _pull(states: Words, tables_at: Sequence[Words], words: Words, taken: int, e
             states[under] = (states[under] << _WORD_SHIFT) | _next(words, taken, len(under))
             taken += len(under)
     return taken
+
+
+def _blocks(n: int, lanes: int) -> list[tuple[int, int]]:
+    """Return the first row, and the row after the last, of what is looked up at once."""
+    rows = max(1, _BLOCK // max(lanes, 1))
+    return [(first, min(first + rows, n)) for first in range(0, n, rows)]
 
 
 def _next(stream: NDArray[Any], at: int, count: int) -> NDArray[Any]:

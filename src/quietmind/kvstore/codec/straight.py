@@ -56,15 +56,19 @@ class Straight:
             straight = np.concatenate((straight, resting), axis=-1)
         return straight.reshape(numbers.shape)
 
+    def turns(self, plane: Plane) -> Rotation | None:
+        """Return how K turn; None for V, and where they do not."""
+        return self.rotation if plane.part == "k" else None
+
     def put(self, target: memoryview, plane: Plane, first: int, numbers: Floats, scale: float = 1.0) -> None:
         """Write ``scale`` times ``numbers`` [cells, width] to ``plane`` from cell ``first`` on, K with their rotation.
 
         ``numbers`` is overwritten. What comes out must be smaller than the largest 16-bit float.
         """
-        half_floats = plane.type == "f16" and not plane.hadamard and not plane.transposed
-        rotation = self.rotation if plane.part == "k" else None
+        halves = halves_of(target, plane, first, len(numbers))
+        rotation = self.turns(plane)
         if rotation is None or self.phases is None:
-            numbers *= np.float32(scale) / HALF_SCALE if half_floats else np.float32(scale)
+            numbers *= np.float32(scale) if halves is None else np.float32(scale) / HALF_SCALE
             heads = numbers[:, None]
         else:
             heads = numbers.reshape(len(numbers), -1, rotation.head_length)
@@ -75,15 +79,25 @@ class Straight:
             pairs *= phases[:, None]
             if rotation.dimensions < rotation.head_length:
                 heads[..., rotation.dimensions :] *= np.float32(scale)
-            if half_floats:
+            if halves is not None:
                 numbers *= 1 / HALF_SCALE
-        if half_floats:
-            out = np.frombuffer(target, "<u2", numbers.size, plane.offset + first * plane.row_bytes)
-            _put_halves(rotation, half_bits(heads), out.reshape(heads.shape))
+        if halves is not None:
+            _put_halves(rotation, half_bits(heads), halves.reshape(heads.shape))
         else:
             ordered = np.empty_like(heads)
             _copy_in_order(rotation, heads, ordered)
             put_rows(target, plane, first, ordered.reshape(numbers.shape))
+
+
+def halves_of(target: memoryview, plane: Plane, first: int, cells: int) -> NDArray[np.uint16] | None:
+    """Return ``cells`` rows of a plane, from the ``first`` on, as they lie in ``target``: the bits of 16-bit floats.
+
+    None where they lie in another way.
+    """
+    if plane.type != "f16" or plane.hadamard or plane.transposed:
+        return None
+    found = np.frombuffer(target, "<u2", cells * plane.width, plane.offset + first * plane.row_bytes)
+    return found.reshape(cells, plane.width)
 
 
 def _put_halves(rotation: Rotation | None, bits: NDArray[np.uint32], out: NDArray[np.uint16]) -> None:

@@ -57,14 +57,15 @@ class Symbols:
     def __init__(self, parts: Sequence[bytes | memoryview], groups: int, n: int, channels: int) -> None:
         """Take the parts, whose :meth:`sizes` were checked. Raises ValueError where they do not make sense."""
         order = np.frombuffer(parts[0], "<u2")
-        self._places = np.argsort(order)
-        if not np.array_equal(order[self._places], np.arange(len(order))):
+        self.places = np.argsort(order)
+        """Which of the sorted channels comes where; neighbours that are kept together count as one."""
+        if not np.array_equal(order[self.places], np.arange(len(order))):
             raise ValueError("an order of channels that is none")
         self._cuts = _cuts(channels)
         shapes = 2 * [(groups, n // 2, last - first) for first, last in self._cuts]
-        self._classes = [
-            np.frombuffer(part, np.uint8).reshape(shape) for part, shape in zip(parts[1:], shapes, strict=True)
-        ]
+        classes = [np.frombuffer(part, np.uint8).reshape(shape) for part, shape in zip(parts[1:], shapes, strict=True)]
+        self.halves = tuple(classes[: len(self._cuts)]), tuple(classes[len(self._cuts) :])
+        """Of each class of channels the lower halves of two tokens in a byte, and the upper: [groups, n / 2, these]."""
 
     @staticmethod
     def sizes(groups: int, n: int, channels: int) -> list[int]:
@@ -78,14 +79,14 @@ class Symbols:
         """Write the groups from ``at`` on to ``out`` [some groups, n, channels], which is contiguous."""
         count, n, channels = out.shape
         halves = np.empty((2, count, n // 2, channels), np.uint8)
-        for place, (first, last) in enumerate(self._cuts):
-            for half, of_class in zip(halves, self._classes[place :: len(self._cuts)], strict=True):
+        for half, classes in zip(halves, self.halves, strict=True):
+            for (first, last), of_class in zip(self._cuts, classes, strict=True):
                 half[..., first:last] = of_class[at : at + count]
         whole = np.empty((count, 2, n // 2, channels), np.uint8)
         _unpair(halves, whole)
         some, kind = whole.reshape(out.shape), _moved(channels)
         # All places are within, and to "raise" where one is not would take a copy.
-        np.take(some.view(kind), self._places, axis=2, out=out.view(kind), mode="clip")
+        np.take(some.view(kind), self.places, axis=2, out=out.view(kind), mode="clip")
 
 
 def _paired(numbers: Numbers) -> Numbers:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.arrays import layout_of, layout_of_headers
 from quietmind.kvstore.basis import Basis, load
-from quietmind.kvstore.codec import rans
+from quietmind.kvstore.codec import loops, rans
 from quietmind.kvstore.codec.products import Home, Processor, Products, Written, home_for
 from quietmind.kvstore.codec.side_by_side import side_by_side
 from quietmind.kvstore.codec.straight import LARGEST, Straight
@@ -50,6 +50,8 @@ BLOCK_TOKENS = 1024
 Made = TypeVar("Made")
 
 _LARGEST_SYMBOL = 1 << 23
+
+_SAVED_S = 12e-9  # of a core for each number: its symbol is read in 4 ns in place of 10, and threads wait less
 
 _PARTS_OF_A_STEP = 4  # that averages are written in
 
@@ -122,6 +124,7 @@ class _Coding:
         self.layout, self.basis, self.step, self.graded = layout, basis, step, graded
         self.sinks = min(SINKS, layout.cells)
         self._straight = Straight.at(basis.rotation, layout.positions)
+        loops.prepare(_SAVED_S * layout.cells * sum(plane.width for plane in layout.planes))
         self._products = Products(basis, step, home_for(basis, layout.cells) if home is None else home)
         self._reading = threading.Lock()
 
