@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from quietmind.kvstore.codec import rans
 from quietmind.kvstore.codec.rans import CLASSES, choose, decode, encode
+from quietmind.kvstore.codec.rans_numpy import WHOLE
 
 pytestmark = pytest.mark.usefixtures("loops_of_both")
 
@@ -271,7 +272,7 @@ def test_the_tables_are_the_same_everywhere() -> None:
     shares = rans._shares()
     frequencies = rans._frequencies()
     known = np.where(frequencies[:, 128:255] > 0, shares[:, 1:], 0)
-    rest = rans._WHOLE - shares[:, 0] - 2 * known.sum(axis=1)
+    rest = WHOLE - shares[:, 0] - 2 * known.sum(axis=1)
     for rounded in (shares[:, 1:], rest):
         assert np.abs(rounded - np.floor(rounded) - 0.5).min() > 1e-6
     digest = hashlib.sha256(frequencies.astype("<u2").tobytes()).hexdigest()
@@ -281,12 +282,12 @@ def test_the_tables_are_the_same_everywhere() -> None:
 def test_every_class_has_whole_symmetric_frequencies() -> None:
     frequencies = rans._frequencies()
     assert frequencies.shape == (CLASSES - 1, 256)
-    assert (frequencies.sum(axis=1) == rans._WHOLE).all()
+    assert (frequencies.sum(axis=1) == WHOLE).all()
     assert (frequencies[:, :255] == frequencies[:, 254::-1]).all()
     assert frequencies.min() >= 0
     assert frequencies[:, 127].min() >= 1
     assert frequencies[:, 255].min() >= 1
-    assert frequencies.max() < rans._WHOLE  # 12 bits hold it
+    assert frequencies.max() < WHOLE  # 12 bits hold it
 
 
 def test_the_bits_that_classes_are_chosen_by_are_those_taken() -> None:

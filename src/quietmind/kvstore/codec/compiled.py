@@ -113,17 +113,18 @@ def _halve(bits: Any, out: Any) -> None:
         out[at] = np.uint16((((number + _ROUNDING) >> _DROPPED) & _MAGNITUDE) | ((number >> _UPPER) & _SIGN))
 
 
-# rans: the numbers are those of codec/rans.py
+# rans: what codec/rans_numpy.py does. Its numbers stand here once more, since Numba keeps what it has compiled for as
+# long as this file, and no other, stays the same; and with their kinds, or 32 and 64 bits would make floats together.
 
 _SLOT, _SLOT_BITS, _ENTRY_BITS = np.uint32(0xFFF), np.uint32(12), np.uint32(20)
 _WORD, _WORD_BITS, _LEAST = np.uint32(0xFFFF), np.uint32(16), np.uint32(1 << 16)
 _NUMBER, _ESCAPED, _WHOLE = np.uint32(0xFF), np.uint32(1 << 24), np.uint32(1 << 12)
-_ESCAPE, _BIAS = -128, 128
+_ESCAPE, _BIAS = np.int64(-128), np.int64(128)
 
 
 @_compiled
 def pull(states: Any, tables: Any, streams: Any, taken: Any, lanes: Any, out: Any) -> Any:
-    """Do what ``_pull`` of codec/rans.py does. Where a stream ends too early, more than all of it is taken."""
+    """Do what ``pull`` of codec/rans_numpy.py does. Where a stream ends too early, more than all of it is taken."""
     table, begins_at, shift_of = tables
     words, values = streams
     word, value = taken
@@ -152,7 +153,7 @@ def pull(states: Any, tables: Any, streams: Any, taken: Any, lanes: Any, out: An
 
 @_compiled
 def push(states: Any, tables: Any, lanes: Any, symbols: Any) -> Any:
-    """Do what ``_push`` of codec/rans.py does."""
+    """Do what ``push`` of codec/rans_numpy.py does."""
     table, begins_at, shift_of = tables
     words = np.empty(symbols.shape[0] * len(lanes), np.uint16)
     values = np.empty(len(words), np.int32)
@@ -161,8 +162,7 @@ def push(states: Any, tables: Any, lanes: Any, symbols: Any) -> Any:
         begins = begins_at[shift_of[row]]
         for place in range(len(lanes) - 1, -1, -1):
             number = np.int64(symbols[row, lanes[place]])
-            near = min(max(number, np.int64(-_BIAS)), np.int64(_BIAS))
-            entry = table[np.int64(begins[place]) + near]
+            entry = table[np.int64(begins[place]) + min(max(number, -_BIAS), _BIAS)]
             if entry >= _ESCAPED:
                 value -= 1
                 values[value] = number
@@ -178,7 +178,7 @@ def push(states: Any, tables: Any, lanes: Any, symbols: Any) -> Any:
 
 @_compiled
 def histograms(symbols: Any, buckets: Any) -> Any:
-    """Do what ``_histograms`` of codec/rans.py does."""
+    """Do what ``histograms`` of codec/rans_numpy.py does."""
     counts = np.zeros((symbols.shape[1], buckets), np.float64)
     for row in range(symbols.shape[0]):
         for lane in range(symbols.shape[1]):

@@ -3,7 +3,7 @@
 Asymmetric numeral systems (Duda, arXiv 1311.2540) with 32-bit states and 16-bit words, interleaved as in Giesen
 ("Interleaved entropy coders", arXiv 1402.3392): one step codes a row of numbers, a lane's number with the lane's state,
 and the words of all lanes make one stream in the order in which the decoder asks for them. Every step is a few array
-operations over the lanes, so NumPy's own loops do the work.
+operations over the lanes, so NumPy's own loops can do the work (codec/rans_numpy.py), or compiled ones do it.
 
 A lane's numbers follow one of ``CLASSES`` distributions, all symmetric: generalized Gaussians (exp(-|x/a|^p)), rounded
 to whole numbers, of three exponents and a geometric grid of deviations. Class 0 is a lane of zeros: nothing is stored.
@@ -20,18 +20,27 @@ import math
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quietmind.kvstore.codec import loops
+from quietmind.kvstore.codec import loops, rans_numpy
+from quietmind.kvstore.codec.rans_numpy import (
+    BIAS,
+    ESCAPED,
+    FREQUENCY_SHIFT,
+    LEAST,
+    NUMBER_SHIFT,
+    PROBABILITY_BITS,
+    WHOLE,
+    Symbols,
+    Words,
+)
 
-Symbols = NDArray[np.int16] | NDArray[np.int32]
 Classes = NDArray[np.uint8]
 Shifts = NDArray[np.int64]
-Words = NDArray[np.uint32]
-Tables = tuple[Words, NDArray[Any], NDArray[np.intp]]
 
 # Exponent and smallest deviation: one at which a number in some thousands is not 0. Neighbours on the grid lie 17 %
 # apart in deviation: a grid twice as fine saves 0.06 % of the bits, and its tables of 4 MiB fit no second cache.
@@ -42,36 +51,16 @@ CLASSES = 1 + len(_SHAPES) * _SCALES
 # Deviations that lie a shift apart, in octaves: of the exponent in the middle; of the others it is 4 % off.
 SHIFT = math.log2(_LARGEST_DEVIATION / _SHAPES[1][1]) / (_SCALES - 1)
 
-_PROBABILITY_BITS = 12
-_WHOLE = 1 << _PROBABILITY_BITS
-_REMAINDER = _WHOLE - 1
-_WORD_BITS = 16
-_LEAST = 1 << 16  # states lie from here to 2^32
-_START = _LEAST
+_START = LEAST
 
-_REACH = 127  # the farthest number that any class has a code for
-_ESCAPE = -_REACH - 1  # stands for all others
-_BIAS = -_ESCAPE
-_SPAN = 2 * _BIAS + 1  # -128 to 128, of which both ends are escapes
+_REACH = BIAS - 1  # the farthest number that any class has a code for
+_SPAN = 2 * BIAS + 1  # -128 to 128, of which both ends are escapes
 _ESCAPE_AT = 2 * _REACH + 1  # index of the escape in a table of frequencies: behind those of -127 to 127
-
-# An entry of the decoder's table: frequency (12 bits), number or escape (8 bits, signed), slot within it (12 bits).
-_FREQUENCY_SHIFT = 20
-_NUMBER_SHIFT = 12
-# An entry of the encoder's: whether it is an escape (1 bit), frequency (12 bits), where its slots begin (12 bits).
-_ESCAPED = 1 << 24
-
-# The same as arrays, which NumPy need not convert in every step: whole numbers of Python cost half as much again.
-_SLOT_MASK, _SLOT_SHIFT, _ENTRY_SHIFT, _WORD_MASK, _WORD_SHIFT, _LEAST_STATE = (
-    np.array(number, np.uint32)
-    for number in (_REMAINDER, _PROBABILITY_BITS, _FREQUENCY_SHIFT, (1 << _WORD_BITS) - 1, _WORD_BITS, _LEAST)
-)
 
 _HEAD = struct.Struct("<II")
 _WIDEST = 2048  # states; twice as many decode an eighth faster and take 0.6 % more bytes, at 0.8 bits a number
 _NARROWEST = 512
 _NUMBERS_A_STATE = 1024  # or more, since a state costs 3 bytes, about, beyond what it says of its numbers
-_BLOCK = 1 << 16  # numbers that are looked up or counted at once: they stay in a core's second cache
 _ALIKE = 64  # lanes whose frequencies are taken together
 _VARINT_BITS = 7
 _LONGEST_VARINT = 5
@@ -85,7 +74,7 @@ def choose(symbols: Symbols, shifts: Shifts | None = None) -> Classes:
     every = np.arange(1, CLASSES)
     bits = np.zeros((symbols.shape[1], len(every)))
     for shift in np.unique(shifts) if shifts is not None else [0]:
-        counts = _histograms(symbols if shifts is None else symbols[shifts == shift])
+        counts = _made_by().histograms(symbols if shifts is None else symbols[shifts == shift], _REACH + 2)
         of_class = _tables().bits[:, _shifted(every, shift) - 1]
         for first in range(0, len(counts), _ALIKE):  # lanes of principal components lie in the order of their spread
             some = counts[first : first + _ALIKE]
@@ -103,15 +92,13 @@ def encode(symbols: Symbols, classes: Classes, shifts: Shifts | None = None) -> 
     if classes.shape != (lanes,) or symbols[:, classes == 0].any():
         raise ValueError("classes that are not those of the numbers")
     coding = _Coding.of(classes, n)
-    compiled = loops.found()
-    push = _push if compiled is None else compiled.push
     states = np.full(coding.width, _START, np.uint32)
     words: list[NDArray[Any]] = []  # the last first, as the escapes
     escapes: list[NDArray[Any]] = []
     for turn in reversed(coding.turns()):
         begins_at, shift_of = _begins(turn.classes, shifts, n, _SPAN)
-        tables = (_tables().encoder, begins_at + np.uint32(_BIAS), shift_of)
-        taken, escaped = push(states[: len(turn.lanes)], tables, turn.lanes, symbols)
+        tables = (_tables().encoder, begins_at + np.uint32(BIAS), shift_of)
+        taken, escaped = _made_by().push(states[: len(turn.lanes)], tables, turn.lanes, symbols)
         words.append(taken)
         escapes.append(escaped)
     stream = np.concatenate([*reversed(words), np.empty(0, np.uint32)]).astype("<u2")
@@ -134,16 +121,14 @@ def decode(content: bytes | memoryview, classes: Classes, out: Symbols, shifts: 
         raise ValueError("a number too large")
     if not len(coding.lanes):
         out[...] = 0
-    compiled = loops.found()
-    pull = _pull if compiled is None else compiled.pull
     taken = (0, 0)
     for turn in coding.turns():
-        tables = (_tables().decoder, *_begins(turn.classes, shifts, n, _WHOLE))
+        tables = (_tables().decoder, *_begins(turn.classes, shifts, n, WHOLE))
         target = out[:, turn.first : turn.last]
         if len(turn.lanes) < target.shape[1]:
             target[...] = 0
         own = states[: len(turn.lanes)]
-        taken = pull(own, tables, (words, values), taken, turn.lanes - turn.first, target)
+        taken = _made_by().pull(own, tables, (words, values), taken, turn.lanes - turn.first, target)
         if taken[0] > len(words) or taken[1] > len(values):
             raise ValueError("numbers that end too early")
     if taken != (len(words), len(values)) or (states != _START).any():
@@ -196,25 +181,9 @@ class _Coding:
         return turns
 
 
-def _histograms(symbols: Symbols) -> NDArray[np.float64]:
-    """Return how often each magnitude from 0 to _REACH, and any past that, stands in each lane: [lanes, these]."""
-    n, lanes = symbols.shape
-    buckets = _REACH + 2
-    compiled = loops.found()
-    if compiled is not None:
-        exact: NDArray[np.float64] = compiled.histograms(symbols, buckets)
-        return exact
-    counts = np.empty((lanes, buckets))
-    width = max(1, _BLOCK // max(n, 1))
-    for first in range(0, lanes, width):
-        piece = symbols[:, first : first + width].astype(np.int64)
-        np.abs(piece, out=piece)
-        np.minimum(piece, _REACH + 1, out=piece)
-        count = piece.shape[1]
-        piece += np.arange(count) * buckets
-        found = np.bincount(piece.reshape(-1), minlength=count * buckets)
-        counts[first : first + count] = found.reshape(count, buckets)
-    return counts
+def _made_by() -> ModuleType:
+    """Return the module that makes the innermost loops."""
+    return loops.found() or rans_numpy
 
 
 def _shifted(classes: NDArray[Any], shift: int) -> NDArray[np.int64]:
@@ -234,127 +203,6 @@ def _begins(classes: Classes, shifts: Shifts | None, n: int, length: int) -> tup
     each, of_rows = np.unique(shifts, return_inverse=True)
     shifted = np.stack([_shifted(classes, int(shift)) for shift in each])
     return shifted.astype(np.uint32) * np.uint32(length), of_rows
-
-
-def _push(
-    states: Words, tables: Tables, lanes: NDArray[np.intp], symbols: Symbols
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Code the columns ``lanes`` of ``symbols`` in their ``states``, the last row first.
-
-    ``tables`` are the encoder's table, where in it those of each lane begin for each shift, and the rows' shifts.
-    Returns the words and the values of escapes that this takes.
-    """
-    table, begins_at, shift_of = tables
-    words: list[NDArray[Any]] = []  # the last first, as the escapes
-    escapes: list[NDArray[Any]] = []
-    for first, last in reversed(_blocks(len(symbols), len(lanes))):
-        piece = symbols[first:last].take(lanes, axis=1).astype(np.int64)
-        places = np.clip(piece, -_BIAS, _BIAS)
-        places += begins_at[shift_of[first:last]]
-        entries = table.take(places)
-        escapes.append(piece[entries >= _ESCAPED])
-        _push_rows(states, entries, words)
-    nothing = np.empty(0, np.int64)
-    return np.concatenate([*reversed(words), nothing]), np.concatenate([*reversed(escapes), nothing])
-
-
-def _push_rows(states: Words, entries: Words, words: list[NDArray[Any]]) -> None:
-    """Code rows, the last first, of numbers whose ``entries`` [rows, states] these are; append the words they take."""
-    frequencies = (entries >> _PROBABILITY_BITS) & _REMAINDER
-    begins = entries & _REMAINDER
-    # A state of x becomes x // f * whole + begin + x % f, which is x + x // f * (whole - f) + begin, below 2^32.
-    factors = _WHOLE - frequencies
-    limits = frequencies << (32 - _PROBABILITY_BITS)
-    divisors = frequencies.astype(np.float64)  # exact: x / f is never nearer to a whole number than 1 / f
-    quotients = np.empty(states.shape, np.float64)
-    whole = np.empty_like(states)
-    full = np.empty(states.shape, np.bool_)
-    for row in range(len(entries) - 1, -1, -1):
-        np.greater_equal(states, limits[row], out=full)
-        (over,) = full.nonzero()
-        if len(over):
-            high = states[over]
-            words.append(high & _WORD_MASK)
-            states[over] = high >> _WORD_SHIFT
-        np.divide(states, divisors[row], out=quotients)
-        np.copyto(whole, quotients, casting="unsafe")
-        np.multiply(whole, factors[row], out=whole)
-        np.add(states, whole, out=states)
-        np.add(states, begins[row], out=states)
-
-
-def _pull(
-    states: Words,
-    tables: Tables,
-    streams: tuple[Words, NDArray[np.int64]],
-    taken: tuple[int, int],
-    lanes: NDArray[np.intp],
-    out: Symbols,
-) -> tuple[int, int]:
-    """Fill the columns ``lanes`` of ``out``, of which the others are 0, from their ``states``.
-
-    These are filled from the words of the ``streams``, and escapes from the values; ``taken`` says how many were, and
-    what is returned how many are. ``tables`` are as for :func:`_push`, the decoder's. Raises ValueError where a stream
-    ends too early.
-    """
-    table, begins_at, shift_of = tables
-    words, values = streams
-    word, value = taken
-    count, width = len(lanes), out.shape[1]
-    sources = np.full(width, count)
-    sources[lanes] = np.arange(count)
-    blocks = _blocks(len(out), count)
-    # The last column stays 0: what lanes of class 0 are filled with.
-    entries = np.zeros((max(last - first for first, last in blocks), count + 1), np.uint32)
-    for first, last in blocks:
-        block = entries[: last - first]
-        word = _pull_rows(states, (table, begins_at, shift_of[first:last]), words, word, block[:, :count])
-        block >>= _NUMBER_SHIFT
-        numbers = block.astype(np.int8)  # the lowest 8 bits
-        out[first:last] = numbers[:, :count] if count == width else numbers.take(sources, axis=1)
-        escaped = np.flatnonzero(numbers[:, :count] == _ESCAPE)
-        if len(escaped):
-            rows, places = np.divmod(escaped, count)
-            out[first + rows, lanes[places]] = _next(values, value, len(escaped))
-            value += len(escaped)
-    return word, value
-
-
-def _pull_rows(states: Words, tables: Tables, words: Words, taken: int, entries: Words) -> int:
-    """Fill ``entries`` [rows, states] from the states, and these from ``words``; return how many words are taken then.
-
-    Raises ValueError where there are too few.
-    """
-    table, begins_at, shift_of = tables
-    slots = np.empty_like(states)
-    empty = np.empty(states.shape, np.bool_)
-    for entry, shift in zip(entries, shift_of.tolist(), strict=True):
-        np.bitwise_and(states, _SLOT_MASK, out=slots)
-        np.add(slots, begins_at[shift], out=slots)
-        table.take(slots, out=entry, mode="clip")  # all are within the table, and "raise" would copy
-        np.right_shift(states, _SLOT_SHIFT, out=states)
-        np.right_shift(entry, _ENTRY_SHIFT, out=slots)
-        np.multiply(states, slots, out=states)
-        np.bitwise_and(entry, _SLOT_MASK, out=slots)
-        np.add(states, slots, out=states)
-        np.less(states, _LEAST_STATE, out=empty)
-        (under,) = empty.nonzero()
-        if len(under):
-            states[under] = (states[under] << _WORD_SHIFT) | _next(words, taken, len(under))
-            taken += len(under)
-    return taken
-
-
-def _blocks(n: int, lanes: int) -> list[tuple[int, int]]:
-    """Return the first row, and the row after the last, of what is looked up at once."""
-    rows = max(1, _BLOCK // max(lanes, 1))
-    return [(first, min(first + rows, n)) for first in range(0, n, rows)]
-
-
-def _next(stream: NDArray[Any], at: int, count: int) -> NDArray[Any]:
-    if at + count > len(stream):
-        raise ValueError("numbers that end too early")
-    return stream[at : at + count]
 
 
 def _parts(content: memoryview, width: int) -> tuple[Words, Words, NDArray[np.int64]]:
@@ -412,14 +260,14 @@ def _tables() -> _Tables:
     frequencies = _frequencies()
     begins = np.cumsum(frequencies, axis=1) - frequencies
     # Class 0 is never looked up; zeros stand in its place.
-    decoder = np.zeros((CLASSES, _WHOLE), np.uint32)
+    decoder = np.zeros((CLASSES, WHOLE), np.uint32)
     encoder = np.zeros((CLASSES, _SPAN), np.uint32)
-    numbers = (np.arange(-_REACH, _REACH + 2) & 0xFF) << _NUMBER_SHIFT  # the one behind the last is the escape: -128
+    numbers = (np.arange(-_REACH, _REACH + 2) & 0xFF) << NUMBER_SHIFT  # the one behind the last is the escape: -128
     for number, (of_class, begin) in enumerate(zip(frequencies, begins, strict=True), start=1):
-        slots = np.arange(_WHOLE) - np.repeat(begin, of_class)
-        decoder[number] = np.repeat((of_class << _FREQUENCY_SHIFT) | numbers, of_class) | slots
-        escape = _ESCAPED | (of_class[_ESCAPE_AT] << _PROBABILITY_BITS) | begin[_ESCAPE_AT]
-        known = np.where(of_class > 0, (of_class << _PROBABILITY_BITS) | begin, escape)
+        slots = np.arange(WHOLE) - np.repeat(begin, of_class)
+        decoder[number] = np.repeat((of_class << FREQUENCY_SHIFT) | numbers, of_class) | slots
+        escape = ESCAPED | (of_class[_ESCAPE_AT] << PROBABILITY_BITS) | begin[_ESCAPE_AT]
+        known = np.where(of_class > 0, (of_class << PROBABILITY_BITS) | begin, escape)
         encoder[number, 1:-1] = known[:_ESCAPE_AT]
         encoder[number, [0, -1]] = escape
     return _Tables(decoder.reshape(-1), encoder.reshape(-1), _bits(frequencies))
@@ -427,7 +275,7 @@ def _tables() -> _Tables:
 
 def _bits(frequencies: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return what a number of each magnitude takes in each class."""
-    bits: NDArray[np.float64] = _PROBABILITY_BITS - np.log2(np.maximum(frequencies, 1))
+    bits: NDArray[np.float64] = PROBABILITY_BITS - np.log2(np.maximum(frequencies, 1))
     magnitudes = np.arange(_REACH + 2)
     values = np.where(magnitudes < 1 << (_VARINT_BITS - 1), 8.0, 16.0)
     found = bits[:, _ESCAPE_AT, None] + values
@@ -436,7 +284,7 @@ def _bits(frequencies: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _frequencies() -> NDArray[np.int64]:
-    """Return of classes 1 on how many of ``_WHOLE`` slots -127 to 127 and the escape have: [classes - 1, 256].
+    """Return of classes 1 on how many of ``WHOLE`` slots -127 to 127 and the escape have: [classes - 1, 256].
 
     These are the same wherever they are computed: no share of slots lies so near to a half that the last bits of a
     platform's exp or pow could move what it is rounded to.
@@ -444,13 +292,13 @@ def _frequencies() -> NDArray[np.int64]:
     shares = _shares()
     positive = np.rint(shares[:, 1:]).astype(np.int64)
     coded = shares[:, :1] + 2 * np.where(positive > 0, shares[:, 1:], 0).sum(axis=1, keepdims=True)
-    escapes = np.maximum(1, np.rint(_WHOLE - coded).astype(np.int64))
-    zeros = _WHOLE - 2 * positive.sum(axis=1, keepdims=True) - escapes
+    escapes = np.maximum(1, np.rint(WHOLE - coded).astype(np.int64))
+    zeros = WHOLE - 2 * positive.sum(axis=1, keepdims=True) - escapes
     return np.concatenate((positive[:, ::-1], zeros, positive, escapes), axis=1)
 
 
 def _shares() -> NDArray[np.float64]:
-    """Return of classes 1 on which part of ``_WHOLE`` slots 0, 1 ... 127 are due: [classes - 1, 128]."""
+    """Return of classes 1 on which part of ``WHOLE`` slots 0, 1 ... 127 are due: [classes - 1, 128]."""
     points = 16  # of the density for each whole number
     bins = 2 * (_REACH + 1)
     at = (np.arange(bins * points) + 0.5) / points
@@ -462,5 +310,5 @@ def _shares() -> NDArray[np.float64]:
         density = np.exp(-((at / widths[:, None]) ** exponent))
         masses = np.add.reduceat(density, [0, *range(points // 2, bins * points, points)], axis=1)
         masses[:, 0] *= 2  # of which the other half lies below 0
-        found.append(masses[:, : _REACH + 1] / (2 * density.sum(axis=1, keepdims=True)) * _WHOLE)
+        found.append(masses[:, : _REACH + 1] / (2 * density.sum(axis=1, keepdims=True)) * WHOLE)
     return np.concatenate(found)
