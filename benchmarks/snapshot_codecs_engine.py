@@ -75,6 +75,8 @@ class Exact:
         answers = Damage.between(
             (*self.replies.answers, *self.replies.continuations), (*replies.answers, *replies.continuations)
         )
+        kept = zip(self.replies.answers, exactly, now, strict=True)
+        lost_by = tuple(sorted(margin(answer) for answer, was, still in kept if was and not still))
         open_ones = Damage.between(self.replies.continuations, replies.continuations)
         return replace(
             row,
@@ -83,11 +85,18 @@ class Exact:
             needles=len(exactly),
             needles_right=sum(now),
             needles_right_exact=sum(exactly),
-            needles_lost=sum(was and not still for was, still in zip(exactly, now, strict=True)),
+            needles_lost=len(lost_by),
+            lost_by=lost_by,
             continuations=open_ones.probes,
             continuations_identical=open_ones.same,
             prefill_s=self.prefill_s,
         )
+
+
+def margin(answer: Continuation) -> float:
+    """Return by how many nats the likeliest token was preferred to the next, where that was least."""
+    likeliest = (sorted(position.logprobs.values()) for position in answer)
+    return min((found[-1] - found[-2] for found in likeliest if len(found) > 1), default=0.0)
 
 
 def asked(engine: Engine, case: Case) -> Replies:

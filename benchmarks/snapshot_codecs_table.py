@@ -63,7 +63,9 @@ class Row:
 
     ``ratio`` and ``bits_per_value`` count every byte that is stored against K and V as 16-bit floats. Speeds are in
     MB of what comes out a second. ``first_token_s`` is the time from the stored file to the first token of an answer,
-    ``encode_of_prefill`` what encoding takes of the time that reading took. ``text`` is the folder of the pages.
+    ``encode_of_prefill`` what encoding takes of the time that reading took. ``lost_by`` says of each lost answer by how
+    many nats the exact cache preferred its token to any other where it was least sure. ``text`` is the folder of the
+    pages.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Row:
     needles_right: int | None = None
     needles_right_exact: int | None = None
     needles_lost: int | None = None
+    lost_by: tuple[float, ...] | None = None
     continuations: int | None = None
     continuations_identical: int | None = None
     encode_mb_s: float | None = None
@@ -117,10 +120,11 @@ class Row:
                 f"{self.kl_text:.5f}, {self.answers_kept} answers kept)"
             )
         if self.needles is not None:
+            by = ", ".join(f"{margin:.2f}" for margin in self.lost_by or ())
             parts.append(
                 f"{self.needles_right} of {self.needles} right ({self.needles_right_exact} exact, {self.needles_lost} "
-                f"lost), {self.continuations_identical} of {self.continuations} the same; engine's KL "
-                f"{self.engine_kl_mean:.5f}"
+                f"lost{f' by {by} nats' if by else ''}), {self.continuations_identical} of {self.continuations} the "
+                f"same; engine's KL {self.engine_kl_mean:.5f}"
             )
         if self.encode_mb_s is not None:
             parts.append(f"{self.encode_mb_s:.0f} and {self.decode_mb_s:.0f} MB/s")

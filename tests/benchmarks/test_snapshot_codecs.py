@@ -249,7 +249,7 @@ def test_kvtc_is_left_out_where_its_basis_would_take_hours(monkeypatch: pytest.M
 
 
 def said(*answers: str) -> tuple[tuple[Position, ...], ...]:
-    return tuple(tuple(Position(ord(each), each, {ord(each): -0.1}) for each in answer) for answer in answers)
+    return tuple(tuple(Position(ord(each), each, {ord(each): -0.1, 0: -2.5}) for each in answer) for answer in answers)
 
 
 def an_exact(pages: Path, *answers: str) -> Any:
@@ -273,6 +273,8 @@ def test_an_answer_that_was_right_and_is_not_any_more_is_lost(pages: Path) -> No
     now = engines.Replies(said(codes[0], "99", codes[2]), said("no"))
     row = found.judged(table.Row("exact", "exact", 3000), now)
     assert (row.needles, row.needles_right, row.needles_right_exact, row.needles_lost) == (3, 2, 2, 1)
+    assert row.lost_by == pytest.approx([2.4])
+    assert "1 lost by 2.40 nats" in row.line()
     assert (row.continuations, row.continuations_identical) == (1, 0)
 
 
