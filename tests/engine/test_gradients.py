@@ -63,7 +63,7 @@ def test_what_gradients_say_of_small_noise_is_what_it_does(model_path: Path, fou
 
     from quietmind.engine.gradients_child import _Model
 
-    copy = _Model(model_path, 2)
+    copy = _Model(model_path)
     held = copy.read(TOKENS)
     run = CONTEXT.runs["notes"][0]
 

@@ -26,13 +26,10 @@ _Squares = NDArray[np.float64]
 class _Model:
     """A model in 32-bit floats, read from a GGUF."""
 
-    def __init__(self, file: Path, threads: int | None) -> None:
+    def __init__(self, file: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
-        if threads is not None:
-            torch.set_num_threads(threads)
-        torch.set_flush_denormal(True)  # else values near 0 make some products ten times slower
         self._torch: Any = torch
         self._model: Any = AutoModelForCausalLM.from_pretrained(
             file.parent,
@@ -138,8 +135,13 @@ def _of_context(
 
 def main(task_file: Path, found_file: Path) -> None:
     """Do the task; what is found appears whole."""
+    import torch
+
     task = json.loads(task_file.read_bytes())
-    model = _Model(Path(task["model"]), task["threads"])
+    if task["threads"] is not None:
+        torch.set_num_threads(task["threads"])
+    torch.set_flush_denormal(True)  # else values near 0 make some products ten times slower
+    model = _Model(Path(task["model"]))
     layers = slice(*task["layers"])
     sums: dict[str, _Squares] = {}
     places: dict[str, int] = {}
