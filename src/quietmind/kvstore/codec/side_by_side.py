@@ -13,7 +13,8 @@ from typing import TypeVar
 
 from threadpoolctl import ThreadpoolController
 
-THREADS = min(8, os.cpu_count() or 1)
+# All cores, since products take one each; but what threads hold at once stays below a few GiB.
+THREADS = min(32, os.cpu_count() or 1)
 
 Piece = TypeVar("Piece")
 Made = TypeVar("Made")
