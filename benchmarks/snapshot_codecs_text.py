@@ -6,6 +6,7 @@ A fact ("needle") is a code that no model can know: whether it comes back shows 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,8 +20,9 @@ NOTES = "Notes:\n\n"
 _QUESTION = "\n\nQuestion: "
 _PAGE = 3000  # characters of a page that are taken, so that a context holds many
 _PIECE = 600  # characters between two places where a fact may stand
-STRETCHES = 4  # texts that follow the context, of each of which
-STRETCH_TOKENS = 32  # so many tokens are looked at: 128 places together
+STRETCHES = 8  # texts that follow the context, of each of which
+STRETCH_TOKENS = 32  # so many tokens are looked at: 256 places together
+_PARAGRAPH = re.compile(r"\n\n(?=\S)")
 
 _PLACES = (
     "station archive pump gate observatory server vault lock workshop bridge depot harbour mill chapel tunnel "
@@ -155,7 +157,7 @@ def case(engine: Engine, folder: Path, tokens: int, questions: int, continuation
         tail=tail,
         needles=needles(questions, random.Random(f"{tokens} {questions}")),
         open_questions=tuple(_open_questions([segment.text for segment in text], continuations, chance)),
-        stretches=tuple(_stretches(engine, pages)),
+        stretches=tuple(_stretches(engine, pages, chance)),
     )
 
 
@@ -200,11 +202,17 @@ def _open_questions(pieces: Sequence[str], count: int, chance: random.Random) ->
         yield f"Что сказано в записях о «{word}»?" if russian else f"What do the notes say about {word}?"
 
 
-def _stretches(engine: Engine, pages: Sequence[str]) -> Iterator[tuple[int, ...]]:
-    """Yield the first tokens of some pages long enough, none of which stands in the context."""
+def _stretches(engine: Engine, pages: Sequence[str], chance: random.Random) -> Iterator[tuple[int, ...]]:
+    """Yield the first tokens of a paragraph of some pages, none of which stands in the context.
+
+    Not of their first one where they have others: pages of one kind begin alike, and what is predicted there would
+    count many times.
+    """
     found = 0
     for page in pages:
-        tokens = engine.tokenize(page[: 8 * STRETCH_TOKENS])[:STRETCH_TOKENS]
+        begins = [match.start() for match in _PARAGRAPH.finditer(page[: -4 * STRETCH_TOKENS])]
+        at = chance.choice(begins or [0])
+        tokens = engine.tokenize(page[at : at + 8 * STRETCH_TOKENS])[:STRETCH_TOKENS]
         if len(tokens) == STRETCH_TOKENS:
             yield tuple(tokens)
             found += 1

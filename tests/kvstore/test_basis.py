@@ -120,6 +120,17 @@ def test_components_that_would_be_0_are_left_out(basis: Basis) -> None:
     assert coarse.size < basis.size
 
 
+def test_what_hardly_showed_in_the_notes_comes_back_of_what_is_unlike_them(
+    gathering: Gathering, made_slot: Callable[..., bytes]
+) -> None:
+    step = 0.1  # five times as far as most directions of the notes reach
+    basis = gathering.basis(Sensitivity.same(gathering.widths), fingerprint=MODEL, steps={"near": step})
+    unlike = np.random.default_rng(5).normal(0, 1, (2, LAYERS, TOKENS, WIDTH)).astype(np.float32)
+    content = made_slot(*unlike)
+    again = decoded(Transform(basis, step), content)
+    assert max(errors(content, again, part) for part in "kv") < step**2 / 10
+
+
 def test_the_first_tokens_are_exact(basis: Basis, slot: bytes) -> None:
     again = decoded(Transform(basis, 1.0), slot)
     for plane in parse(io.BytesIO(slot)).planes:
@@ -180,7 +191,7 @@ def test_the_first_form_is_still_read(
     basis: Basis, slot: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It had no blocks of grades: every token was written as one of grade 0 is now."""
-    monkeypatch.setattr(transform, "at_the_ends", lambda cells: np.zeros(cells, np.int8))
+    monkeypatch.setattr(transform, "for_places", lambda cells: np.zeros(cells, np.int8))
     basis.save(tmp_path)
     blocks = list(Transform(basis, 0.5).encode(io.BytesIO(slot), len(slot)))
     head, _grades, *groups = blocks

@@ -250,13 +250,14 @@ class Calibrator:
         steps = dict(zip(BOUNDS, map(losses.step, found), strict=True))
         steps[NEAR] = min(steps[NEAR], _NEAR_OF_SMALL * steps[SMALL])
         most = Floor(floor.most, prose=floor.prose)
+        basis = losses.basis.with_steps(steps)  # without what is left out for these steps, or nearly so for finer ones
         levels = []
         for level, bound in BOUNDS.items():
-            tried = self._tried(level, losses.basis, trial, steps[level])
+            tried = self._tried(level, basis, trial, steps[level])
             for _ in range(_LOOKED_AGAIN):
                 if not bound.passed_by(tried.damage, most):
                     break
-                tried = self._tried(level, losses.basis, trial, _FINER * tried.step)
+                tried = self._tried(level, basis, trial, _FINER * tried.step)
             levels.append(tried)
         return tuple(levels)
 

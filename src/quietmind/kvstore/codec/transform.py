@@ -40,7 +40,7 @@ from quietmind.kvstore.codec.straight import LARGEST, Straight
 from quietmind.kvstore.codec.symbols import UNPACKING, framed, unframed
 from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.gathering import SINKS, planes_of, vectors
-from quietmind.kvstore.grades import LEAST_GRADE, MOST_GRADE, Grades, at_the_ends, octaves
+from quietmind.kvstore.grades import FIRST, LEAST_GRADE, MOST_GRADE, NEWEST, Grades, for_places, octaves, within
 from quietmind.kvstore.importance import grades_for
 from quietmind.kvstore.slots import SlotLayout, put_cells, read_cells
 
@@ -150,7 +150,7 @@ class _Coding:
 
         Raises SnapshotNotUnderstood, EOFError.
         """
-        found = at_the_ends(self.layout.cells)
+        found = for_places(self.layout.cells)
         importance = self.basis.importance
         if importance is not None:
 
@@ -158,8 +158,9 @@ class _Coding:
                 return importance.scores(self._vectors(source, start, importance.group, piece))
 
             whole = np.concatenate([*side_by_side(scores, self.pieces()), np.zeros(0, np.float32)])
-            between = found[self.sinks :] == 0
-            found[self.sinks :][between] = grades_for(whole[between])
+            between = slice(FIRST, max(FIRST, self.layout.cells - NEWEST))
+            told = grades_for(whole[FIRST - self.sinks : between.stop - self.sinks])
+            found[between] = within(found[between] + told)
         return found
 
     def packed(self, source: BinaryIO, start: int, piece: _Piece, grades: Grades) -> list[bytes]:
