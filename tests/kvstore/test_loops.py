@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from importlib.util import find_spec
+from pathlib import Path
 from threading import Barrier
 from typing import cast
 
@@ -90,6 +93,25 @@ class TestWhetherToCompile:
         monkeypatch.setitem(sys.modules, "numba", None)
         loops.prepare(100.0)
         assert loops.found() is None
+
+    @needs_numba
+    def test_on_a_disk_that_takes_no_more_numpy_does_it(self, tmp_path: Path) -> None:
+        script = """
+import resource
+import numpy as np
+from quietmind.kvstore.codec import loops, rans
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+loops.prepare(np.inf)
+print(loops.found(), len(rans.choose(np.ones((20, 30), np.int32), None)))
+"""
+        told = subprocess.run(
+            [sys.executable, "-c", script],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (told.stdout, told.returncode) == ("None 30\n", 0), told.stderr
 
 
 class TestThreadsOfProducts:

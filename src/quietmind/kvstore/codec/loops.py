@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import tempfile
 import threading
 from types import ModuleType
 
@@ -16,6 +17,7 @@ from quietmind.kvstore.codec.side_by_side import THREADS
 SWITCH = "QUIETMIND_COMPILED"
 
 _WORTH_S = 0.4  # to import Numba, and the loops as they were kept, takes 0.3
+_KEPT_BYTES = 2 << 20  # what all of them take where they are kept is about 1 MB
 
 _lock = threading.Lock()
 _found: ModuleType | None = None
@@ -29,9 +31,17 @@ def prepare(saved_s: float) -> None:
         return
     with _lock:
         try:
-            _found = importlib.import_module("quietmind.kvstore.codec.compiled")
+            compiled = importlib.import_module("quietmind.kvstore.codec.compiled")
+            _try_to_keep(compiled.pull.stats.cache_path)
+            _found = compiled
         except (ImportError, OSError, RuntimeError):  # not installed, or nowhere to keep what is compiled
             _missing = True
+
+
+def _try_to_keep(folder: str) -> None:
+    """Raise OSError where what is compiled cannot be kept: in the midst of a cache, Numba would."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(_KEPT_BYTES))
 
 
 def found() -> ModuleType | None:
