@@ -254,7 +254,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Print predictions, measurements, and one line of JSON."""
     given = arguments(words)
     if given.plot is not None:
-        picture.require_matplotlib()  # before hours of measuring
+        picture.require(given.plot)  # before hours of measuring
     model = locate(given.model)
     asked = Asked(
         model=model,

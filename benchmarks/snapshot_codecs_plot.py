@@ -24,8 +24,10 @@ def lines(rows: Sequence[Row]) -> dict[str, list[tuple[float, float, str]]]:
     return {name: sorted(points, reverse=True) for name, points in found.items()}
 
 
-def require_matplotlib() -> Any:
-    """Return matplotlib's plotting. Raises UsageError where it is not there."""
+def require(file: Path) -> Any:
+    """Return matplotlib's plotting. Raises UsageError where it is not there, or ``file`` is to be something else."""
+    if file.suffix != ".svg":
+        raise UsageError(f"--plot {file}: the picture is an SVG; give a name that ends in .svg")
     try:
         importlib.import_module("matplotlib").use("svg")
         return importlib.import_module("matplotlib.pyplot")
@@ -34,8 +36,8 @@ def require_matplotlib() -> Any:
 
 
 def plot(rows: Sequence[Row], title: str, file: Path) -> None:
-    """Write the picture to ``file``. Raises UsageError where matplotlib is not there."""
-    pyplot = require_matplotlib()
+    """Write the picture to ``file``. Raises UsageError as ``require`` does."""
+    pyplot = require(file)
     figure, axes = pyplot.subplots(figsize=(9, 6))
     for name, points in lines(rows).items():
         bits, divergence, _ = zip(*points, strict=True)

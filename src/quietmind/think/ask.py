@@ -91,8 +91,8 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
         sheet: Sheet | None = None
         if desk is not None and within is None and (notebook is not None or workspace.notebooks.all()):
             wide = relevant(workspace.search(asked.query, max(passages, RANKED_BY)))
-            limits = {"passages": passages, "max_tokens": max_tokens}
             if notebook is not None:
+                limits = {"passages": passages, "max_tokens": max_tokens}
                 sheet = yield from named_sheet(desk(engine), notebook, asked, wide, **limits, progress=progress)
             else:
                 sheet = yield from _chosen(lambda: desk(engine), asked, wide, max_tokens)
@@ -106,12 +106,18 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
         yield from map(Text, exchange.texts())
         model = engine.model
     timings = AskTimings(search_ms, load_ms, exchange.first_token_ms, ms_since(began), exchange.timings)
-    yield Answer(
+    yield _answer(question, asked, exchange, timings, model)
+
+
+def _answer(question: str, asked: Asked, exchange: Exchange, timings: AskTimings, model: str) -> Answer:
+    """Return what ``exchange`` came to, with its citations."""
+    draft = exchange.draft
+    return Answer(
         question=question,
-        text=exchange.draft.text,
-        citations=exchange.draft.citations(asked.query),
-        unsupported=tuple(exchange.draft.unsupported),
-        given=sheet.given,
+        text=draft.text,
+        citations=draft.citations(asked.query),
+        unsupported=tuple(draft.unsupported),
+        given=exchange.sheet.given,
         timings=timings,
         model=model,
         found=True,

@@ -79,14 +79,7 @@ def ask_deep(
                 yield Notice(f"{len(places) - number + 1} of {len(places)} not asked: {error}")
                 break
         joined = _Joined.of(parts.findings)
-        text, borne = joined.text, joined.borne
-        if len({finding.part for finding in joined.agreeing}) > 1 and engine.healthy():
-            yield Notice(f"composing one answer of {len(joined.agreeing)} statements")
-            composed = parts.composed(joined)
-            if composed is None:
-                yield Notice("the composed answer did not hold all that was found, so that the partial ones are shown")
-            else:
-                text, borne = composed.text, [*composed.borne, *joined.borne_apart]
+        text, borne = yield from _together(parts, joined, engine)
         model = engine.model
     yield Text(text)
     yield Answer(
@@ -101,6 +94,18 @@ def ask_deep(
         parts=tuple(parts.done),
         disagreements=joined.disagreements,
     )
+
+
+def _together(parts: _Parts, joined: _Joined, engine: Engine) -> Generator[Notice, None, tuple[str, list[Borne]]]:
+    """Return the text of what was found and what bears it: one that the model made, if it can and holds all of it."""
+    if len({finding.part for finding in joined.agreeing}) <= 1 or not engine.healthy():
+        return joined.text, joined.borne
+    yield Notice(f"composing one answer of {len(joined.agreeing)} statements")
+    composed = parts.composed(joined)
+    if composed is None:
+        yield Notice("the composed answer did not hold all that was found, so that the partial ones are shown")
+        return joined.text, joined.borne
+    return composed.text, [*composed.borne, *joined.borne_apart]
 
 
 class _Parts:
