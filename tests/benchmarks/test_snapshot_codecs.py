@@ -386,4 +386,9 @@ def test_a_picture_without_matplotlib_is_refused_before_anything_is_measured(mon
 
     monkeypatch.setattr(plot, "importlib", SimpleNamespace(import_module=missing))
     with pytest.raises(UsageError, match="pip install matplotlib"):
-        plot.require_matplotlib()
+        plot.require(Path("rate.svg"))
+
+
+def test_a_picture_that_is_to_be_something_else_than_an_svg_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"rate\.png: .*ends in \.svg"):
+        plot.require(Path("rate.png"))
