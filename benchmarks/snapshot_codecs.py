@@ -44,22 +44,6 @@ from quietmind.workspace.calibrate import TOKENS
 
 LEGS = ("engine", "float")
 
-# What each level should show: of the prototypes in docs/log.md.
-PREDICTED = {
-    "exact exact": "1.2 times smaller, nothing changes",
-    "perchannel 4": "3 to 4 times smaller, KL about 0.0005, every answer as before",
-    "perchannel 3": "4 to 5 times smaller, KL about 0.001, nearly every answer as before",
-    "transform near": "at least 10 times smaller, KL at most 0.0005, every answer as before",
-    "transform small": "at least 20 times smaller, KL at most 0.005, at least 95 % of the answers as before",
-    "llama.cpp q8_0": "1.9 times smaller, KL below 0.001, every answer as before",
-    "llama.cpp q4_0": "3.6 times smaller, KL above 0.003, some answers lost",
-    "last bits": "not smaller; answers that hang on a hair are lost",
-    "zstd 3": "1.1 times smaller, nothing changes",
-    "QuantizedCache": "3.6 times smaller at 4 bits, 6.4 at 2; KL above 0.1, most answers lost at 2 bits",
-    "KVQuant recipe": "4.8 times smaller at 3 bits, KL about 0.01",
-    "KVTC recipe": "9 to 20 times smaller, KL of 0.005 and more",
-}
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -190,7 +174,7 @@ def measured(
     loads: list[float] = []
     for pages, tokens in contexts:
         print(f"\n{tokens:,} tokens of {pages.name}")
-        for title, what in PREDICTED.items():
+        for title, what in table.predicted(asked.codecs, asked.peers).items():
             print(f"predicted  {title}: {what}")
         read = engine_point(asked, pages, tokens, basis, folder)
         loads.append(read[0].slot.stat().st_size / read[0].load_s)
@@ -208,7 +192,8 @@ def report(
     ours = [row for row in rows if row.name in table.CODECS]
     others = [row for row in rows if row.name not in table.CODECS]
     largest = max(row.tokens for row in rows if row.text == given.text.name)
-    print("\nwhat the levels promise:")
+    if "transform" in asked.codecs:
+        print("\nwhat the levels promise:")
     kept = sizes.targets(ours, None if given.unlike is None else given.unlike.name)
     print("\nby arithmetic from these numbers:")
     counted = [row for row in ours if row.tokens == largest and row.text == given.text.name and " x " not in row.level]
@@ -273,6 +258,14 @@ def main(words: Sequence[str] | None = None) -> None:
             basis = calibrate.calibrated(
                 model, given.calibrate, given.calibration_tokens, folder, given.basis, **asked.learning
             )
+        if "transform" in asked.codecs and basis.basis is None:
+            why = (
+                "the model's rotation is not known"
+                if asked.rotation is None
+                else "learn its basis with --calibrate DIR"
+            )
+            print(f"warning: no transform: {why}", file=sys.stderr)
+            asked = replace(asked, codecs=tuple(name for name in asked.codecs if name != "transform"))
         contexts = [(given.text, tokens) for tokens in given.points]
         contexts += [(given.unlike, given.points[0])] if given.unlike is not None else []
         rows, load = measured(asked, contexts, basis, folder)

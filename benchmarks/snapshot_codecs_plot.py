@@ -10,8 +10,8 @@ from typing import Any
 from snapshot_codecs_table import Row
 
 from quietmind.base.errors import UsageError
+from quietmind.workspace.levels import BOUNDS
 
-BOUNDS = {"near": 0.0005, "small": 0.005}  # mean KL of the levels
 _LEAST = 1e-6  # what is less is lossless, but for rounding, and stands at the lower edge
 
 
@@ -46,8 +46,8 @@ def plot(rows: Sequence[Row], title: str, file: Path) -> None:
             if " x " not in level:  # the further steps of a curve need no names
                 axes.annotate(level, (x, y), textcoords="offset points", xytext=(4, 3), fontsize=7)
     for level, bound in BOUNDS.items():
-        axes.axhline(bound, color="grey", linewidth=0.6)
-        axes.annotate(f"{level}: {bound}", (0.3, bound), fontsize=7, color="grey", va="bottom")
+        axes.axhline(bound.kl, color="grey", linewidth=0.6)
+        axes.annotate(f"{level}: {bound.kl:g}", (0.3, bound.kl), fontsize=7, color="grey", va="bottom")
     axes.set(xscale="log", yscale="log", title=title)
     axes.set(xlabel="bits per value, all headers included (16: plain)", ylabel="mean KL of the next token, nats")
     ticks = [0.25, 0.5, 1, 2, 4, 8, 16]

@@ -7,6 +7,8 @@ from typing import Any
 
 from snapshot_codecs_table import Row
 
+from quietmind.workspace.levels import BOUNDS
+
 ARCHIVE_TOKENS = 10_000_000  # 20,000 pages
 LONG_CONTEXT = 131_072
 DISK_BYTES_PER_S = 5e9  # an NVMe of the fourth generation, read in large pieces
@@ -38,7 +40,8 @@ def arithmetic(rows: Sequence[Row], load_bytes_per_s: float) -> list[dict[str, A
     return [_printed(each) for row in rows for each in _of(row, load_bytes_per_s)]
 
 
-# What levels promise: so many times smaller at least, with this share of the answers that the exact cache gives.
+# What levels promise: so many times smaller at least, with this share of the answers that the exact cache gives; and a
+# mean KL over all places, answers and text, of at most their bound.
 TARGETS = {"near": (10.0, 1.0), "small": (20.0, 0.95)}
 _UNLIKE = 0.5  # of the ratio, where the text is unlike what was calibrated on
 
@@ -53,11 +56,14 @@ def targets(rows: Sequence[Row], unlike: str | None) -> list[dict[str, Any]]:
         ratio *= _UNLIKE if row.text == unlike else 1.0
         exact = row.needles_right_exact or 0
         kept = (exact - row.needles_lost) / exact if exact else None
-        held = row.ratio >= ratio and kept is not None and kept >= share
+        enough = row.ratio >= ratio and kept is not None and kept >= share
+        bound = BOUNDS[row.level].kl
+        held = enough and (row.kl_mean is None or row.kl_mean <= bound)
         shown = "no needle was right with the exact cache" if kept is None else f"{kept:.0%} of the answers"
         print(
             f"{'held' if held else 'missed':<10} {row.level} on {row.text}, {row.tokens:,} tokens: {row.ratio:.1f} x "
-            f"(target {ratio:g}), {shown} (target {share:.0%})"
+            f"(target {ratio:g}), {shown} (target {share:.0%}), "
+            f"{'no KL' if row.kl_mean is None else f'KL {row.kl_mean:.5f}'} (target {bound:g})"
         )
         found.append({"level": row.level, "text": row.text, "tokens": row.tokens, "held": held})
     return found

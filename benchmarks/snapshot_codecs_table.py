@@ -232,3 +232,27 @@ CODECS: dict[str, Callable[[Rotation | None, Basis | None, int], Iterable[Entry]
     "perchannel": _perchannel,
     "transform": _transform,
 }
+
+
+# What each level should show: of the prototypes in docs/log.md.
+PREDICTED = {
+    "exact exact": "1.2 times smaller, nothing changes",
+    "perchannel 4": "3 to 4 times smaller, KL about 0.0005, every answer as before",
+    "perchannel 3": "4 to 5 times smaller, KL about 0.001, nearly every answer as before",
+    "transform near": "at least 10 times smaller, KL at most 0.0005, every answer as before",
+    "transform small": "at least 20 times smaller, KL at most 0.005, at least 95 % of the answers as before",
+    "llama.cpp q8_0": "1.9 times smaller, KL below 0.001, every answer as before",
+    "llama.cpp q4_0": "3.6 times smaller, KL above 0.003, some answers lost",
+    "last bits": "not smaller; answers that hang on a hair are lost",
+    "zstd 3": "1.1 times smaller, nothing changes",
+    "QuantizedCache": "3.6 times smaller at 4 bits, 6.4 at 2; KL above 0.1, most answers lost at 2 bits",
+    "KVQuant recipe": "4.8 times smaller at 3 bits, KL about 0.01",
+    "KVTC recipe": "9 to 20 times smaller, KL of 0.005 and more",
+}
+_QUANTIZED = {"quanto", "hqq"}  # the peers that QuantizedCache keeps its numbers with
+
+
+def predicted(codecs: Sequence[str], peers: Sequence[str]) -> dict[str, str]:
+    """Return what each of the codecs and peers that are tried should show, by its title."""
+    tried = {*codecs, *peers, "last", "zstd"} | ({"QuantizedCache"} if _QUANTIZED & set(peers) else set())
+    return {title: what for title, what in PREDICTED.items() if title.split()[0] in tried}

@@ -357,19 +357,34 @@ def a_level(**changes: Any) -> Any:
     [
         ({}, True),
         ({"ratio": 9.9}, False),
+        ({"kl_mean": 0.0005}, True),
+        ({"kl_mean": 0.00051}, False),
         ({"needles_lost": 1}, False),
         ({"needles_right_exact": 0}, False),
         ({"ratio": 5.1, "text": "unlike"}, True),
         ({"ratio": 4.9, "text": "unlike"}, False),
     ],
 )
-def test_a_level_holds_where_it_is_small_enough_and_loses_no_answer(changes: dict[str, Any], held: bool) -> None:
+def test_a_level_holds_where_it_is_small_enough_and_loses_no_answer_and_little_else(
+    changes: dict[str, Any], held: bool
+) -> None:
     assert [each["held"] for each in sizes.targets([a_level(**changes)], "unlike")] == [held]
 
 
 def test_only_levels_that_were_asked_questions_are_judged() -> None:
     rows = [table.Row("perchannel", "4", 100, ratio=4.0), a_level(needles_lost=None)]
     assert sizes.targets(rows, None) == []
+
+
+def test_only_what_is_tried_is_predicted() -> None:
+    assert [*table.predicted(["perchannel"], ["hqq", "KVTC"])] == [
+        "perchannel 4",
+        "perchannel 3",
+        "last bits",
+        "zstd 3",
+        "QuantizedCache",
+        "KVTC recipe",
+    ]
 
 
 def test_a_curve_falls_from_large_to_small_and_leaves_out_what_was_not_measured() -> None:

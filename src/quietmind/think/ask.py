@@ -92,8 +92,9 @@ def ask(  # noqa: PLR0913 - what an answer depends on, each given by its name
         if desk is not None and within is None and (notebook is not None or workspace.notebooks.all()):
             wide = relevant(workspace.search(asked.query, max(passages, RANKED_BY)))
             if notebook is not None:
-                limits = {"passages": passages, "max_tokens": max_tokens}
-                sheet = yield from named_sheet(desk(engine), notebook, asked, wide, **limits, progress=progress)
+                sheet = yield from named_sheet(
+                    desk(engine), notebook, asked, wide, passages=passages, max_tokens=max_tokens, progress=progress
+                )
             else:
                 sheet = yield from _chosen(lambda: desk(engine), asked, wide, max_tokens)
         if sheet is None:
