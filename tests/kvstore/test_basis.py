@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.basis import MOST_WIDTH, Basis, find, grouped, load
-from quietmind.kvstore.codec import transform
+from quietmind.kvstore.codec import steps, transform
 from quietmind.kvstore.codec.port import codec_named
+from quietmind.kvstore.codec.symbols import framed
 from quietmind.kvstore.codec.transform import Transform
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.gathering import SINKS, Gathering, Sensitivity, vectors
@@ -162,7 +163,7 @@ def test_tokens_that_matter_are_nearer_than_others(telling: Basis, slot: bytes) 
 def test_the_ends_are_as_fine_whatever_their_tokens_matter(telling: Basis, basis: Basis, slot: bytes) -> None:
     def ends(made: Basis) -> list[int]:
         _, block, *_ = Transform(made, 1.0).encode(io.BytesIO(slot), len(slot))
-        found = transform._grades_of(block, TOKENS - SINKS)
+        found, *_ = transform._said(block, TOKENS - SINKS, len(made.groups))
         return [*found[: FIRST - SINKS], *found[-NEWEST:]]
 
     assert ends(telling) == ends(basis)
@@ -178,7 +179,7 @@ def test_tokens_are_held_against_all_others_of_their_cache(
         return [
             int(grade)
             for block, size in zip(blocks[::each], sizes, strict=True)
-            for grade in transform._grades_of(block, size)
+            for grade in transform._said(block, size, len(telling.groups))[0]
         ]
 
     whole = grades()
@@ -187,21 +188,33 @@ def test_tokens_are_held_against_all_others_of_their_cache(
     assert abs(np.mean(whole[FIRST - SINKS : -NEWEST])) < 0.5
 
 
-def test_the_first_form_is_still_read(
+def test_earlier_forms_are_still_read(
     basis: Basis, slot: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It had no blocks of grades: every token was written as one of grade 0 is now."""
-    monkeypatch.setattr(transform, "for_places", lambda cells: np.zeros(cells, np.int8))
+    """In the first every token was written as one of grade 0 is now; in both none was expected, and none had a size."""
+    for expected in ("_OF_LAST", "_OF_LASTING"):
+        monkeypatch.setattr(steps, expected, np.float32(0))
+    monkeypatch.setattr(steps, "_sizes", lambda components: np.zeros(len(components), np.int8))
+
+    def again(name: str, blocks: list[bytes]) -> bytes:
+        target = bytearray(len(slot))
+        codec_named(name, tmp_path).decode(blocks, memoryview(target))
+        return bytes(target)
+
     basis.save(tmp_path)
-    blocks = list(Transform(basis, 0.5).encode(io.BytesIO(slot), len(slot)))
-    head, _grades, *groups = blocks
-    new, old = bytearray(len(slot)), bytearray(len(slot))
-    codec_named("transform-2", tmp_path).decode(blocks, memoryview(new))
-    codec_named("transform-1", tmp_path).decode([head, *groups], memoryview(old))
-    assert len(groups) == len(basis.groups)
-    assert old == new
-    with pytest.raises(SnapshotDamaged):
-        codec_named("transform-2", tmp_path).decode([head, *groups], memoryview(old))
+    newest = list(Transform(basis, 0.5).encode(io.BytesIO(slot), len(slot)))
+    head, block, *groups = newest
+    grades, *_ = transform._said(block, TOKENS - SINKS, len(basis.groups))
+    second = [head, framed([grades.tobytes()]), *groups]
+    assert again("transform-2", second) == again("transform-3", newest)
+    monkeypatch.setattr(transform, "for_places", lambda cells: np.zeros(cells, np.int8))
+    newest = list(Transform(basis, 0.5).encode(io.BytesIO(slot), len(slot)))
+    head, _, *groups = newest
+    first = [head, *groups]
+    assert again("transform-1", first) == again("transform-3", newest)
+    for name, blocks in (("transform-2", first), ("transform-3", first), ("transform-3", second)):
+        with pytest.raises(SnapshotDamaged):
+            again(name, blocks)
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 4, 5])

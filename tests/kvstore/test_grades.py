@@ -14,13 +14,13 @@ def test_the_first_are_finer_and_the_last_the_more_the_nearer(cells: int) -> Non
     found = for_places(cells).astype(int)
     assert found.shape == (cells,)
     assert (found[:FIRST] > 0).all()
-    assert not found[FIRST : cells - cells // 12].any()
+    assert not found[FIRST : cells - cells // 6].any()
     assert (np.diff(found[FIRST:]) >= 0).all()
     assert found.max(initial=0) <= MOST_GRADE
 
 
 def test_half_as_far_from_the_end_the_variance_of_errors_is_halved() -> None:
-    found = octaves(for_places(12 * 1024))
+    found = octaves(for_places(6 * 1024))
     assert [found[-(1 << power)] for power in range(11)] == [(10 - power) / 2 for power in range(11)]
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 FIRST, NEWEST = 32, 16  # tokens at either end of a cache whose place says all of what they matter
 _FIRST_GRADE = 8
-_NEAR_THE_END = 1 / 12  # of a cache: where tokens matter more the fewer follow them
+_NEAR_THE_END = 1 / 6  # of a cache: where tokens matter more the fewer follow them
 LEAST_GRADE, MOST_GRADE = -8, 32
 GRADES_AN_OCTAVE = 4
 

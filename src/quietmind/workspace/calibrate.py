@@ -23,7 +23,7 @@ from quietmind.base.progress import SILENT, Progress
 from quietmind.base.units import format_bytes
 from quietmind.engine.port import Engine, probing
 from quietmind.kvstore.basis import MOST_WIDTH, Basis, grouped, of_model, widths_of
-from quietmind.kvstore.codec.transform import FIRST_FORM, Transform
+from quietmind.kvstore.codec.transform import FORMS, Transform
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.gathering import LEAST_TOKENS_A_CHANNEL, SINKS, Gathering, Sensitivity
 from quietmind.kvstore.rotation import Rotation, rotation_of
@@ -51,7 +51,7 @@ _NEAR_OF_SMALL = 0.6  # near keeps answers word for word: finer than small by so
 _LOOKED_AGAIN, _FINER = 2, 0.7  # how often, and to what, a step is made finer that costs too much when chosen
 _ROUNDING_VARIANCE = 1 / 12  # of whole numbers
 _RUNS_A_PART = 1.4  # attempts to find the right size of noise
-_TOLD = {NEAR: 0.3, SMALL: 0.15}  # of a level's bound, where gradients tell what small errors cost
+_TOLD = {NEAR: 0.27, SMALL: 0.135}  # of a level's bound, where gradients tell what small errors cost
 _PROSE_SOUGHT = 0.6  # of its bound for answers in the model's own words, where it is sought by few of them
 _PREFILLS_A_GRADIENT = 2.0  # what gradients take, in times of the engine's prefill of the same tokens
 _OTHER_RUNS = 14  # probes that are not of a part: floors and steps
@@ -376,7 +376,7 @@ def forget_older(store: Store, newest: Path, fingerprint: Fingerprint) -> int:
     older = [path for path in of_model(store.bases, fingerprint) if path != newest]
     snapshots = store.snapshots()
     named = {str(each.header.note.get("basis", ""))[: len(newest.stem)] for each in snapshots}
-    if any(each.header.codec in (FIRST_FORM, Transform.name) and "basis" not in each.header.note for each in snapshots):
+    if any(each.header.codec in FORMS and "basis" not in each.header.note for each in snapshots):
         return 0  # which one it needs stands only in its first block
     useless = [path for path in older[1:] if path.stem not in named]
     for path in useless:

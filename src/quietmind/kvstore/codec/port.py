@@ -56,10 +56,10 @@ def codec_named(name: str, bases: Path | None = None) -> Decoder:
             from quietmind.kvstore.codec.perchannel import PerChannel
 
             return PerChannel()
-        case "transform-1" | "transform-2" if bases is not None:
-            from quietmind.kvstore.codec.transform import TransformReader
+        case "transform-1" | "transform-2" | "transform-3" if bases is not None:
+            from quietmind.kvstore.codec.transform import FORMS, TransformReader
 
-            return TransformReader(bases, graded=name != "transform-1")
+            return TransformReader(bases, FORMS[name])
     raise SnapshotDamaged(f"codec {name!r} is not known to this version; read the notebook again, or update quietmind")
 
 

@@ -7,8 +7,9 @@ components; their whole numbers are entropy coded, each component with the distr
 Tokens that matter more are written in finer steps, by their grade (kvstore/grades.py); the very first stay exact.
 
 The blocks: one that holds a description in JSON, all that lies between the planes and the exact tokens; then, for each
-``BLOCK_TOKENS`` tokens, one with their grades, and one of each group of layers: which distribution each component has,
-and the symbols. What the name ``transform-1`` stands for has no grades: all its tokens take the same step.
+``BLOCK_TOKENS`` tokens, one with their grades and sizes, and one of each group of layers: which distribution each
+component has, and the symbols (codec/steps.py). Two earlier forms are still read. In ``transform-1`` there are no
+grades: all its tokens take the same step. In both no token is expected to be like those before, and none has a size.
 
 Memory: all matrices in 32 bits, and for each thread a few times BLOCK_TOKENS x width numbers of 4 bytes (8 MiB); the
 matrices, and half of the rest, on an accelerator where one multiplies (codec/products.py). How many operations it takes
@@ -21,11 +22,11 @@ import json
 import math
 import struct
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Self, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,41 +34,52 @@ from numpy.typing import NDArray
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.arrays import layout_of, layout_of_headers
 from quietmind.kvstore.basis import Basis, load
-from quietmind.kvstore.codec import loops, rans
-from quietmind.kvstore.codec.products import Home, Processor, Products, Written, home_for
+from quietmind.kvstore.codec import loops
+from quietmind.kvstore.codec.products import Home, Processor, Products, home_for
 from quietmind.kvstore.codec.side_by_side import side_by_side
+from quietmind.kvstore.codec.steps import Fineness, coded, read
 from quietmind.kvstore.codec.straight import LARGEST, Straight
 from quietmind.kvstore.codec.symbols import UNPACKING, framed, unframed
 from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.gathering import SINKS, planes_of, vectors
-from quietmind.kvstore.grades import FIRST, LEAST_GRADE, MOST_GRADE, NEWEST, Grades, for_places, octaves, within
+from quietmind.kvstore.grades import FIRST, LEAST_GRADE, MOST_GRADE, NEWEST, Grades, for_places, within
 from quietmind.kvstore.importance import grades_for
 from quietmind.kvstore.slots import SlotLayout, put_cells, read_cells
 
-FIRST_FORM = "transform-1"
 BLOCK_TOKENS = 1024
 
 Made = TypeVar("Made")
 
-_LARGEST_SYMBOL = 1 << 23
-
 _SAVED_S = 12e-9  # of a core for each number: its symbol is read in 4 ns in place of 10, and threads wait less
-
-_PARTS_OF_A_STEP = 4  # that averages are written in
-
-# What symbols may take at most, so that a few hostile bytes cannot fill the memory; coding each state costs as much as
-# a few symbols do.
-_MOST_BYTES_A_SYMBOL, _WARMING = 8, 16
 
 _LARGEST_HEAD = 1 << 20
 _HEAD = struct.Struct("<III")
-_LENGTH = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way in which blocks were written: whether tokens have grades, and whether each ``follows`` those before."""
+
+    name: str
+    graded: bool
+    follows: bool
+
+
+_NEWEST_FORM = Form("transform-3", graded=True, follows=True)
+FORMS: Mapping[str, Form] = {
+    form.name: form
+    for form in (
+        Form("transform-1", graded=False, follows=False),
+        Form("transform-2", graded=True, follows=False),
+        _NEWEST_FORM,
+    )
+}
 
 
 class Transform:
     """Writes caches in ``basis`` with one ``step`` for all components."""
 
-    name = "transform-2"
+    name = _NEWEST_FORM.name
 
     def __init__(self, basis: Basis, step: float, home: Home | None = None) -> None:
         """Choose where to multiply by what there is to do, where no ``home`` is given."""
@@ -83,7 +95,7 @@ class Transform:
         start = source.tell()
         layout = layout_of(source, size)
         self._basis.require_fits(layout)
-        coding = _Coding(layout, self._basis, self._step, self._home, graded=True)
+        coding = _Coding(layout, self._basis, self._step, self._home, _NEWEST_FORM)
         yield coding.head(source, start)
         grades = coding.grades(source, start)
         for blocks in side_by_side(lambda piece: coding.packed(source, start, piece, grades), coding.pieces()):
@@ -91,20 +103,20 @@ class Transform:
 
     def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
         """Fill ``target`` with the engine's file as far as it was kept. Raises SnapshotDamaged."""
-        _decode(blocks, target, lambda digest: _require_named(self._basis, digest), self._home)
+        _decode(blocks, target, lambda digest: _require_named(self._basis, digest), _NEWEST_FORM, self._home)
 
 
 class TransformReader:
-    """Reads what any basis in the folder ``bases`` has written; not ``graded``, in the first form."""
+    """Reads what any basis in the folder ``bases`` has written in a ``form``."""
 
-    def __init__(self, bases: Path, *, graded: bool = True) -> None:
-        self.name = Transform.name if graded else FIRST_FORM
+    def __init__(self, bases: Path, form: Form) -> None:
+        self.name = form.name
         self._bases = bases
-        self._graded = graded
+        self._form = form
 
     def decode(self, blocks: Iterable[bytes], target: memoryview) -> None:
         """Fill ``target`` with the engine's file as far as it was kept. Raises SnapshotDamaged."""
-        _decode(blocks, target, lambda digest: load(self._bases, digest), graded=self._graded)
+        _decode(blocks, target, lambda digest: load(self._bases, digest), self._form)
 
 
 @dataclass(frozen=True)
@@ -118,10 +130,10 @@ class _Piece:
 class _Coding:
     """A file, and how it is coded; everything that both directions have to agree on."""
 
-    def __init__(self, layout: SlotLayout, basis: Basis, step: float, home: Home | None, *, graded: bool) -> None:
+    def __init__(self, layout: SlotLayout, basis: Basis, step: float, home: Home | None, form: Form) -> None:
         if not (math.isfinite(step) and step > 0):
             raise ValueError(f"a step of {step}")
-        self.layout, self.basis, self.step, self.graded = layout, basis, step, graded
+        self.layout, self.basis, self.step, self.form = layout, basis, step, form
         self.sinks = min(SINKS, layout.cells)
         self._straight = Straight.at(basis.rotation, layout.positions)
         loops.prepare(_SAVED_S * layout.cells * sum(plane.width for plane in layout.planes))
@@ -131,7 +143,7 @@ class _Coding:
     @property
     def blocks_a_piece(self) -> int:
         """How many blocks belong together."""
-        return len(self.basis.groups) + self.graded
+        return len(self.basis.groups) + self.form.graded
 
     def pieces(self) -> Iterator[_Piece]:
         """Yield what blocks are made of, in their order."""
@@ -185,15 +197,16 @@ class _Coding:
             return work(self._products)
 
     def _packed(self, products: Products, source: BinaryIO, start: int, piece: _Piece, grades: Grades) -> list[bytes]:
-        fine, blocks = _Fineness.of(grades), [framed([grades.tobytes()])]
+        fine, said, blocks = Fineness.of(grades), [grades.tobytes()], list[bytes]()
         kept = products.nothing(piece.last - piece.first)
         for number in range(len(self.basis.groups)):
             found = self._vectors(source, start, number, piece)
             expected = products.expected(number, kept)
-            block, written = _block(products.components(number, found, expected), fine)
+            block, sizes, written = coded(products.components(number, found, expected), fine)
+            said.append(sizes.tobytes())
             blocks.append(block)
             kept = products.kept(number, written, expected)
-        return blocks
+        return [framed(said), *blocks]
 
     def _vectors(self, source: BinaryIO, start: int, number: int, piece: _Piece) -> Floats:
         """Return the vectors of a group. Raises SnapshotNotUnderstood for numbers that no cache holds, EOFError."""
@@ -207,10 +220,12 @@ class _Coding:
 
     def _unpack(self, products: Products, piece: _Piece, blocks: Sequence[bytes], target: memoryview) -> None:
         cells = piece.last - piece.first
-        fine = _Fineness.of(_grades_of(blocks[0], cells)) if self.graded else None
+        sized = len(self.basis.groups) * self.form.follows
+        grades, *sizes = _said(blocks[0], cells, sized) if self.form.graded else [None]
+        fine = None if grades is None else Fineness.of(grades)
         kept = products.nothing(cells)
-        for number, (group, block) in enumerate(zip(self.basis.groups, blocks[self.graded :], strict=True)):
-            written = _written(block, cells, group.rank, fine)
+        for number, (group, block) in enumerate(zip(self.basis.groups, blocks[self.form.graded :], strict=True)):
+            written = read(block, cells, group.rank, fine, sizes[number] if sizes else None)
             kept = products.kept(number, written, products.expected(number, kept))
             numbers = products.vectors(number, kept)
             if not max(float(numbers.max()), -float(numbers.min())) < 2 * LARGEST:
@@ -221,82 +236,24 @@ class _Coding:
                 at += plane.width
 
 
-def _grades_of(block: bytes, cells: int) -> Grades:
-    """Return the grades [cells] that a block holds. Raises ValueError and its like."""
-    found = np.frombuffer(unframed(block, [cells])[0], np.int8)
-    if cells and not LEAST_GRADE <= found.min() <= found.max() <= MOST_GRADE:
+def _said(block: bytes, cells: int, groups: int) -> list[NDArray[np.int8]]:
+    """Return the grades [cells] that a block holds, and the sizes in each group. Raises ValueError and its like."""
+    grades, *sizes = (np.frombuffer(part, np.int8) for part in unframed(block, [cells] * (1 + groups)))
+    if not LEAST_GRADE <= grades.min() <= grades.max() <= MOST_GRADE:
         raise ValueError("grades that are none")
-    return found
-
-
-@dataclass(frozen=True)
-class _Fineness:
-    """How many times smaller the steps of cells are, float32 [cells, 1], and how far that moves their distributions."""
-
-    times: Floats
-    shifts: rans.Shifts
-
-    @classmethod
-    def of(cls, grades: Grades) -> Self:
-        """Return what grades come to."""
-        return cls(
-            np.exp2(octaves(grades)).astype(np.float32)[:, None],
-            np.rint(octaves(grades) / rans.SHIFT).astype(np.int64),
-        )
-
-
-def _block(components: Floats, fine: _Fineness) -> tuple[bytes, Written]:
-    """Return the block of ``components`` [cells, rank] in steps, and what comes back of it.
-
-    A stretch of text has averages of its own: they are written, and what is around them is coded. Raises
-    SnapshotNotUnderstood.
-    """
-    if max(float(components.max(initial=0)), -float(components.min(initial=0))) >= _LARGEST_SYMBOL:
-        raise SnapshotNotUnderstood("the saved cache is nothing like what the basis was made of; calibrate again")
-    averages = np.clip(np.rint(components.mean(axis=0) * _PARTS_OF_A_STEP), -127, 127).astype(np.int8)
-    components -= averages / np.float32(_PARTS_OF_A_STEP)
-    components *= fine.times
-    symbols = np.rint(components, out=components).astype(np.int32)
-    classes = rans.choose(symbols, fine.shifts)
-    content = rans.encode(symbols, classes, fine.shifts)
-    block = _LENGTH.pack(len(content)) + framed([classes.tobytes(), averages.tobytes(), content])
-    return block, _in_steps(symbols, classes, averages, fine)
-
-
-def _written(block: bytes, cells: int, rank: int, fine: _Fineness | None) -> Written:
-    """Return what comes back of what :func:`_block` has made. Raises ValueError and its like."""
-    (length,) = _LENGTH.unpack_from(block)
-    if length > _MOST_BYTES_A_SYMBOL * (rank + 1) * (cells + _WARMING):
-        raise ValueError(f"{length:,} bytes of symbols")
-    packed, means, content = unframed(memoryview(block)[_LENGTH.size :], [rank, rank, length])
-    classes, averages = np.frombuffer(packed, np.uint8), np.frombuffer(means, np.int8)
-    symbols = np.empty((cells, rank), np.int32)
-    rans.decode(content, classes, symbols, None if fine is None else fine.shifts)
-    return _in_steps(symbols, classes, averages, fine)
-
-
-def _in_steps(
-    symbols: NDArray[np.int32], classes: NDArray[np.uint8], averages: NDArray[np.int8], fine: _Fineness | None
-) -> Written:
-    used = np.flatnonzero((classes != 0) | (averages != 0))
-    steps = (symbols if len(used) == len(classes) else symbols[:, used]).astype(np.float32)
-    if fine is not None:
-        steps *= 1 / fine.times
-    steps += averages[used] / np.float32(_PARTS_OF_A_STEP)
-    return used, steps
+    return [grades, *sizes]
 
 
 def _decode(
     blocks: Iterable[bytes],
     target: memoryview,
     find: Callable[[str], Basis],
+    form: Form,
     home: Home | None = None,
-    *,
-    graded: bool = True,
 ) -> None:
     rest = iter(blocks)
     try:
-        coding = _opened(next(rest, b""), target, find, home, graded=graded)
+        coding = _opened(next(rest, b""), target, find, home, form)
         matched = _matched(coding, rest)
         for _ in side_by_side(lambda given: coding.unpack(*given, target), matched):
             pass
@@ -306,9 +263,7 @@ def _decode(
         ) from error
 
 
-def _opened(
-    block: bytes, target: memoryview, find: Callable[[str], Basis], home: Home | None, *, graded: bool
-) -> _Coding:
+def _opened(block: bytes, target: memoryview, find: Callable[[str], Basis], home: Home | None, form: Form) -> _Coding:
     """Return what the first block says, and write what it holds. Raises ValueError and its like, SnapshotDamaged."""
     content_bytes, header_bytes, exact_bytes = _HEAD.unpack_from(block)
     if content_bytes > _LARGEST_HEAD or header_bytes + exact_bytes > len(target):
@@ -321,7 +276,7 @@ def _opened(
     layout = layout_of_headers(bytes(headers), len(target))
     basis = find(given["basis"])
     basis.require_fits(layout)
-    coding = _Coding(layout, basis, float(given["step"]), home, graded=graded)
+    coding = _Coding(layout, basis, float(given["step"]), home, form)
     for at, gap in layout.gaps():
         target[at : at + len(gap)] = gap
     at = 0
