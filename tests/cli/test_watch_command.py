@@ -75,6 +75,13 @@ def line_of(stream: IO[str] | None) -> str:
     return stream.readline().rstrip("\n")
 
 
+def appears(path: Path, text: str) -> None:
+    """Make a note all at once: a watcher that saw it empty first would tell of it twice."""
+    beside = path.parents[1] / path.name
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)
+
+
 def test_changes_are_told_and_found_and_a_signal_ends_it(
     quietmind: Quietmind, watcher: Watcher, tmp_path: Path
 ) -> None:
@@ -83,7 +90,7 @@ def test_changes_are_told_and_found_and_a_signal_ends_it(
     quietmind("index", "notes")
     watching = watcher()
     assert line_of(watching.stdout)[10:].startswith("notes: 1 note, read in ")
-    (tmp_path / "notes" / "b.md").write_text("The zanzibar sensor is green.")
+    appears(tmp_path / "notes" / "b.md", "The zanzibar sensor is green.")
     assert line_of(watching.stdout)[10:].startswith("notes: 1 added, searchable after ")
     assert json.loads(quietmind("search", "zanzibar", "--json").stdout)[0]["path"].endswith("b.md")
     second = quietmind("watch")
@@ -122,7 +129,7 @@ def test_a_changed_note_gets_its_vector_without_a_second_command(
     watching = watcher("--poll", "0.2")
     assert "1 note, read in" in line_of(watching.stdout)
     assert line_of(watching.stdout)[10:] == "vectors: 1 passage embedded, every passage has one"
-    (tmp_path / "notes" / "b.md").write_text("иначе", encoding="utf-8")
+    appears(tmp_path / "notes" / "b.md", "иначе")
     assert "1 added" in line_of(watching.stdout)
     assert line_of(watching.stdout)[10:] == "vectors: 1 passage embedded, every passage has one"
     (told,) = json.loads(quietmind("status", "--json").stdout)["vectors"]
@@ -143,7 +150,7 @@ def test_an_embedder_that_is_away_is_told_of_and_following_goes_on(
     assert json.loads(line_of(watching.stdout))["news"] == "current"
     told = json.loads(line_of(watching.stdout))
     assert (told["news"], "http://127.0.0.1:9 cannot be reached" in told["said"]) == ("delayed", True)
-    (tmp_path / "notes" / "b.md").write_text("иначе", encoding="utf-8")
+    appears(tmp_path / "notes" / "b.md", "иначе")
     assert json.loads(line_of(watching.stdout))["added"] == 1
     watching.send_signal(signal.SIGTERM)
     assert watching.communicate(timeout=60) == ("", "")
