@@ -217,7 +217,7 @@ def _transform(_rotation: Rotation | None, basis: Basis | None, finer: int) -> I
 
     for level, step in basis.steps.items():
         yield Entry("transform", level, Transform(basis, step))
-    for factor in factors(finer, 1.4, 5.6):  # a basis has no components that finer steps than near's would need
+    for factor in factors(finer, 0.75, 6.0):  # the first is what the check of a notebook takes next
         yield Entry("transform", f"near x {factor:.2f}", Transform(basis, basis.steps["near"] * factor))
 
 
