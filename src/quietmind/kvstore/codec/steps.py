@@ -76,7 +76,7 @@ def coded(components: Floats, fine: Fineness) -> tuple[bytes, Sizes, Written]:
     block = _LENGTH.pack(len(content)) + framed([classes.tobytes(), averages.tobytes(), content])
     used = _used(classes, averages)
     components += averages / np.float32(_PARTS_OF_A_STEP)
-    return block, sizes, (used, components if len(used) == len(classes) else components[:, used])
+    return block, sizes, (used, components if len(used) == len(classes) else components.take(used, axis=1))
 
 
 def read(block: bytes, cells: int, rank: int, fine: Fineness | None, sizes: Sizes | None) -> Written:
@@ -94,7 +94,7 @@ def read(block: bytes, cells: int, rank: int, fine: Fineness | None, sizes: Size
     shifts = None if fine is None else fine.shifts if sizes is None else fine.shifts + sizes
     rans.decode(content, classes, symbols, shifts)
     used = _used(classes, averages)
-    steps = (symbols if len(used) == len(classes) else symbols[:, used]).astype(np.float32)
+    steps = (symbols if len(used) == len(classes) else symbols.take(used, axis=1)).astype(np.float32)
     if fine is not None:
         steps *= 1 / fine.times
     if sizes is not None:
