@@ -43,7 +43,7 @@ def arithmetic(rows: Sequence[Row], load_bytes_per_s: float) -> list[dict[str, A
 # What levels promise: so many times smaller at least, with this share of the answers that the exact cache gives; and a
 # mean KL over all places, answers and text, of at most their bound.
 TARGETS = {"near": (10.0, 1.0), "small": (20.0, 0.95)}
-_UNLIKE = 0.5  # as much where the text is unlike what was calibrated on: half the ratio, twice the divergence
+_UNLIKE = 0.5  # of the ratio, where the text is unlike what was calibrated on
 
 
 def targets(rows: Sequence[Row], unlike: str | None) -> list[dict[str, Any]]:
@@ -53,11 +53,11 @@ def targets(rows: Sequence[Row], unlike: str | None) -> list[dict[str, Any]]:
         if row.name != "transform" or row.level not in TARGETS or row.ratio is None or row.needles_lost is None:
             continue
         ratio, share = TARGETS[row.level]
-        part = _UNLIKE if row.text == unlike else 1.0
-        ratio, bound = part * ratio, BOUNDS[row.level].kl / part
+        ratio *= _UNLIKE if row.text == unlike else 1.0
         exact = row.needles_right_exact or 0
         kept = (exact - row.needles_lost) / exact if exact else None
         enough = row.ratio >= ratio and kept is not None and kept >= share
+        bound = BOUNDS[row.level].kl
         held = enough and (row.kl_mean is None or row.kl_mean <= bound)
         shown = "no needle was right with the exact cache" if kept is None else f"{kept:.0%} of the answers"
         print(

@@ -363,8 +363,8 @@ def a_level(**changes: Any) -> Any:
         ({"needles_right_exact": 0}, False),
         ({"ratio": 5.1, "text": "unlike"}, True),
         ({"ratio": 4.9, "text": "unlike"}, False),
-        ({"kl_mean": 0.00099, "text": "unlike"}, True),
-        ({"kl_mean": 0.00101, "text": "unlike"}, False),
+        ({"kl_mean": 0.0005, "text": "unlike"}, True),
+        ({"kl_mean": 0.00051, "text": "unlike"}, False),
     ],
 )
 def test_a_level_holds_where_it_is_small_enough_and_loses_no_answer_and_little_else(

@@ -62,7 +62,7 @@ _WIDEST = 2048  # states; twice as many decode an eighth faster and take 0.6 % m
 _NARROWEST = 512
 _NUMBERS_A_STATE = 1024  # or more, since a state costs 3 bytes, about, beyond what it says of its numbers
 _ALIKE = 64  # lanes whose frequencies are taken together
-_ROUGHLY = 3  # shifts that are told apart when classes are chosen: half the time for 0.04 % more bits
+_ROUGHLY = 3  # shifts that count as one when classes are chosen: half the time for 0.04 % more bits
 _VARINT_BITS = 7
 _LONGEST_VARINT = 5
 

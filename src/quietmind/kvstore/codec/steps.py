@@ -4,7 +4,7 @@ A stretch of text has averages of its own: they are written, and what is around 
 by what they are about, so that of each a part is expected: ``_OF_LAST`` of what has come back of the token before, and
 ``_OF_LASTING`` of an average in which older ones fade. What it deviates by is rounded (differential pulse-code
 modulation; Jayant & Noll, "Digital Coding of Waveforms", 6.2); what comes back errs by rounding alone. Parts that suit
-each component save a few thousandths more. And tokens deviate in all components by more or by less: their sizes move
+each component save two thousandths more. And tokens deviate in all components by more or by less: their sizes move
 the distributions that they are coded with.
 """
 
