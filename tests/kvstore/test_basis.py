@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +16,9 @@ from hypothesis import strategies as st
 
 from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.basis import MOST_WIDTH, Basis, find, grouped, load
-from quietmind.kvstore.codec import steps, transform
+from quietmind.kvstore.codec import following, steps, transform
 from quietmind.kvstore.codec.port import codec_named
-from quietmind.kvstore.codec.symbols import framed
+from quietmind.kvstore.codec.symbols import framed, unframed
 from quietmind.kvstore.codec.transform import Transform
 from quietmind.kvstore.fingerprint import Fingerprint
 from quietmind.kvstore.gathering import SINKS, Gathering, Sensitivity, vectors
@@ -191,28 +193,50 @@ def test_tokens_are_held_against_all_others_of_their_cache(
 def test_earlier_forms_are_still_read(
     basis: Basis, slot: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the first every token was written as one of grade 0 is now; in both none was expected, and none had a size."""
-    for expected in ("_OF_LAST", "_OF_LASTING"):
-        monkeypatch.setattr(steps, expected, np.float32(0))
-    monkeypatch.setattr(steps, "_sizes", lambda components: np.zeros(len(components), np.int8))
+    """The third wrote no parts: they were the same of all. In both before it none were expected, and none had a size.
+
+    In the first every token was written as one of grade 0 is now.
+    """
+    basis.save(tmp_path)
 
     def again(name: str, blocks: list[bytes]) -> bytes:
         target = bytearray(len(slot))
         codec_named(name, tmp_path).decode(blocks, memoryview(target))
         return bytes(target)
 
-    basis.save(tmp_path)
-    newest = list(Transform(basis, 0.5).encode(io.BytesIO(slot), len(slot)))
-    head, block, *groups = newest
-    grades, *_ = transform._said(block, TOKENS - SINKS, len(basis.groups))
-    second = [head, framed([grades.tobytes()]), *groups]
-    assert again("transform-2", second) == again("transform-3", newest)
+    def newest_with(of_last: int, of_lasting: int) -> list[bytes]:
+        """Return the blocks where so many 64ths are expected of all tokens, and nothing for their places."""
+        parts = np.broadcast_to(np.array([of_last, of_lasting, 0], np.int8), following.SHAPE)
+        monkeypatch.setattr(following, "learned", lambda components, times, places: parts)
+        monkeypatch.setattr(following, "_OF_LAST", of_last / 64)
+        monkeypatch.setattr(following, "_OF_LASTING", of_lasting / 64)
+        return list(Transform(basis, 0.5).encode(io.BytesIO(slot), len(slot)))
+
+    def without_parts(block: bytes, rank: int) -> bytes:
+        (length,) = struct.unpack_from("<I", block)
+        classes, averages, _, content = unframed(block[4:], [rank, rank, math.prod(following.SHAPE), length])
+        return block[:4] + framed([bytes(classes), bytes(averages), bytes(content)])
+
+    def groups(blocks: list[bytes]) -> list[bytes]:
+        return [without_parts(block, group.rank) for block, group in zip(blocks[2:], basis.groups, strict=True)]
+
+    newest = newest_with(13, 26)
+    third = [*newest[:2], *groups(newest)]
+    assert again("transform-3", third) == again("transform-4", newest)
+
+    monkeypatch.setattr(steps, "_sizes", lambda deviations: np.zeros(len(deviations), np.int8))
+    newest = newest_with(0, 0)
+    grades, *_ = transform._said(newest[1], TOKENS - SINKS, len(basis.groups))
+    second = [newest[0], framed([grades.tobytes()]), *groups(newest)]
+    assert again("transform-2", second) == again("transform-4", newest)
+
     monkeypatch.setattr(transform, "for_places", lambda cells: np.zeros(cells, np.int8))
-    newest = list(Transform(basis, 0.5).encode(io.BytesIO(slot), len(slot)))
-    head, _, *groups = newest
-    first = [head, *groups]
-    assert again("transform-1", first) == again("transform-3", newest)
-    for name, blocks in (("transform-2", first), ("transform-3", first), ("transform-3", second)):
+    newest = newest_with(0, 0)
+    first = [newest[0], *groups(newest)]
+    assert again("transform-1", first) == again("transform-4", newest)
+
+    wrong = [("transform-2", first), ("transform-3", first), ("transform-3", second), ("transform-4", third)]
+    for name, blocks in wrong:
         with pytest.raises(SnapshotDamaged):
             again(name, blocks)
 

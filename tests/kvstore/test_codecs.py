@@ -36,7 +36,7 @@ else:
     from backports import zstd
 
 LOSSLESS = [Exact()]
-NAMES = ["exact-2", "perchannel-1 at 4", "perchannel-1 at 3", "transform-3"]
+NAMES = ["exact-2", "perchannel-1 at 4", "perchannel-1 at 3", "transform-4"]
 TOKENS = 400
 
 
@@ -81,7 +81,7 @@ def case(
     name, _, level = request.param.partition(" at ")
     if name == "exact-2":
         return Case(Exact(), half_floats(500), half_floats(BLOCK_BYTES))
-    if name == "transform-3":
+    if name == "transform-4":
         return transform_case(made_slot, tmp_path_factory.mktemp("bases"))
     chance = np.random.default_rng(5)
     slots: list[bytes] = []

@@ -56,7 +56,7 @@ def codec_named(name: str, bases: Path | None = None) -> Decoder:
             from quietmind.kvstore.codec.perchannel import PerChannel
 
             return PerChannel()
-        case "transform-1" | "transform-2" | "transform-3" if bases is not None:
+        case "transform-1" | "transform-2" | "transform-3" | "transform-4" if bases is not None:
             from quietmind.kvstore.codec.transform import FORMS, TransformReader
 
             return TransformReader(bases, FORMS[name])

@@ -35,6 +35,7 @@ from quietmind.base.errors import SnapshotDamaged, SnapshotNotUnderstood
 from quietmind.kvstore.arrays import layout_of, layout_of_headers
 from quietmind.kvstore.basis import Basis, load
 from quietmind.kvstore.codec import loops
+from quietmind.kvstore.codec.places import Places
 from quietmind.kvstore.codec.products import Home, Processor, Products, home_for
 from quietmind.kvstore.codec.side_by_side import side_by_side
 from quietmind.kvstore.codec.steps import Fineness, coded, read
@@ -58,19 +59,24 @@ _HEAD = struct.Struct("<III")
 
 @dataclass(frozen=True)
 class Form:
-    """A way in which blocks were written: whether tokens have grades, and whether each ``follows`` those before."""
+    """A way in which blocks were written.
+
+    Tokens may have grades; each may be expected to follow those before it, and to be as where it has stood before.
+    """
 
     name: str
     graded: bool
     follows: bool
+    recurs: bool
 
 
-_NEWEST_FORM = Form("transform-3", graded=True, follows=True)
+_NEWEST_FORM = Form("transform-4", graded=True, follows=True, recurs=True)
 FORMS: Mapping[str, Form] = {
     form.name: form
     for form in (
-        Form("transform-1", graded=False, follows=False),
-        Form("transform-2", graded=True, follows=False),
+        Form("transform-1", graded=False, follows=False, recurs=False),
+        Form("transform-2", graded=True, follows=False, recurs=False),
+        Form("transform-3", graded=True, follows=True, recurs=False),
         _NEWEST_FORM,
     )
 }
@@ -150,6 +156,10 @@ class _Coding:
         for first in range(self.sinks, self.layout.cells, BLOCK_TOKENS):
             yield _Piece(first, min(first + BLOCK_TOKENS, self.layout.cells))
 
+    def places(self, piece: _Piece) -> Places:
+        """Return where the tokens of a piece have stood before, within it."""
+        return Places.of(self.layout.tokens, self.layout.positions[piece.first : piece.last])
+
     def head(self, source: BinaryIO, start: int) -> bytes:
         """Return the first block."""
         content = json.dumps({"basis": self.basis.digest, "step": self.step}).encode()
@@ -198,11 +208,11 @@ class _Coding:
 
     def _packed(self, products: Products, source: BinaryIO, start: int, piece: _Piece, grades: Grades) -> list[bytes]:
         fine, said, blocks = Fineness.of(grades), [grades.tobytes()], list[bytes]()
-        kept = products.nothing(piece.last - piece.first)
+        kept, places = products.nothing(piece.last - piece.first), self.places(piece)
         for number in range(len(self.basis.groups)):
             found = self._vectors(source, start, number, piece)
             expected = products.expected(number, kept)
-            block, sizes, written = coded(products.components(number, found, expected), fine)
+            block, sizes, written = coded(products.components(number, found, expected), fine, places)
             said.append(sizes.tobytes())
             blocks.append(block)
             kept = products.kept(number, written, expected)
@@ -223,9 +233,10 @@ class _Coding:
         sized = len(self.basis.groups) * self.form.follows
         grades, *sizes = _said(blocks[0], cells, sized) if self.form.graded else [None]
         fine = None if grades is None else Fineness.of(grades)
+        places = self.places(piece) if self.form.recurs else None
         kept = products.nothing(cells)
         for number, (group, block) in enumerate(zip(self.basis.groups, blocks[self.form.graded :], strict=True)):
-            written = read(block, cells, group.rank, fine, sizes[number] if sizes else None)
+            written = read(block, cells, group.rank, fine, sizes[number] if sizes else None, places)
             kept = products.kept(number, written, products.expected(number, kept))
             numbers = products.vectors(number, kept)
             if not max(float(numbers.max()), -float(numbers.min())) < 2 * LARGEST:

@@ -1,0 +1,54 @@
+"""Where each token of a stretch of text has stood before: what the caches hold of it there is much like what comes.
+
+What the layers make of a token depends first on which it is and which it follows, the deeper the layer the less. So
+the last places count at which it followed the same token, or, where there are none, those at which it stood at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_PLACES = 4
+STATES = 1 + 2 * MOST_PLACES
+"""What is known of a token: no place, one to MOST_PLACES where it stood, as many where it followed the same."""
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Of each cell of a stretch its state, and the cells of the stretch in which its token has stood before."""
+
+    states: Sequence[int]
+    before: Sequence[Rows]
+
+    @classmethod
+    def nowhere(cls, cells: int) -> Self:
+        """Return what holds where no token is known."""
+        return cls([0] * cells, [np.empty(0, np.intp)] * cells)
+
+    @classmethod
+    def of(cls, tokens: Sequence[int], positions: Sequence[int]) -> Self:
+        """Return the places of cells at these ``positions`` of a text of ``tokens``, in which all need not be listed.
+
+        A token that is not has no place.
+        """
+        states, before = list[int](), list[Rows]()
+        seen = dict[tuple[int, ...], list[int]]()
+        for cell, position in enumerate(positions):
+            state, found = 0, list[int]()
+            for back in (0, 1):
+                if back <= position < len(tokens):
+                    same = seen.setdefault(tuple(tokens[position - back : position + 1]), [])
+                    if same:
+                        found = same[-MOST_PLACES:]
+                        state = back * MOST_PLACES + len(found)
+                    same.append(cell)
+            states.append(state)
+            before.append(np.array(found, np.intp))
+        return cls(states, before)
