@@ -232,6 +232,6 @@ def test_what_a_loss_costs_is_what_the_gradients_say_of_errors_laid_out_so(rotat
 
 def test_the_losses_of_levels_are_shares_of_what_facts_and_prose_allow() -> None:
     by_facts = losses_told(Told(facts=2.0, prose=1.0))
-    assert by_facts == pytest.approx([0.27 * 0.0005 / 2, 0.135 * 0.005 / 2])
+    assert by_facts == pytest.approx([0.23 * 0.0005 / 2, 0.12 * 0.005 / 2])
     by_prose = losses_told(Told(facts=1.0, prose=20.0))
-    assert by_prose == pytest.approx([0.27 * BOUNDS[NEAR].prose / 20, 0.135 * BOUNDS[SMALL].prose / 20])
+    assert by_prose == pytest.approx([0.23 * BOUNDS[NEAR].prose / 20, 0.12 * BOUNDS[SMALL].prose / 20])

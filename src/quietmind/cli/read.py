@@ -144,7 +144,7 @@ def _say(line: str, *, as_json: bool) -> None:
 
 
 def _forecast(start: Start, reader: Reader, archive: Workspace, due: Sequence[Standing]) -> str:
-    """Return what is due and how long the plan says that it takes, from nothing."""
+    """Return what is due and how long the plan says that reading it takes, from nothing."""
     from quietmind.workspace.auto import calibrated, size_of
     from quietmind.workspace.cost import cost_of
 
@@ -158,6 +158,8 @@ def _forecast(start: Start, reader: Reader, archive: Workspace, due: Sequence[St
     else:
         low, mid, high = map(shown_time, (cost.seconds.low, cost.seconds.mid, cost.seconds.high))
         taking = f"at most {mid} ({low} to {high})"
+    if reader.packing.codecs:  # how long the model's answers are is not known before
+        taking += "; packing them and asking what was lost comes on top"
     return f"{counted(len(due), 'notebook')} due, about {cost.tokens:,} tokens: {taking}"
 
 
