@@ -12,16 +12,19 @@ from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Barrier
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from quietmind.kvstore.arrays import Shape, write
-from quietmind.kvstore.codec import loops, rans
+from quietmind.kvstore.codec import following, loops, rans
 from quietmind.kvstore.codec.perchannel import PerChannel
+from quietmind.kvstore.codec.places import Places
 from quietmind.kvstore.codec.side_by_side import side_by_side
+from quietmind.kvstore.floats import Floats
 from quietmind.kvstore.rotation import Pairs, Rotation
 
 needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="Numba is not here: install quietmind[compiled]")
@@ -61,6 +64,26 @@ class TestCompiled:
         assert loops.found() is not None
         np.testing.assert_array_equal(rans.choose(numbers, shifts), classes)
         assert rans.encode(numbers, classes, shifts) == content
+
+    def test_tokens_follow_each_other_the_same_to_the_bit(self) -> None:
+        chance = np.random.default_rng(4)
+        components = chance.normal(0, np.geomspace(40, 0.1, 90), (500, 90)).astype(np.float32)
+        times = np.exp2(chance.integers(0, 4, (500, 1)) / 4).astype(np.float32)
+        places = Places.of(chance.integers(0, 60, 500).tolist(), range(500))
+
+        def there_and_back() -> list[NDArray[Any]]:
+            learned = following.learned(components.copy(), times, places)
+            parts, again = following.spread(learned, 90), components.copy()
+            symbols, deviations = following.rounded(again, times, parts, places)
+            read: Floats = np.multiply(symbols, 1 / times, dtype=np.float32)
+            following.follow(read, parts, places)
+            return [learned, symbols, deviations, again, read]
+
+        slowly = there_and_back()
+        loops.prepare(np.inf)
+        assert loops.found() is not None
+        for one, other in zip(slowly, there_and_back(), strict=True):
+            np.testing.assert_array_equal(one, other)
 
     @pytest.mark.parametrize("pairs", Pairs)
     @pytest.mark.parametrize("turning", [64, 32])

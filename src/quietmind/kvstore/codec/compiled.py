@@ -184,3 +184,73 @@ def histograms(symbols: Any, buckets: Any) -> Any:
         for lane in range(symbols.shape[1]):
             counts[lane, min(abs(np.int64(symbols[row, lane])), buckets - 1)] += 1
     return counts
+
+
+# following: what codec/following_numpy.py does, and its number once more
+
+_FADING = np.float32(1 / 12)
+
+
+@_compiled
+def rounded(components: Any, times: Any, parts: Any, places: Any, out: Any) -> None:
+    """Do what ``rounded`` of codec/following_numpy.py does."""
+    symbols, deviations, seen = out
+    states, counts, before = places
+    cells, lanes = components.shape
+    by, own = np.zeros((3, lanes), np.float32), np.empty((cells, lanes), np.float32)
+    for at in range(cells):
+        part = parts[states[at]]
+        _again(own, before[at, : counts[at]], by[2])
+        if len(seen):
+            seen[at] = by
+        time = times[at, 0]
+        inverse = np.float32(1) / time
+        row = components[at]
+        for lane in range(lanes):
+            right_before = part[0, lane] * by[0, lane] + part[1, lane] * by[1, lane]
+            again = part[2, lane] * by[2, lane]
+            deviation = row[lane] - right_before - again
+            deviations[at, lane] = deviation
+            symbol = np.rint(deviation * time)
+            symbols[at, lane] = np.int32(symbol)
+            own[at, lane] = symbol * inverse + again
+            row[lane] = own[at, lane] + right_before
+        _pass_on(row, by)
+
+
+@_compiled
+def follow(deviations: Any, parts: Any, places: Any) -> None:
+    """Do what ``follow`` of codec/following_numpy.py does."""
+    states, counts, before = places
+    cells, lanes = deviations.shape
+    by, own = np.zeros((3, lanes), np.float32), np.empty((cells, lanes), np.float32)
+    for at in range(cells):
+        part = parts[states[at]]
+        _again(own, before[at, : counts[at]], by[2])
+        row = deviations[at]
+        for lane in range(lanes):
+            right_before = part[0, lane] * by[0, lane] + part[1, lane] * by[1, lane]
+            own[at, lane] = row[lane] + part[2, lane] * by[2, lane]
+            row[lane] = own[at, lane] + right_before
+        _pass_on(row, by)
+
+
+@_compiled
+def _again(own: Any, before: Any, out: Any) -> None:
+    if len(before) == 0:
+        out[:] = 0
+        return
+    out[:] = own[before[0]]
+    for place in before[1:]:
+        for lane in range(len(out)):
+            out[lane] += own[place, lane]
+    share = np.float32(1 / len(before))
+    for lane in range(len(out)):
+        out[lane] *= share
+
+
+@_compiled
+def _pass_on(row: Any, by: Any) -> None:
+    for lane in range(len(row)):
+        by[0, lane] = row[lane]
+        by[1, lane] += _FADING * (row[lane] - by[1, lane])

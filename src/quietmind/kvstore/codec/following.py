@@ -13,11 +13,13 @@ learned from every fourth component while it is rounded with parts that suit any
 from __future__ import annotations
 
 from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from quietmind.kvstore.codec import following_numpy, loops
 from quietmind.kvstore.codec.places import MOST_PLACES, STATES, Places
 from quietmind.kvstore.floats import Floats
 
@@ -27,8 +29,6 @@ Parts = NDArray[np.int8]
 _WHOLE = 64
 _BANDS = (0, 1 / 32, 1 / 8, 1 / 2)  # of the components, which lie in the order of how far they spread
 SHAPE = (STATES, len(_BANDS), 3)
-
-_FADING = np.float32(1 / 12)  # of the average, with each token
 
 _OF_LAST, _OF_LASTING = 0.2, 0.4  # suit any text
 _DOUBT = 1.5  # as many places say as much as a token does by being another
@@ -55,10 +55,9 @@ def learned(components: Floats, times: Floats, places: Places) -> Parts:
     found = _any_text()
     seen = np.empty((cells, 3, lanes), np.float32)
     rounded(wanted.copy(), times, _spread(found, lanes), places, seen)
-    states = np.asarray(places.states)
     trust = _TRUST * np.eye(3)
-    for state in np.unique(states):
-        here = states == state
+    for state in np.unique(places.states):
+        here = places.states == state
         said, came = seen[here], wanted[here]
         for band, (first, last) in enumerate(pairwise(_edges(lanes))):
             by = said[:, :, first:last].swapaxes(0, 1).reshape(3, -1)
@@ -77,65 +76,24 @@ def rounded(
     Both are [cells, lanes]. ``components`` becomes what comes back; ``seen`` [cells, 3, lanes] what parts were of.
     """
     symbols, deviations = np.empty(components.shape, np.int32), np.empty_like(components)
-    expectation = _Expectation(parts, places, components.shape)
-    inverse = 1 / times
-    for at in range(len(components)):
-        row = components[at]
-        following, again = expectation.of(at)
-        if seen is not None:
-            seen[at] = expectation.by
-        row -= following
-        row -= again
-        deviations[at] = row
-        row *= times[at]
-        np.rint(row, out=row)
-        np.copyto(symbols[at], row, casting="unsafe")
-        row *= inverse[at]
-        expectation.came(at, row)
+    if seen is None:
+        seen = np.empty((0, 3, components.shape[1]), np.float32)
+    _made_by().rounded(components, times, parts, _arrays(places), (symbols, deviations, seen))
     return symbols, deviations
 
 
 def follow(deviations: Floats, parts: Floats, places: Places) -> None:
     """Make of ``deviations`` [cells, lanes], as they were rounded, what comes back."""
-    expectation = _Expectation(parts, places, deviations.shape)
-    with np.errstate(over="ignore", invalid="ignore"):  # damaged blocks; what they make is no cache
-        for at, row in enumerate(deviations):
-            expectation.of(at)
-            expectation.came(at, row)
+    _made_by().follow(deviations, parts, _arrays(places))
 
 
-class _Expectation:
-    """What is expected of one cell after the other."""
+def _made_by() -> ModuleType:
+    """Return the module that makes the innermost loops."""
+    return loops.found() or following_numpy
 
-    def __init__(self, parts: Floats, places: Places, shape: tuple[int, ...]) -> None:
-        self.by = np.zeros((3, shape[1]), np.float32)
-        """What came back of the last token, their average, and what the places deviated by on average."""
-        self._parts = parts
-        self._places = places
-        self._own = np.empty(shape, np.float32)  # what each token deviated by from those right before it
-        self._of = np.empty_like(self.by)
 
-    def of(self, at: int) -> tuple[Floats, Floats]:
-        """Return what is expected of a cell for those right before it, and what for its places."""
-        before = self._places.before[at]
-        again = self.by[2]
-        if len(before):
-            np.add.reduce(self._own.take(before, axis=0), axis=0, out=again)
-            again *= np.float32(1 / len(before))
-        else:
-            again.fill(0)
-        np.multiply(self._parts[self._places.states[at]], self.by, out=self._of)
-        self._of[0] += self._of[1]
-        return self._of[0], self._of[2]
-
-    def came(self, at: int, row: Floats) -> None:
-        """Add to ``row``, the rounded deviation of the cell that was asked for last, what was expected of it."""
-        row += self._of[2]
-        self._own[at] = row
-        row += self._of[0]
-        last, lasting, _ = self.by
-        last[:] = row
-        lasting += _FADING * (row - lasting)
+def _arrays(places: Places) -> tuple[NDArray[np.intp], ...]:
+    return places.states, places.counts, places.before
 
 
 def _any_text() -> NDArray[np.float64]:

@@ -17,20 +17,22 @@ MOST_PLACES = 4
 STATES = 1 + 2 * MOST_PLACES
 """What is known of a token: no place, one to MOST_PLACES where it stood, as many where it followed the same."""
 
-Rows = NDArray[np.intp]
-
 
 @dataclass(frozen=True)
 class Places:
-    """Of each cell of a stretch its state, and the cells of the stretch in which its token has stood before."""
+    """Of each cell of a stretch the state, and the cells of the stretch in which its token has stood before.
 
-    states: Sequence[int]
-    before: Sequence[Rows]
+    ``states`` [cells]; of ``before`` [cells, MOST_PLACES] in each row as many as ``counts`` [cells] says.
+    """
+
+    states: NDArray[np.intp]
+    counts: NDArray[np.intp]
+    before: NDArray[np.intp]
 
     @classmethod
     def nowhere(cls, cells: int) -> Self:
         """Return what holds where no token is known."""
-        return cls([0] * cells, [np.empty(0, np.intp)] * cells)
+        return cls(np.zeros(cells, np.intp), np.zeros(cells, np.intp), np.zeros((cells, MOST_PLACES), np.intp))
 
     @classmethod
     def of(cls, tokens: Sequence[int], positions: Sequence[int]) -> Self:
@@ -38,17 +40,16 @@ class Places:
 
         A token that is not has no place.
         """
-        states, before = list[int](), list[Rows]()
+        places = cls.nowhere(len(positions))
         seen = dict[tuple[int, ...], list[int]]()
         for cell, position in enumerate(positions):
-            state, found = 0, list[int]()
             for back in (0, 1):
                 if back <= position < len(tokens):
                     same = seen.setdefault(tuple(tokens[position - back : position + 1]), [])
                     if same:
-                        found = same[-MOST_PLACES:]
-                        state = back * MOST_PLACES + len(found)
+                        last = same[-MOST_PLACES:]
+                        places.states[cell] = back * MOST_PLACES + len(last)
+                        places.counts[cell] = len(last)
+                        places.before[cell, : len(last)] = last
                     same.append(cell)
-            states.append(state)
-            before.append(np.array(found, np.intp))
-        return cls(states, before)
+        return places
