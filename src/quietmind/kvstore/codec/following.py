@@ -30,8 +30,8 @@ _WHOLE = 64
 _BANDS = (0, 1 / 32, 1 / 8, 1 / 2)  # of the components, which lie in the order of how far they spread
 SHAPE = (STATES, len(_BANDS), 3)
 
-_OF_LAST, _OF_LASTING = 0.2, 0.4  # suit any text
-_DOUBT = 1.5  # as many places say as much as a token does by being another
+_OF_LAST, _OF_LASTING = 0.2, 0.4  # suit any text; all of ``transform-3`` is written with them
+_DOUBT = 1.5  # with as many places half is expected: they differ as much as they are alike
 _LEARNED_FROM = 4  # one of so many components
 _TRUST = 0.1  # in parts that suit any text: as if each component had told of so much, in steps squared
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from quietmind.kvstore.floats import Floats
 
-FADING = np.float32(1 / 12)  # of the average, with each token
+FADING = np.float32(1 / 12)  # of the average, with each token; snapshots are written with it
 
 Arrays = tuple[NDArray[np.intp], ...]
 
