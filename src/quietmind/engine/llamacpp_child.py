@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from typing import Any
 
 MISSING = 69  # EX_UNAVAILABLE of <sysexits.h>
+
+_QUIET_S, _MOST_LOOKS = 0.25, 20
 
 
 def serve(wanted: dict[str, Any]) -> Any:  # the extension's classes have no stubs
@@ -58,6 +61,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         _fail(error, MISSING)
     except Exception as error:  # whatever the extension raises
+        _let_the_log_be_written()
         _fail(error, 1)
     else:
         import signal
@@ -65,6 +69,20 @@ def main() -> None:
         while server:
             signal.pause()
     os._exit(0)
+
+
+def _let_the_log_be_written() -> None:
+    """Wait until nothing more comes: llama.cpp logs in a thread of its own, which is cut short where a process ends.
+
+    What it says there is the cause; what it raises, that there is one.
+    """
+    before = -1
+    for _ in range(_MOST_LOOKS):
+        size = os.fstat(sys.stderr.fileno()).st_size
+        if size == before:
+            return
+        before = size
+        time.sleep(_QUIET_S)
 
 
 def _fail(error: Exception, status: int) -> None:
