@@ -15,7 +15,7 @@ from typing import Any
 
 MISSING = 69  # EX_UNAVAILABLE of <sysexits.h>
 
-_QUIET_S, _MOST_LOOKS = 0.25, 20
+_QUIET_S, _MOST_LOOKS = 0.25, 20  # at its log, before the process ends for what was raised
 
 
 def serve(wanted: dict[str, Any]) -> Any:  # the extension's classes have no stubs

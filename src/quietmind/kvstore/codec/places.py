@@ -26,13 +26,17 @@ class Places:
     """
 
     states: NDArray[np.intp]
-    counts: NDArray[np.intp]
     before: NDArray[np.intp]
+
+    @property
+    def counts(self) -> NDArray[np.intp]:
+        """How many places each cell has, by its state."""
+        return np.where(self.states > 0, (self.states - 1) % MOST_PLACES + 1, 0)
 
     @classmethod
     def nowhere(cls, cells: int) -> Self:
         """Return what holds where no token is known."""
-        return cls(np.zeros(cells, np.intp), np.zeros(cells, np.intp), np.zeros((cells, MOST_PLACES), np.intp))
+        return cls(np.zeros(cells, np.intp), np.zeros((cells, MOST_PLACES), np.intp))
 
     @classmethod
     def of(cls, tokens: Sequence[int], positions: Sequence[int]) -> Self:
@@ -49,7 +53,6 @@ class Places:
                     if same:
                         last = same[-MOST_PLACES:]
                         places.states[cell] = back * MOST_PLACES + len(last)
-                        places.counts[cell] = len(last)
                         places.before[cell, : len(last)] = last
                     same.append(cell)
         return places
